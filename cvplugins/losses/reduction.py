@@ -1,0 +1,86 @@
+"""What every loss does before and after its formula: precision, class weights, reduction."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+__all__ = ["REDUCTIONS", "at_least_float32", "check_reduction", "class_weights", "reduce_loss"]
+
+REDUCTIONS = ("none", "sum", "mean")
+
+
+def at_least_float32(logits: Tensor) -> Tensor:
+    """Return half precision as float32, and anything wider as it is.
+
+    >>> at_least_float32(torch.zeros(1, dtype=torch.float16)).dtype
+    torch.float32
+    """
+    return logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
+
+
+def class_weights(name: str, value: float | Sequence[float], logits: Tensor) -> Tensor:
+    """Return one factor per class, shaped to broadcast over ``logits`` ``(N, C, *)``.
+
+    Raises:
+        ValueError: ``value`` holds neither one number nor ``C`` of them.
+
+    Example:
+        >>> class_weights("alpha", [1.0, 2.0], torch.zeros(4, 2, 3)).shape
+        torch.Size([1, 2, 1])
+    """
+    factors = torch.as_tensor(value, dtype=logits.dtype, device=logits.device).reshape(-1)
+    num_classes = logits.shape[1]
+    if factors.numel() not in (1, num_classes):
+        raise ValueError(
+            f"{name} holds {factors.numel()} numbers; expected 1 or one for each of {num_classes} classes"
+        )
+    return factors.view(1, -1, *[1] * (logits.ndim - 2))
+
+
+def check_reduction(reduction: str) -> str:
+    """Return ``reduction``, or raise ``ValueError`` naming the accepted ones.
+
+    >>> check_reduction("mean")
+    'mean'
+    """
+    if reduction not in REDUCTIONS:
+        raise ValueError(f"unknown reduction {reduction!r}; use one of {', '.join(map(repr, REDUCTIONS))}")
+    return reduction
+
+
+def reduce_loss(loss: Tensor, reduction: str, divisor: float | Tensor | None = None) -> Tensor:
+    """Reduce a loss per element to what a caller asks for.
+
+    Args:
+        loss: Loss per element, any shape; elements that do not count are 0.
+        reduction: ``"none"``, ``"sum"`` or ``"mean"``.
+        divisor: What ``"mean"`` divides the sum by; the number of elements if None. The frameworks pass
+            the number of positive samples, averaged over ranks, here. A divisor of 0 counts as a tiny one,
+            so that a batch without valid elements gives 0 and not NaN.
+
+    Returns:
+        ``loss`` itself for ``"none"``, else a scalar; 0 for an empty ``loss``, still connected to the graph.
+
+    Raises:
+        ValueError: An unknown reduction, or a divisor for ``"sum"``, which does not divide.
+
+    Example:
+        >>> reduce_loss(torch.tensor([1.0, 2.0, 3.0]), "mean", divisor=2)
+        tensor(3.)
+    """
+    check_reduction(reduction)
+    if reduction == "none":
+        return loss
+    if reduction == "sum":
+        if divisor is not None:
+            raise ValueError(
+                "reduction 'sum' does not divide; leave the divisor (avg_factor) out or use 'mean'"
+            )
+        return loss.sum()
+    if divisor is None:
+        divisor = loss.numel()
+    tiny = torch.finfo(torch.float32).eps
+    return loss.sum() / (divisor.clamp(min=tiny) if isinstance(divisor, Tensor) else max(divisor, tiny))
