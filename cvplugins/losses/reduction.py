@@ -34,9 +34,7 @@ def class_weights(name: str, value: float | Sequence[float], logits: Tensor) -> 
     factors = torch.as_tensor(value, dtype=logits.dtype, device=logits.device).reshape(-1)
     num_classes = logits.shape[1]
     if factors.numel() not in (1, num_classes):
-        raise ValueError(
-            f"{name} holds {factors.numel()} numbers; expected 1 or one for each of {num_classes} classes"
-        )
+        raise ValueError(f"{name} holds {factors.numel()} numbers; use 1 or {num_classes}, one per class")
     return factors.view(1, -1, *[1] * (logits.ndim - 2))
 
 
@@ -76,9 +74,7 @@ def reduce_loss(loss: Tensor, reduction: str, divisor: float | Tensor | None = N
         return loss
     if reduction == "sum":
         if divisor is not None:
-            raise ValueError(
-                "reduction 'sum' does not divide; leave the divisor (avg_factor) out or use 'mean'"
-            )
+            raise ValueError("reduction 'sum' takes no divisor (avg_factor); use 'mean'")
         return loss.sum()
     if divisor is None:
         divisor = loss.numel()

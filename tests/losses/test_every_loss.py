@@ -1,0 +1,127 @@
+"""What holds for every loss: a new one is tested by being listed in LOSSES and here with an example."""
+
+import pytest
+import torch
+
+from cvplugins.losses import LOSSES, FocalLoss
+
+# Per loss: a name, the module, and a maker of (input, target) with a given dtype.
+
+
+def class_scores(dtype=torch.float64, size=6, classes=4):
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(size, classes, generator=generator, dtype=torch.float64).to(dtype)
+    return logits, torch.randint(0, classes, (size,), generator=generator)
+
+
+CASES = {
+    "focal_sigmoid": (FocalLoss(use_sigmoid=True, alpha=0.25), class_scores),
+    "focal_sigmoid_gamma_half": (FocalLoss(use_sigmoid=True, gamma=0.5), class_scores),
+    "focal_softmax": (FocalLoss(alpha=[0.1, 0.2, 0.3, 0.4]), class_scores),
+}
+
+every_loss = pytest.mark.parametrize(("loss", "make"), CASES.values(), ids=CASES)
+
+
+def test_every_listed_loss_has_a_case():
+    assert {type(loss) for loss, _ in CASES.values()} == set(LOSSES)
+
+
+@every_loss
+def test_gradient_equals_finite_differences(loss, make):
+    logits, target = make()
+    assert torch.autograd.gradcheck(lambda x: loss(x, target), logits.requires_grad_())
+
+
+@every_loss
+def test_sum_and_mean_follow_from_none(loss, make):
+    logits, target = make()
+    each = loss(logits, target, reduction="none")
+    torch.testing.assert_close(loss(logits, target, reduction="sum"), each.sum())
+    torch.testing.assert_close(loss(logits, target, reduction="mean"), each.mean())
+    torch.testing.assert_close(loss(logits, target, reduction="mean", divisor=3), each.sum() / 3)
+    torch.testing.assert_close(loss(logits, target, divisor=torch.tensor(3.0)), each.sum() / 3)
+
+
+@every_loss
+def test_weight_scales_each_element(loss, make):
+    logits, target = make()
+    weight = torch.arange(len(target), dtype=logits.dtype)
+    each = loss(logits, target, reduction="none")
+    expected = each * weight.view(-1, *[1] * (each.ndim - 1))
+    torch.testing.assert_close(loss(logits, target, weight=weight, reduction="none"), expected)
+
+
+@every_loss
+@pytest.mark.parametrize("reduction", ["sum", "mean"])
+def test_empty_input_gives_zero_with_a_graph(loss, make, reduction):
+    logits, target = make(torch.float32)
+    logits = logits[:0].requires_grad_()
+    value = loss(logits, target[:0], reduction=reduction)
+    value.backward()
+    assert value == 0
+    assert logits.grad.shape == logits.shape
+
+
+@every_loss
+def test_ignored_elements_add_no_loss_and_no_gradient(loss, make):
+    logits, target = make()
+    ignored = target.clone()
+    ignored[::2] = 255
+    whole = logits.clone().requires_grad_()
+    part = logits[1::2].clone().requires_grad_()
+    value = loss(whole, ignored, ignore_index=255)
+    expected = loss(part, target[1::2])
+    value.backward()
+    expected.backward()
+    torch.testing.assert_close(value, expected)
+    torch.testing.assert_close(whole.grad[1::2], part.grad)
+    assert not whole.grad[::2].any()
+
+
+@every_loss
+def test_everything_ignored_gives_zero(loss, make):
+    logits, target = make(torch.float32)
+    logits.requires_grad_()
+    value = loss(logits, torch.full_like(target, 255), ignore_index=255)
+    value.backward()
+    assert value == 0
+    assert not logits.grad.any()
+
+
+@every_loss
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_is_computed_in_float32(loss, make, dtype):
+    logits, target = make(dtype)
+    value = loss(logits, target)
+    assert value.dtype == torch.float32
+    torch.testing.assert_close(value, loss(logits.float(), target))
+
+
+@every_loss
+def test_large_logits_stay_finite(loss, make):
+    logits, target = make(torch.float32)
+    logits = (logits * 1e4).requires_grad_()
+    value = loss(logits, target)
+    value.backward()
+    assert value.isfinite()
+    assert logits.grad.isfinite().all()
+
+
+@every_loss
+def test_non_contiguous_input(loss, make):
+    logits, target = make()
+    strided = logits.t().contiguous().t()
+    assert not strided.is_contiguous()
+    torch.testing.assert_close(loss(strided, target), loss(logits, target))
+
+
+@every_loss
+def test_wrong_arguments_are_named(loss, make):
+    logits, target = make()
+    with pytest.raises(ValueError, match="unknown reduction 'avg'"):
+        loss(logits, target, reduction="avg")
+    with pytest.raises(ValueError, match="does not fit"):
+        loss(logits, target[:-1])
+    with pytest.raises(ValueError, match="takes no divisor"):
+        loss(logits, target, reduction="sum", divisor=2)

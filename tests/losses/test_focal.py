@@ -1,0 +1,101 @@
+"""Focal loss against its formula in float64, cross-entropy, mmdet and torchvision."""
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from cvplugins.losses import FocalLoss, sigmoid_focal_loss, softmax_focal_loss
+
+
+def sigmoid_formula(logits, target, gamma, alpha):
+    """Return the paper's equation 5, one logit at a time; a target of C is background."""
+    rows = []
+    for scores, label in zip(logits.tolist(), target.tolist(), strict=True):
+        row = []
+        for index, score in enumerate(scores):
+            probability = 1 / (1 + math.exp(-score))
+            p_t = probability if index == label else 1 - probability
+            alpha_t = alpha if index == label else 1 - alpha
+            row.append(-alpha_t * (1 - p_t) ** gamma * math.log(p_t))
+        rows.append(row)
+    return torch.tensor(rows, dtype=torch.float64)
+
+
+@pytest.mark.parametrize("gamma", [0.0, 0.5, 1.0, 2.0, 3.7])
+@pytest.mark.parametrize("alpha", [0.25, 0.5, 1.0])
+def test_sigmoid_equals_the_formula(gamma, alpha):
+    logits = torch.randn(50, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(1)) * 3
+    target = torch.randint(0, 4, (50,), generator=torch.Generator().manual_seed(2))
+    expected = sigmoid_formula(logits, target, gamma, alpha)
+    loss = sigmoid_focal_loss(logits, target, gamma=gamma, alpha=alpha, reduction="none")
+    torch.testing.assert_close(loss, expected, rtol=1e-10, atol=1e-12)
+
+
+def test_sigmoid_with_gamma_0_is_binary_cross_entropy():
+    logits = torch.randn(5, 3, 2)
+    target = torch.rand(5, 3, 2)
+    loss = sigmoid_focal_loss(logits, target, gamma=0, alpha=None)
+    torch.testing.assert_close(loss, F.binary_cross_entropy_with_logits(logits, target))
+
+
+def test_softmax_with_gamma_0_is_weighted_cross_entropy():
+    logits = torch.randn(5, 3, 4, 4)
+    target = torch.randint(0, 3, (5, 4, 4))
+    loss = softmax_focal_loss(logits, target, gamma=0, alpha=[1.0, 2.0, 3.0], reduction="none")
+    expected = F.cross_entropy(logits, target, weight=torch.tensor([1.0, 2.0, 3.0]), reduction="none")
+    torch.testing.assert_close(loss, expected)
+
+
+def test_softmax_equals_the_formula():
+    logits = torch.randn(30, 5, dtype=torch.float64) * 3
+    target = torch.randint(0, 5, (30,))
+    probability = logits.softmax(1)[torch.arange(30), target]
+    expected = (-0.3 * (1 - probability) ** 2.5 * probability.log()).mean()
+    torch.testing.assert_close(softmax_focal_loss(logits, target, gamma=2.5, alpha=0.3), expected)
+
+
+def test_easy_example_keeps_its_small_loss_in_float32():
+    # p_t = 1 - 4.5e-5: 1 - p_t computed as a difference would lose three digits.
+    loss = softmax_focal_loss(torch.tensor([[10.0, 0.0]]), torch.tensor([0]))
+    miss = 1 / (1 + math.exp(10))
+    assert loss.item() == pytest.approx(-(miss**2) * math.log1p(-miss), rel=1e-5)
+
+
+def test_image_shapes_flatten_to_the_same_loss():
+    logits = torch.randn(2, 3, 4, 5)
+    target = torch.randint(0, 4, (2, 4, 5))
+    flat = logits.permute(0, 2, 3, 1).reshape(-1, 3)
+    torch.testing.assert_close(
+        sigmoid_focal_loss(logits, target, reduction="sum"),
+        sigmoid_focal_loss(flat, target.reshape(-1), reduction="sum"),
+    )
+
+
+def test_alpha_of_a_wrong_length_is_named():
+    with pytest.raises(ValueError, match="alpha holds 3 numbers; use 1 or 2"):
+        softmax_focal_loss(torch.zeros(1, 2), torch.tensor([0]), alpha=[1.0, 2.0, 3.0])
+
+
+def test_negative_gamma_is_refused():
+    with pytest.raises(ValueError, match="gamma must be at least 0"):
+        FocalLoss(gamma=-1)
+
+
+def test_sigmoid_equals_torchvision():
+    ops = pytest.importorskip("torchvision.ops")
+    logits, target = torch.randn(7, 3), torch.randint(0, 2, (7, 3)).float()
+    expected = ops.sigmoid_focal_loss(logits, target, alpha=0.25, gamma=2, reduction="mean")
+    torch.testing.assert_close(sigmoid_focal_loss(logits, target), expected)
+
+
+@pytest.mark.openmmlab
+@pytest.mark.parametrize("soft", [False, True])
+def test_sigmoid_equals_mmdet(soft):
+    losses = pytest.importorskip("mmdet.models.losses")
+    logits = torch.randn(9, 4)
+    target = torch.rand(9, 4) if soft else torch.randint(0, 5, (9,))
+    weight = torch.rand(9)
+    reference = losses.FocalLoss(use_sigmoid=True)(logits, target, weight, avg_factor=5)
+    torch.testing.assert_close(sigmoid_focal_loss(logits, target, weight=weight, divisor=5), reference)
