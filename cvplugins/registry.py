@@ -1,0 +1,68 @@
+"""mmengine registries of the scope ``cvplugins``.
+
+mmengine imports this module by its name when a config says ``type='cvplugins.X'``, from any scope. The
+parents are mmengine's root registries, because a child of mmdet's would be out of reach from mmseg. The
+``locations`` are imported at the first look-up, not before.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from typing import Any
+
+try:
+    from mmengine import registry as root
+except ImportError as error:
+    raise ImportError(
+        "cvplugins.registry needs mmengine: pip install 'cvplugins[openmmlab]' (see the README for the "
+        "order in which torch and mmcv have to be installed)"
+    ) from error
+
+__all__ = ["FUNCTIONS", "HOOKS", "METRICS", "MODELS", "MODEL_WRAPPERS", "PluginRegistry", "suggest"]
+
+SCOPE = "cvplugins"
+
+
+class PluginRegistry(root.Registry):
+    """A registry that answers a wrong name with the closest right ones."""
+
+    def get(self, key: str) -> Any:
+        """Return the class registered as ``key``.
+
+        Raises:
+            KeyError: Nothing has this name; the message lists the closest names, or all of them.
+        """
+        found = super().get(key)
+        if found is None:
+            name = key.removeprefix(f"{SCOPE}.")
+            raise KeyError(f"{SCOPE} has no {self.name} named '{name}'; {suggest(name, self.names())}")
+        return found
+
+    def names(self) -> list[str]:
+        """Return the names of all plugins of this kind."""
+        self.import_from_location()
+        return sorted(self.module_dict)
+
+
+def suggest(name: str, known: Iterable[str]) -> str:
+    """Return a phrase that names the known names closest to a wrong one, or all of them.
+
+    >>> suggest("FocalLos", ["FocalLoss", "DiceLoss"])
+    'did you mean FocalLoss?'
+    """
+    known = sorted(known)
+    close = difflib.get_close_matches(name, known, n=3, cutoff=0.6)
+    return f"did you mean {' or '.join(close)}?" if close else f"there are: {', '.join(known)}"
+
+
+def _child(parent: root.Registry, *modules: str) -> PluginRegistry:
+    locations = [f"cvplugins.openmmlab.{module}" for module in modules]
+    return PluginRegistry(parent.name, parent=parent, scope=SCOPE, locations=locations)
+
+
+MODELS = _child(root.MODELS, "losses", "norm")
+METRICS = _child(root.METRICS, "metrics")
+HOOKS = _child(root.HOOKS, "hooks", "checkpoint", "reproducibility")
+MODEL_WRAPPERS = _child(root.MODEL_WRAPPERS, "norm")
+FUNCTIONS = _child(root.FUNCTIONS, "reproducibility")

@@ -1,0 +1,52 @@
+"""Skip what this machine lacks, each with one clear reason; share the paths of the test data."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+ROOT = Path(__file__).parent.parent
+
+NEEDS = {
+    "openmmlab": (
+        importlib.util.find_spec("mmdet") is not None,
+        "mmdet is not installed (see the README: OpenMMLab)",
+    ),
+    "detectron2": (
+        importlib.util.find_spec("detectron2") is not None,
+        "detectron2 is not installed (see the README: Detectron2)",
+    ),
+    "gpu": (torch.cuda.is_available(), "no CUDA device"),
+}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        for marker, (available, reason) in NEEDS.items():
+            if not available and item.get_closest_marker(marker):
+                item.add_marker(pytest.mark.skip(reason=reason))
+
+
+@pytest.fixture(scope="session")
+def root() -> Path:
+    """The project's folder."""
+    return ROOT
+
+
+@pytest.fixture(scope="session")
+def sample() -> Path:
+    """The embedded VOC sample."""
+    return ROOT / "data" / "sample" / "VOCdevkit"
+
+
+@pytest.fixture(scope="session")
+def real_voc() -> Path:
+    """80 real VOC photographs, their annotations and a detector's results; not part of the project."""
+    folder = Path(os.environ.get("CVPLUGINS_REAL_VOC", ROOT.parent / "shared" / "real_voc"))
+    if not folder.is_dir():
+        pytest.skip("no real VOC photographs: set CVPLUGINS_REAL_VOC to a folder that holds VOCdevkit and detections")
+    return folder

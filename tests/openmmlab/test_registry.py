@@ -1,0 +1,68 @@
+"""Our types resolve from every scope and from upstream's own tools, and a wrong name is answered well."""
+
+import subprocess
+import sys
+import textwrap
+
+import pytest
+
+pytestmark = pytest.mark.openmmlab
+
+LOSS = dict(type="cvplugins.FocalLoss", use_sigmoid=True)
+
+
+def build_in_fresh_process(scope, imports=""):
+    """Build a loss in a new interpreter, where nothing of ours has been imported before."""
+    code = f"""
+        from mmengine.config import Config
+        from mmengine.registry import init_default_scope, MODELS
+        config = Config.fromstring({f'default_scope = {scope!r}' + chr(10) + imports!r}, '.py')
+        if {scope!r} != 'mmengine':
+            import {scope}.registry
+        init_default_scope({scope!r})
+        registry = {f'{scope}.registry.MODELS' if scope != 'mmengine' else 'MODELS'}
+        print(type(registry.build({LOSS!r})).__module__)
+    """
+    finished = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True)
+    assert finished.returncode == 0, finished.stderr
+    return finished.stdout.split()[-1]
+
+
+@pytest.mark.parametrize("scope", ["mmengine", "mmdet", "mmseg"])
+@pytest.mark.parametrize("imports", ["", "custom_imports = dict(imports=['cvplugins'])"])
+def test_resolves_from_every_scope(scope, imports):
+    assert build_in_fresh_process(scope, imports) == "cvplugins.openmmlab.losses"
+
+
+@pytest.mark.parametrize("kind", ["MODELS", "METRICS", "HOOKS", "MODEL_WRAPPERS", "FUNCTIONS"])
+def test_wrong_name_is_answered_with_the_closest(kind):
+    import mmengine.registry
+
+    from cvplugins import registry
+
+    right = getattr(registry, kind).names()[0]
+    with pytest.raises(KeyError, match=f"did you mean .*{right}"):
+        getattr(mmengine.registry, kind).get(f"cvplugins.{right}x")
+
+
+def test_wrong_name_unlike_any_lists_all():
+    from cvplugins.registry import MODELS
+
+    with pytest.raises(KeyError, match=r"there are: .*FocalLoss"):
+        MODELS.get("Zzz")
+
+
+def test_nested_config_of_a_plugin_resolves_in_the_default_scope():
+    from mmengine.registry import MODELS, DefaultScope
+
+    with DefaultScope.overwrite_default_scope("mmdet"):
+        assert MODELS.get("cvplugins.FocalLoss").__module__ == "cvplugins.openmmlab.losses"
+        assert MODELS.switch_scope_and_registry("mmdet")
+
+
+def test_base_configs_of_mmseg_are_found(tmp_path):
+    from cvplugins.openmmlab.config import load_config
+
+    path = tmp_path / "config.py"
+    path.write_text("_base_ = 'mmseg::mask2former/mask2former_r50_8xb2-160k_ade20k-512x512.py'\n")
+    assert load_config(path).model.type == "EncoderDecoder"
