@@ -1,0 +1,12 @@
+# What every config here adds to the zoo's, whatever the task.
+
+# Used only with several processes: batch norms that train are synchronised, frozen ones stay frozen.
+model_wrapper_cfg = dict(type="cvplugins.SyncBatchNormDataParallel")
+
+custom_hooks = [
+    # A run that was killed and resumed repeats the uninterrupted one.
+    dict(type="cvplugins.IterationSeedHook"),
+    # Says at the start how many passes over the images the schedule makes, and whether the lr fits the batch.
+    dict(type="cvplugins.TrainingPlanHook"),
+    dict(type="cvplugins.GradientHealthHook", interval=50),
+]

@@ -1,0 +1,1 @@
+"""Adapter for OpenMMLab: registers the core with mmengine's registries, scope ``cvplugins``."""

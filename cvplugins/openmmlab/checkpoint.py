@@ -1,0 +1,163 @@
+"""Checkpoints that exist whole or not at all, found again after a crash, and opened without running code."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pickle
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from mmengine.dist import is_main_process
+from mmengine.fileio import LocalBackend, register_backend
+from mmengine.hooks import CheckpointHook
+from mmengine.logging.history_buffer import HistoryBuffer
+from torch import nn
+
+from cvplugins.errors import UserError
+from cvplugins.registry import HOOKS
+
+__all__ = ["AtomicCheckpointHook", "AtomicLocalBackend", "check_weights_fit", "find_checkpoint", "open_checkpoint"]
+
+BACKEND = "cvplugins_atomic_local"
+
+
+class AtomicLocalBackend(LocalBackend):
+    """mmengine's local file backend, writing to a temporary name first.
+
+    ``LocalBackend.put`` (mmengine/fileio/backends/local_backend.py, 0.10) truncates the target before it
+    writes, so that a killed process leaves half a file under the right name.
+    """
+
+    def put(self, obj: bytes | memoryview, filepath: str | os.PathLike) -> None:
+        """Write ``obj`` to ``filepath``, which holds the old content or all of the new at any moment."""
+        target = Path(filepath)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+        try:
+            with temporary.open("wb") as file:
+                file.write(obj)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(target)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+register_backend(BACKEND, AtomicLocalBackend)
+
+
+@HOOKS.register_module()
+class AtomicCheckpointHook(CheckpointHook):
+    """mmengine's CheckpointHook whose files survive a kill at any moment.
+
+    A checkpoint is written to a temporary name and renamed. With ``max_keep_ckpts`` the oldest one is deleted
+    after the new one stands; upstream (mmengine/hooks/checkpoint_hook.py, 0.10) deletes it before.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        kwargs.setdefault("backend_args", {"backend": BACKEND})
+        super().__init__(*args, **kwargs)
+
+    def _save_checkpoint_with_step(self, runner, step: int, meta: dict) -> None:
+        keep = self.max_keep_ckpts
+        outdated = []
+        if keep > 0 and (not self.keep_ckpt_ids or self.keep_ckpt_ids[-1] != step):
+            self.keep_ckpt_ids.append(step)
+            while len(self.keep_ckpt_ids) > keep:
+                outdated.append(self.keep_ckpt_ids.popleft())
+            runner.message_hub.update_info("keep_ckpt_ids", list(self.keep_ckpt_ids))
+        self.max_keep_ckpts = -1  # the deletion is ours
+        try:
+            super()._save_checkpoint_with_step(runner, step, meta)
+        finally:
+            self.max_keep_ckpts = keep
+        if is_main_process():
+            for old in outdated:
+                Path(self.out_dir, self.filename_tmpl.format(old)).unlink(missing_ok=True)
+
+
+def find_checkpoint(work_dir: str | os.PathLike) -> Path | None:
+    """Return the newest checkpoint of a run, or None.
+
+    ``last_checkpoint`` is believed if it names a file that exists. It is written after the checkpoint and not
+    atomically, so that after a crash it may be empty, old or wrong; then the highest number counts.
+    """
+    work_dir = Path(work_dir)
+    numbered = [
+        (int(match[1]), path.stat().st_mtime, path)
+        for path in work_dir.glob("*.pth")
+        if (match := re.fullmatch(r"(?:epoch|iter)_(\d+)\.pth", path.name))
+    ]
+    pointer = work_dir / "last_checkpoint"
+    if pointer.is_file():
+        named = Path(pointer.read_text().strip() or ".")
+        for candidate in (named, work_dir / named.name):
+            if candidate.is_file() and not any(mtime > candidate.stat().st_mtime for _, mtime, _ in numbered):
+                return candidate
+    return max(numbered)[2] if numbered else None
+
+
+def open_checkpoint(path: str | os.PathLike, trusted: bool = False) -> dict[str, Any]:
+    """Load a checkpoint to the CPU without running code from it.
+
+    mmengine falls back to ``weights_only=False`` with a warning (mmengine/runner/checkpoint.py, 0.10.12), and
+    older ones do nothing else: a file that was merely pointed at could run anything.
+
+    Args:
+        path: The file.
+        trusted: Whether a file that holds more than plain data may be unpickled.
+
+    Raises:
+        UserError: The file is missing, broken, or holds more than plain data and is not ``trusted``.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"checkpoint {path} does not exist; give the path of a .pth file")
+    if trusted:
+        return torch.load(path, map_location="cpu", weights_only=False)
+    try:
+        with _plain_types_allowed():
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        reason = str(error).strip().splitlines()[0]
+        raise UserError(
+            f"checkpoint {path} holds more than weights and plain data ({reason}); loading it could run code "
+            "from the file. If you trust its author, add --trust-checkpoint"
+        ) from error
+    except (RuntimeError, EOFError, OSError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise UserError(f"checkpoint {path} cannot be read ({reason}); is it complete?") from error
+
+
+def check_weights_fit(model: nn.Module, weights: dict[str, torch.Tensor], path: str | os.PathLike) -> None:
+    """Raise ``UserError`` unless ``weights`` hold every parameter and buffer of ``model`` in its shape.
+
+    mmengine loads with ``strict=False``: the weights of another architecture leave the model random, and its
+    score of nearly 0 is all that one sees.
+    """
+    problems = []
+    for name, value in model.state_dict().items():
+        if name not in weights:
+            problems.append(f"{name} is missing")
+        elif weights[name].shape != value.shape:
+            problems.append(f"{name} is {tuple(weights[name].shape)} and should be {tuple(value.shape)}")
+    if problems:
+        shown = "; ".join(problems[:3]) + (f"; and {len(problems) - 3} more" if len(problems) > 3 else "")
+        raise UserError(
+            f"checkpoint {path} is of another architecture than the config: {shown}. "
+            "Give the config that it was trained with (it lies in the work dir)"
+        )
+
+
+def _plain_types_allowed() -> contextlib.AbstractContextManager[Any]:
+    # mmengine's own list (get_torch_safe_globals) also allows getattr, which no plain data needs.
+    if not hasattr(torch.serialization, "safe_globals"):  # before torch 2.5: nothing can be allowed
+        return contextlib.nullcontext()
+    core = np._core if hasattr(np, "_core") else np.core
+    arrays = [core.multiarray._reconstruct, core.multiarray.scalar, np.ndarray, np.dtype]
+    dtypes = {type(np.dtype(name)) for name in ("float64", "float32", "int64", "int32", "uint32", "bool")}
+    return torch.serialization.safe_globals([HistoryBuffer, *arrays, *dtypes])

@@ -1,0 +1,99 @@
+"""Read a config file and the command line's changes to it; say what is wrong before any work."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+
+from cvplugins import registry
+from cvplugins.errors import UserError
+
+from .compat import make_mmseg_configs_reachable
+
+__all__ = ["check_plugin_names", "load_config", "walk_dicts"]
+
+
+def load_config(path: str | os.PathLike, options: Mapping[str, Any] | None = None) -> Config:
+    """Load an mmengine config, apply ``options`` and check the names of our plugins in it.
+
+    Args:
+        path: The config file.
+        options: Dotted keys and values, as ``--cfg-options`` gives them. ``data_root`` moves every dataset
+            that lies in the config's own ``data_root``; in mmengine it is a variable without effect.
+
+    Raises:
+        UserError: The file is missing or broken, a base is missing, a key cannot be set, a plugin is unknown.
+    """
+    make_mmseg_configs_reachable()
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"config {path} does not exist{_similar(path)}")
+    try:
+        config = Config.fromfile(path)
+    except SyntaxError as error:
+        raise UserError(f"config {error.filename or path}, line {error.lineno}: {error.msg}") from error
+    except ModuleNotFoundError as error:
+        raise UserError(f"config {path}: {error}; install the package that the config builds on") from error
+    except Exception as error:  # a config is Python code: it can raise anything
+        raise UserError(f"config {path} cannot be read: {type(error).__name__}: {_first_line(error)}") from error
+    options = dict(options or {})
+    data_root = options.pop("data_root", None)
+    try:
+        config.merge_from_dict(options)
+    except (KeyError, TypeError, AssertionError, IndexError) as error:
+        raise UserError(f"--cfg-options do not fit config {path}: {_first_line(error)}") from error
+    if data_root is not None:
+        _move_data_root(config, data_root)
+    check_plugin_names(config)
+    return config
+
+
+def walk_dicts(node: Any) -> Iterator[dict]:
+    """Yield every dict in a config, outer ones first."""
+    if isinstance(node, dict):
+        yield node
+        children = list(node.values())
+    else:
+        children = list(node) if isinstance(node, (list, tuple)) else []
+    for child in children:
+        yield from walk_dicts(child)
+
+
+def check_plugin_names(config: Config) -> None:
+    """Raise ``UserError`` for a ``type='cvplugins.X'`` that no registry knows, with the closest names."""
+    registries = [getattr(registry, name) for name in registry.__all__ if name.isupper()]
+    prefix = f"{registry.SCOPE}."
+    for node in walk_dicts(list(config.values())):
+        name = node.get("type")
+        if not isinstance(name, str) or not name.startswith(prefix):
+            continue
+        name = name.removeprefix(prefix)
+        known = {known for each in registries for known in each.names()}
+        if name not in known:
+            raise UserError(f"unknown plugin type='{prefix}{name}'; {registry.suggest(name, known)}")
+
+
+def _move_data_root(config: Config, data_root: str) -> None:
+    old = config.get("data_root")
+    moved = [node for node in walk_dicts(list(config.values())) if old and node.get("data_root") == old]
+    if not moved:
+        raise UserError("data_root: no dataset of this config lies in its data_root; set the datasets' own data_root")
+    for node in moved:
+        node["data_root"] = data_root
+
+
+def _similar(path: Path) -> str:
+    import difflib
+
+    files = [str(file) for file in path.parent.glob("*.py")] if path.parent.is_dir() else []
+    close = difflib.get_close_matches(str(path), files, n=1)
+    return f"; did you mean {close[0]}?" if close else ""
+
+
+def _first_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else repr(error)

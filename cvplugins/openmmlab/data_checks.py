@@ -1,0 +1,102 @@
+"""Check a config's data before any work: what a user would otherwise learn after an hour, from a worker."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from mmengine.config import Config
+
+from cvplugins.datasets import check_voc, read_split
+from cvplugins.distributed import gather_objects
+from cvplugins.errors import UserError
+
+from .config import walk_dicts
+
+__all__ = ["check_data"]
+
+logger = logging.getLogger(__name__)
+
+
+class Split(NamedTuple):
+    """One image list of a VOC devkit."""
+
+    devkit: Path
+    year: str
+    name: str
+
+
+def check_data(config: Config, loaders: tuple[str, ...]) -> None:
+    """Check the datasets that the named loaders read; the first process of every node does it for all.
+
+    VOC layouts are checked file by file. With ``skip_broken = True`` in the config, broken images and
+    annotations are left out: a list of the whole ones is written to the work dir and replaces the split.
+    Of other datasets only the annotation file has to exist.
+
+    Args:
+        config: A loaded config with ``work_dir``.
+        loaders: Keys such as ``"train_dataloader"``.
+
+    Raises:
+        UserError: Something is missing or broken; on every process.
+    """
+    problem, whole_lists = None, {}
+    if int(os.environ.get("LOCAL_RANK", 0)) == 0:
+        try:
+            whole_lists = _check(config, loaders)
+        except UserError as error:
+            problem = str(error)
+    gathered = gather_objects((problem, whole_lists))
+    for problem, _ in gathered:
+        if problem is not None:
+            raise UserError(problem)
+    whole_lists = gathered[0][1]
+    for dataset in _datasets(config, loaders):
+        dataset["ann_file"] = whole_lists.get(_voc_split(dataset), dataset["ann_file"])
+
+
+def _check(config: Config, loaders: tuple[str, ...]) -> dict[Split | None, str]:
+    """Check every dataset once; return the lists of whole images that replace splits with broken ones."""
+    whole_lists: dict[Split | None, str] = {}
+    checked = set()
+    for dataset in _datasets(config, loaders):
+        split = _voc_split(dataset)
+        ann_file = Path(dataset.get("data_root") or ".", dataset["ann_file"])
+        if split is None and not ann_file.exists():
+            raise UserError(f"{dataset['type']}: annotation file {ann_file.absolute()} does not exist")
+        if split is None or split in checked:
+            continue
+        checked.add(split)
+        report = check_voc(split.devkit, [(split.year, split.name)], skip_broken=config.get("skip_broken", False))
+        if report.broken:
+            whole_lists[split] = _write_whole_list(split, dict(report.broken), Path(config.work_dir))
+    return whole_lists
+
+
+def _write_whole_list(split: Split, broken: dict[str, str], work_dir: Path) -> str:
+    for image_id, reason in broken.items():
+        logger.warning("left out of %s %s: %s (%s)", split.year, split.name, image_id, reason)
+    whole = [image_id for image_id in read_split(split.devkit, split.year, split.name) if image_id not in broken]
+    path = (work_dir / "whole_images" / f"{split.year}_{split.name}.txt").absolute()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(f"{image_id}\n" for image_id in whole))
+    return str(path)
+
+
+def _datasets(config: Config, loaders: tuple[str, ...]) -> Iterator[dict]:
+    for loader in loaders:
+        for node in walk_dicts(config.get(loader)):
+            if node.get("ann_file") and "type" in node:
+                yield node
+
+
+def _voc_split(dataset: dict) -> Split | None:
+    """Return where a VOCDataset of the standard layout reads its images from."""
+    ann_file = Path(dataset["ann_file"])
+    standard = len(ann_file.parts) == 4 and ann_file.parts[1:3] == ("ImageSets", "Main")
+    if dataset["type"].rpartition(".")[2] != "VOCDataset" or not standard:
+        return None
+    return Split(Path(dataset.get("data_root") or "."), ann_file.parts[0], ann_file.stem)

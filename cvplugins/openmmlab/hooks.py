@@ -1,0 +1,108 @@
+"""Hooks: feed the core monitors from mmengine's runner and act on what they find."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mmengine.dist import get_world_size
+from mmengine.hooks import Hook
+from mmengine.optim import OptimWrapperDict
+from mmengine.runner import IterBasedTrainLoop
+
+from cvplugins.monitors import GradientHealth
+from cvplugins.registry import HOOKS
+
+__all__ = ["GradientHealthHook", "TrainingPlanHook"]
+
+
+@HOOKS.register_module()
+class GradientHealthHook(Hook):
+    """Watch the gradients just before each optimizer step; see :class:`cvplugins.monitors.GradientHealth`.
+
+    The total norm goes to the log as ``train/gradient/norm``, the norm of each block to the visualizer. With
+    gradient clipping the norms are those after clipping; mmengine logs the one before as ``grad_norm``.
+
+    Args:
+        interval: Observe every so many iterations; one device synchronisation each.
+        depth: Parts of a module's name that make a block: 2 gives ``backbone.layer1``.
+        stop_on_nonfinite: Stop before a NaN or infinite gradient reaches the weights. False only logs it.
+            Steps that AMP's GradScaler skips do not come here.
+    """
+
+    priority = "NORMAL"
+    checkpoint_key = "cvplugins_gradient_health"
+
+    def __init__(self, interval: int = 50, depth: int = 2, stop_on_nonfinite: bool = True) -> None:
+        self.monitor = GradientHealth(depth=depth, interval=interval)
+        self.stop_on_nonfinite = stop_on_nonfinite
+
+    def before_train(self, runner) -> None:
+        """Register with every optimizer: mmengine zeroes the gradients before any hook could see them."""
+        wrapper = runner.optim_wrapper
+        wrappers = wrapper.values() if isinstance(wrapper, OptimWrapperDict) else [wrapper]
+        self._handles = [each.optimizer.register_step_pre_hook(lambda *_: self._observe(runner)) for each in wrappers]
+
+    def after_train(self, runner) -> None:
+        """Leave the optimizers as they were."""
+        for handle in self._handles:
+            handle.remove()
+
+    def before_save_checkpoint(self, runner, checkpoint: dict[str, Any]) -> None:
+        """Store the monitor's state."""
+        checkpoint[self.checkpoint_key] = self.monitor.state_dict()
+
+    def after_load_checkpoint(self, runner, checkpoint: dict[str, Any]) -> None:
+        """Restore the monitor's state."""
+        if self.checkpoint_key in checkpoint:
+            self.monitor.load_state_dict(checkpoint[self.checkpoint_key])
+
+    def _observe(self, runner) -> None:
+        report = self.monitor.observe(runner.model, runner.iter)
+        if report is None:
+            return
+        scalars = self.monitor.scalars(report)
+        runner.message_hub.update_scalar("train/gradient/norm", report.total_norm)
+        runner.visualizer.add_scalars(scalars, step=runner.iter)
+        if report.nonfinite:
+            names = ", ".join(report.nonfinite[:5]) + (" ..." if len(report.nonfinite) > 5 else "")
+            message = f"iteration {runner.iter}: {len(report.nonfinite)} gradients are not finite: {names}"
+            if self.stop_on_nonfinite:
+                raise FloatingPointError(f"{message}; lower the learning rate or clip the gradients")
+            runner.logger.warning(message)
+
+
+@HOOKS.register_module()
+class TrainingPlanHook(Hook):
+    """Log at the start what repeats, epochs, batch size and learning rate amount to.
+
+    With ``RepeatDataset`` an epoch of the config passes over the data several times; the learning rate
+    belongs to ``auto_scale_lr.base_batch_size``. Both are easily misread.
+    """
+
+    priority = "VERY_LOW"
+
+    def before_train(self, runner) -> None:
+        """Log the plan."""
+        loader = runner.train_dataloader
+        batch = loader.batch_sampler.batch_size * get_world_size()
+        images = _images_once(loader.dataset)
+        effective = runner.max_iters * batch / images
+        unit = "iterations" if isinstance(runner.train_loop, IterBasedTrainLoop) else "epochs"
+        length = runner.max_iters if unit == "iterations" else runner.max_epochs
+        runner.logger.info(
+            f"training plan: {images} images, {len(loader.dataset) // images} times an epoch, {length} {unit} "
+            f"= {effective:.1f} effective epochs; batch {batch} ({get_world_size()} processes)"
+        )
+        base = (runner.auto_scale_lr or {}).get("base_batch_size")
+        if base and base != batch and not runner.auto_scale_lr.get("enable"):
+            runner.logger.warning(
+                f"the learning rate is meant for a batch of {base}, but this run's is {batch}; "
+                "add --auto-scale-lr to scale it"
+            )
+
+
+def _images_once(dataset) -> int:
+    """Return the number of images behind repeating wrappers."""
+    while hasattr(dataset, "times"):
+        dataset = dataset.dataset
+    return len(dataset)

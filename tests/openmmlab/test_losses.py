@@ -1,0 +1,128 @@
+"""Losses in the places where OpenMMLab's heads call them, and the calling convention itself."""
+
+import copy
+import pickle
+
+import pytest
+import torch
+
+pytestmark = pytest.mark.openmmlab
+
+
+def build(**options):
+    from cvplugins.registry import MODELS
+
+    return MODELS.build(dict(type="FocalLoss", **options))
+
+
+def small_faster_rcnn(rpn_loss, roi_loss):
+    """The sample's detector with random weights and the given classification losses."""
+    from mmdet.registry import MODELS
+    from mmengine.registry import init_default_scope
+
+    from cvplugins.openmmlab.config import load_config
+
+    options = {"model.rpn_head.loss_cls": {"_delete_": True, **rpn_loss}} if rpn_loss else {}
+    options |= {"model.roi_head.bbox_head.loss_cls": {"_delete_": True, **roi_loss}} if roi_loss else {}
+    init_default_scope("mmdet")
+    return MODELS.build(load_config("configs/voc_faster_rcnn_sample.py", options).model)
+
+
+def batch():
+    from mmdet.structures import DetDataSample
+    from mmengine.structures import InstanceData
+
+    samples = []
+    for box in ([10.0, 10.0, 60.0, 60.0], [30.0, 5.0, 90.0, 80.0]):
+        sample = DetDataSample(metainfo=dict(img_shape=(96, 128), ori_shape=(96, 128), scale_factor=(1.0, 1.0)))
+        sample.gt_instances = InstanceData(bboxes=torch.tensor([box]), labels=torch.tensor([3]))
+        sample.ignored_instances = InstanceData(bboxes=torch.zeros(0, 4), labels=torch.zeros(0, dtype=torch.long))
+        samples.append(sample)
+    images = [torch.randint(0, 255, (3, 96, 128), dtype=torch.uint8) for _ in samples]
+    return dict(inputs=images, data_samples=samples)
+
+
+FOCAL = dict(type="cvplugins.FocalLoss")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("rpn_loss", "roi_loss", "roi_channels"),
+    [
+        (dict(FOCAL, use_sigmoid=True, alpha=0.25), None, 21),
+        (FOCAL, None, 21),  # a softmax RPN: the head reads the absence of use_sigmoid as False, and so do we
+        (None, FOCAL, 21),
+        (None, dict(FOCAL, use_sigmoid=True, alpha=0.25), 20),
+    ],
+    ids=["rpn_sigmoid", "rpn_softmax", "roi_softmax", "roi_sigmoid"],
+)
+def test_faster_rcnn_trains_two_iterations_and_predicts(rpn_loss, roi_loss, roi_channels):
+    from mmengine.optim import OptimWrapper
+
+    model = small_faster_rcnn(rpn_loss, roi_loss)
+    assert model.roi_head.bbox_head.fc_cls.out_features == roi_channels
+    heads = {"rpn_head.rpn_cls.weight", "roi_head.bbox_head.fc_cls.weight"}
+    before = {name: value.clone() for name, value in model.named_parameters() if name in heads}
+    optimizer = OptimWrapper(torch.optim.SGD(model.parameters(), lr=0.01))
+    for _ in range(2):
+        logged = model.train_step(batch(), optimizer)
+    assert {"loss_rpn_cls", "loss_cls", "acc"} <= set(logged)
+    assert all(value.isfinite() for value in logged.values())
+    for name, value in model.named_parameters():
+        if name in heads:
+            assert not torch.equal(value, before[name]), name
+    model.eval()
+    predictions = model.test_step(batch())[0].pred_instances
+    assert ((predictions.labels >= 0) & (predictions.labels < 20)).all()
+
+
+@pytest.mark.slow
+def test_segmentation_head_trains_with_it():
+    from mmengine.registry import DefaultScope
+    from mmengine.structures import PixelData
+    from mmseg.registry import MODELS
+    from mmseg.structures import SegDataSample
+
+    with DefaultScope.overwrite_default_scope("mmseg"):
+        head = MODELS.build(
+            dict(type="FCNHead", in_channels=4, channels=4, num_classes=3, num_convs=1, loss_decode=[FOCAL])
+        )
+    label = torch.randint(0, 3, (1, 8, 8))
+    label[:, :2] = 255
+    sample = SegDataSample(gt_sem_seg=PixelData(data=label))
+    losses = head.loss([torch.randn(1, 4, 8, 8)], [sample], None)
+    losses["loss_focal"].backward()
+    assert head.conv_seg.weight.grad.abs().sum() > 0
+
+
+def test_convention_is_translated():
+    logits, target, weight = torch.randn(6, 4), torch.randint(0, 4, (6,)), torch.rand(6)
+    loss = build(loss_weight=2.0)
+    core = loss.loss
+    torch.testing.assert_close(
+        loss(logits, target, weight, avg_factor=3), 2 * core(logits, target, weight=weight, divisor=3)
+    )
+    torch.testing.assert_close(
+        loss(logits, target, reduction_override="none"), 2 * core(logits, target, reduction="none")
+    )
+
+
+def test_weight_per_logit_may_be_flat():
+    logits, target, weight = torch.randn(6, 4), torch.randint(0, 4, (6,)), torch.rand(6, 4)
+    loss = build(use_sigmoid=True)
+    torch.testing.assert_close(loss(logits, target, weight.view(-1)), loss(logits, target, weight))
+
+
+def test_name_in_the_log():
+    assert build().loss_name == "loss_focal"
+    assert build(loss_name="loss_hard").loss_name == "loss_hard"
+
+
+def test_unknown_option_is_named_with_those_that_exist():
+    with pytest.raises(TypeError, match=r"FocalLoss has no option gama; it has use_sigmoid, gamma, alpha"):
+        build(gama=1)
+
+
+def test_can_be_copied_and_pickled():
+    for loss in (copy.deepcopy(build(gamma=3)), pickle.loads(pickle.dumps(build(gamma=3)))):
+        assert loss.loss.gamma == 3
