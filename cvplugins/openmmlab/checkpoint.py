@@ -18,6 +18,7 @@ from mmengine.logging.history_buffer import HistoryBuffer
 from torch import nn
 
 from cvplugins.errors import UserError
+from cvplugins.files import write_whole
 from cvplugins.registry import HOOKS
 
 __all__ = ["AtomicCheckpointHook", "AtomicLocalBackend", "check_weights_fit", "find_checkpoint", "open_checkpoint"]
@@ -34,17 +35,8 @@ class AtomicLocalBackend(LocalBackend):
 
     def put(self, obj: bytes | memoryview, filepath: str | os.PathLike) -> None:
         """Write ``obj`` to ``filepath``, which holds the old content or all of the new at any moment."""
-        target = Path(filepath)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-        try:
-            with temporary.open("wb") as file:
-                file.write(obj)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(target)
-        finally:
-            temporary.unlink(missing_ok=True)
+        with write_whole(filepath) as temporary:
+            temporary.write_bytes(obj)
 
 
 register_backend(BACKEND, AtomicLocalBackend)

@@ -19,6 +19,7 @@ from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
 from cvplugins.errors import UserError
+from cvplugins.files import write_whole
 
 from .checkpoint import check_weights_fit, find_checkpoint, open_checkpoint
 from .config import load_config
@@ -127,7 +128,8 @@ def evaluate(
             runner.test_evaluator.metrics.append(DumpResults(out_file_path=out))
         metrics = runner.test()
         if out is not None and out.endswith(".json") and is_main_process():
-            _write_json(Path(out), metrics)
+            with write_whole(out) as temporary:
+                temporary.write_text(json.dumps(metrics, indent=2) + "\n")
         return _summary(runner, metrics)
 
 
@@ -216,13 +218,6 @@ def _draw_predictions(cfg: Config, show_dir: str) -> None:
         hook.test_out_dir = os.path.abspath(show_dir)
     else:
         cfg.visualizer.save_dir = show_dir
-
-
-def _write_json(path: Path, metrics: Mapping[str, Any]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(json.dumps(metrics, indent=2) + "\n")
-    temporary.replace(path)
 
 
 def _last_validation(runner: Runner) -> dict[str, float]:

@@ -16,11 +16,11 @@ def build_in_fresh_process(scope, imports=""):
     code = f"""
         from mmengine.config import Config
         from mmengine.registry import init_default_scope, MODELS
-        config = Config.fromstring({f'default_scope = {scope!r}' + chr(10) + imports!r}, '.py')
+        config = Config.fromstring({f"default_scope = {scope!r}" + chr(10) + imports!r}, '.py')
         if {scope!r} != 'mmengine':
             import {scope}.registry
         init_default_scope({scope!r})
-        registry = {f'{scope}.registry.MODELS' if scope != 'mmengine' else 'MODELS'}
+        registry = {f"{scope}.registry.MODELS" if scope != "mmengine" else "MODELS"}
         print(type(registry.build({LOSS!r})).__module__)
     """
     finished = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True)

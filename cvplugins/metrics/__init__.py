@@ -1,0 +1,5 @@
+"""Metrics: state that merges over parts of a data set, and a typed result."""
+
+from .detection import DetectionMetric, DetectionResult, ImageDetections, PrecisionRecallCurve
+
+__all__ = ["DetectionMetric", "DetectionResult", "ImageDetections", "PrecisionRecallCurve"]
