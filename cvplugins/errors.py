@@ -1,6 +1,6 @@
 """Errors that a user can mend."""
 
-__all__ = ["UserError"]
+__all__ = ["UserError", "first_line"]
 
 
 class UserError(ValueError):
@@ -8,3 +8,13 @@ class UserError(ValueError):
 
     The tools print it as one line and exit with code 2.
     """
+
+
+def first_line(error: BaseException) -> str:
+    """Return what an error says, without its explanation; its type if it says nothing.
+
+    >>> first_line(EOFError())
+    'EOFError'
+    """
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__

@@ -9,4 +9,6 @@ custom_hooks = [
     # Says at the start how many passes over the images the schedule makes, and whether the lr fits the batch.
     dict(type="cvplugins.TrainingPlanHook"),
     dict(type="cvplugins.GradientHealthHook", interval=50),
+    # The metrics write their JSON and figure beside the log.
+    dict(type="cvplugins.ResultFilesHook"),
 ]

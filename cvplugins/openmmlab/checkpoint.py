@@ -17,7 +17,7 @@ from mmengine.hooks import CheckpointHook
 from mmengine.logging.history_buffer import HistoryBuffer
 from torch import nn
 
-from cvplugins.errors import UserError
+from cvplugins.errors import UserError, first_line
 from cvplugins.files import write_whole
 from cvplugins.registry import HOOKS
 
@@ -58,9 +58,9 @@ class AtomicCheckpointHook(CheckpointHook):
         keep = self.max_keep_ckpts
         outdated = []
         if keep > 0 and (not self.keep_ckpt_ids or self.keep_ckpt_ids[-1] != step):
-            self.keep_ckpt_ids.append(step)
-            while len(self.keep_ckpt_ids) > keep:
+            if len(self.keep_ckpt_ids) == keep:
                 outdated.append(self.keep_ckpt_ids.popleft())
+            self.keep_ckpt_ids.append(step)
             runner.message_hub.update_info("keep_ckpt_ids", list(self.keep_ckpt_ids))
         self.max_keep_ckpts = -1  # the deletion is ours
         try:
@@ -69,7 +69,9 @@ class AtomicCheckpointHook(CheckpointHook):
             self.max_keep_ckpts = keep
         if is_main_process():
             for old in outdated:
-                Path(self.out_dir, self.filename_tmpl.format(old)).unlink(missing_ok=True)
+                path = self.file_backend.join_path(self.out_dir, self.filename_tmpl.format(old))
+                if self.file_backend.isfile(path):
+                    self.file_backend.remove(path)
 
 
 def find_checkpoint(work_dir: str | os.PathLike) -> Path | None:
@@ -115,14 +117,14 @@ def open_checkpoint(path: str | os.PathLike, trusted: bool = False) -> dict[str,
         with _plain_types_allowed():
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        reason = str(error).strip().splitlines()[0]
+        reasons = (r"GLOBAL (\S+) was not", r"WeightsUnpickler error:\s*([^\n]+)", r"(.+)")
+        what = next(found[1] for reason in reasons if (found := re.search(reason, str(error))))
         raise UserError(
-            f"checkpoint {path} holds more than weights and plain data ({reason}); loading it could run code "
-            "from the file. If you trust its author, add --trust-checkpoint"
+            f"checkpoint {path} holds more than weights and plain data ({what}); loading it could run code from the "
+            "file. If you trust its author, add --trust-checkpoint"
         ) from error
     except (RuntimeError, EOFError, OSError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise UserError(f"checkpoint {path} cannot be read ({reason}); is it complete?") from error
+        raise UserError(f"checkpoint {path} cannot be read ({first_line(error)}); is it complete?") from error
 
 
 def check_weights_fit(model: nn.Module, weights: dict[str, torch.Tensor], path: str | os.PathLike) -> None:
@@ -146,10 +148,20 @@ def check_weights_fit(model: nn.Module, weights: dict[str, torch.Tensor], path: 
 
 
 def _plain_types_allowed() -> contextlib.AbstractContextManager[Any]:
-    # mmengine's own list (get_torch_safe_globals) also allows getattr, which no plain data needs.
     if not hasattr(torch.serialization, "safe_globals"):  # before torch 2.5: nothing can be allowed
         return contextlib.nullcontext()
     core = np._core if hasattr(np, "_core") else np.core
     arrays = [core.multiarray._reconstruct, core.multiarray.scalar, np.ndarray, np.dtype]
     dtypes = {type(np.dtype(name)) for name in ("float64", "float32", "int64", "int32", "uint32", "bool")}
-    return torch.serialization.safe_globals([HistoryBuffer, *arrays, *dtypes])
+    return torch.serialization.safe_globals([HistoryBuffer, _history_statistic, *arrays, *dtypes])
+
+
+def _history_statistic(owner: type, name: str) -> Any:
+    """Return a statistic of mmengine's HistoryBuffer: the only use that its checkpoints make of ``getattr``."""
+    if owner is not HistoryBuffer or name.startswith("_") or name not in vars(HistoryBuffer):
+        raise pickle.UnpicklingError(f"getattr({owner}, {name!r}) is not allowed")
+    return getattr(owner, name)
+
+
+# The unpickler looks names up by these two: in a checkpoint, "getattr" means the function above.
+_history_statistic.__module__, _history_statistic.__qualname__ = "builtins", "getattr"

@@ -10,7 +10,7 @@ from typing import Any
 from mmengine.config import Config
 
 from cvplugins import registry
-from cvplugins.errors import UserError
+from cvplugins.errors import UserError, first_line
 
 from .compat import make_mmseg_configs_reachable
 
@@ -39,13 +39,13 @@ def load_config(path: str | os.PathLike, options: Mapping[str, Any] | None = Non
     except ModuleNotFoundError as error:
         raise UserError(f"config {path}: {error}; install the package that the config builds on") from error
     except Exception as error:  # a config is Python code: it can raise anything
-        raise UserError(f"config {path} cannot be read: {type(error).__name__}: {_first_line(error)}") from error
+        raise UserError(f"config {path} cannot be read: {type(error).__name__}: {first_line(error)}") from error
     options = dict(options or {})
     data_root = options.pop("data_root", None)
     try:
         config.merge_from_dict(options)
     except (KeyError, TypeError, AssertionError, IndexError) as error:
-        raise UserError(f"--cfg-options do not fit config {path}: {_first_line(error)}") from error
+        raise UserError(f"--cfg-options do not fit config {path}: {first_line(error)}") from error
     if data_root is not None:
         _move_data_root(config, data_root)
     check_plugin_names(config)
@@ -92,8 +92,3 @@ def _similar(path: Path) -> str:
     files = [str(file) for file in path.parent.glob("*.py")] if path.parent.is_dir() else []
     close = difflib.get_close_matches(str(path), files, n=1)
     return f"; did you mean {close[0]}?" if close else ""
-
-
-def _first_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else repr(error)

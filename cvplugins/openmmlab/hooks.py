@@ -12,7 +12,9 @@ from mmengine.runner import IterBasedTrainLoop
 from cvplugins.monitors import GradientHealth
 from cvplugins.registry import HOOKS
 
-__all__ = ["GradientHealthHook", "TrainingPlanHook"]
+from .metrics import PluginMetric
+
+__all__ = ["GradientHealthHook", "ResultFilesHook", "TrainingPlanHook"]
 
 
 @HOOKS.register_module()
@@ -99,6 +101,28 @@ class TrainingPlanHook(Hook):
                 f"the learning rate is meant for a batch of {base}, but this run's is {batch}; "
                 "add --auto-scale-lr to scale it"
             )
+
+
+@HOOKS.register_module()
+class ResultFilesHook(Hook):
+    """Let the metrics write their JSON results and figures into the run's log folder.
+
+    A metric does not know where a run logs to. One whose ``out_dir`` is set in the config keeps it.
+    """
+
+    def before_val(self, runner) -> None:
+        """Tell the metrics of the validation."""
+        self._tell(runner.val_loop.evaluator, runner.log_dir)
+
+    def before_test(self, runner) -> None:
+        """Tell the metrics of the test."""
+        self._tell(runner.test_loop.evaluator, runner.log_dir)
+
+    @staticmethod
+    def _tell(evaluator, folder: str) -> None:
+        for metric in evaluator.metrics:
+            if isinstance(metric, PluginMetric) and metric.out_dir is None:
+                metric.out_dir = folder
 
 
 def _images_once(dataset) -> int:

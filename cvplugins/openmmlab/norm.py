@@ -1,0 +1,64 @@
+"""SyncBatchNorm as a layer for ``norm_cfg``, and the model wrapper that applies it to a whole model."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+from mmengine.logging import print_log
+from mmengine.model import MMDistributedDataParallel
+from torch import nn
+
+from cvplugins.norm import NormSummary, SyncBatchNorm, convert_batch_norm
+from cvplugins.registry import MODEL_WRAPPERS, MODELS
+
+__all__ = ["SyncBatchNormDataParallel"]
+
+MODELS.register_module(module=SyncBatchNorm)
+
+
+@MODEL_WRAPPERS.register_module()
+class SyncBatchNormDataParallel(MMDistributedDataParallel):
+    """mmengine's DDP around a model whose batch norms work over all processes; on GPUs and on CPUs.
+
+    Used by the Runner in distributed runs only. Frozen batch norms stay as they are, and so do those of a module
+    with ``norm_eval=True``, which never see batch statistics; what was done is logged. (mmengine's
+    ``sync_bn='torch'`` does nothing there and does not say so, ``'mmcv'`` unfreezes them.)
+
+    Args:
+        module: The model.
+        convert: False leaves every layer as it is.
+        device_ids: As in DDP; mmengine gives the local rank also on the CPU, where DDP wants None.
+        broadcast_buffers: As in DDP. Off, as in mmengine: synchronised statistics are equal on all ranks.
+        options: More options of ``MMDistributedDataParallel``, such as ``find_unused_parameters``.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        convert: bool = True,
+        device_ids: list[int] | None = None,
+        broadcast_buffers: bool = False,
+        **options: Any,
+    ) -> None:
+        if convert:
+            summary = convert_batch_norm(module, exclude=_in_evaluation_mode(module))
+            print_log(f"synchronised batch norms: {_in_words(summary)}", logger="current")
+        if all(parameter.device.type == "cpu" for parameter in module.parameters()):
+            device_ids = None
+        super().__init__(module, device_ids=device_ids, broadcast_buffers=broadcast_buffers, **options)
+
+
+def _in_words(summary: NormSummary) -> str:
+    reasons = Counter(summary.left.values())
+    reasons["in evaluation mode (norm_eval)"] = reasons.pop("excluded", 0)
+    reasons = +reasons  # drops what did not occur
+    left = ", ".join(f"{count} {reason}" for reason, count in reasons.items())
+    return f"{len(summary.converted)} of {len(summary.layers)}" + (f"; left as they are: {left}" if left else "")
+
+
+def _in_evaluation_mode(model: nn.Module) -> list[str]:
+    """Return a name pattern for each module that keeps its batch norms in evaluation mode."""
+    return [
+        f"{name}.*" if name else "*" for name, module in model.named_modules() if getattr(module, "norm_eval", False)
+    ]

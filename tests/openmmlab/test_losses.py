@@ -10,9 +10,9 @@ pytestmark = pytest.mark.openmmlab
 
 
 def build(**options):
-    from cvplugins.registry import MODELS
+    from mmengine.registry import MODELS
 
-    return MODELS.build(dict(type="FocalLoss", **options))
+    return MODELS.build(dict(type="cvplugins.FocalLoss", **options))
 
 
 def small_faster_rcnn(rpn_loss, roi_loss):
