@@ -12,9 +12,8 @@ for voc in train_dataset.dataset.datasets:
     voc.filter_cfg.pop("bbox_min_size")
 train_dataloader = dict(
     dataset=train_dataset,
-    # Workers that start anew in every epoch, seeded by IterationSeedHook: a resumed run repeats the straight one.
+    # IterationSeedHook seeds workers that start anew in every epoch: a resumed run repeats the straight one.
     persistent_workers=False,
-    worker_init_fn=dict(type="cvplugins.seed_worker"),
 )
 del train_dataset, voc
 

@@ -7,8 +7,6 @@ train_dataloader = dict(
     # Without ignore_keys joining 07 and 12 raises "meta information does not match": mmdetection#9195, #10474.
     # This zoo config has no bbox_min_size, so small boxes are kept already.
     dataset=dict(ignore_keys=["dataset_type"]),
-    persistent_workers=False,
-    worker_init_fn=dict(type="cvplugins.seed_worker"),
 )
 
 val_evaluator = dict(_delete_=True, type="cvplugins.VOCDetectionMetric")

@@ -19,7 +19,7 @@ except ImportError as error:
         "order in which torch and mmcv have to be installed)"
     ) from error
 
-__all__ = ["FUNCTIONS", "HOOKS", "METRICS", "MODELS", "MODEL_WRAPPERS", "PluginRegistry", "suggest"]
+__all__ = ["HOOKS", "METRICS", "MODELS", "MODEL_WRAPPERS", "PluginRegistry", "suggest"]
 
 SCOPE = "cvplugins"
 
@@ -65,4 +65,3 @@ MODELS = _child(root.MODELS, "losses", "norm")
 METRICS = _child(root.METRICS, "metrics")
 HOOKS = _child(root.HOOKS, "hooks", "checkpoint", "reproducibility")
 MODEL_WRAPPERS = _child(root.MODEL_WRAPPERS, "norm")
-FUNCTIONS = _child(root.FUNCTIONS, "reproducibility")

@@ -1,5 +1,8 @@
 """A model of two layers under mmengine's Runner, for tests of hooks."""
 
+import random
+
+import numpy as np
 import torch
 from mmengine.model import BaseModel
 from mmengine.runner import Runner
@@ -8,7 +11,7 @@ from torch.utils.data import Dataset
 
 
 class Numbers(Dataset):
-    """Inputs 0 to 7, each with the target that the model has to learn."""
+    """Inputs 0 to 7, augmented by all three generators, each with the target that the model has to learn."""
 
     def __init__(self, count=8):
         self.count = count
@@ -17,7 +20,8 @@ class Numbers(Dataset):
         return self.count
 
     def __getitem__(self, index):
-        return {"inputs": torch.tensor([float(index)]), "target": torch.tensor([2.0 * index])}
+        noise = random.random() + np.random.random() + torch.rand(()).item()
+        return {"inputs": torch.tensor([index + noise]), "target": torch.tensor([2.0 * index])}
 
 
 class SmallModel(BaseModel):
@@ -40,20 +44,21 @@ class SmallModel(BaseModel):
         return {"loss": loss} if mode == "loss" else [{"loss": loss}]
 
 
-def runner(work_dir, name, *, model=None, hooks=(), dataset=None, epochs=2, **options):
+def runner(work_dir, name, *, model=None, hooks=(), dataset=None, epochs=2, loader=None, **options):
     """Return a Runner; ``name`` keeps the global instances of mmengine apart."""
-    options.setdefault("optim_wrapper", dict(optimizer=dict(type="SGD", lr=0.01)))
+    options.setdefault("optim_wrapper", {"optimizer": {"type": "SGD", "lr": 0.01}})
+    options.setdefault("train_cfg", {"by_epoch": True, "max_epochs": epochs})
     return Runner(
         model=model or SmallModel(),
         work_dir=str(work_dir),
-        train_dataloader=dict(
-            dataset=dataset or Numbers(),
-            batch_size=2,
-            num_workers=0,
-            sampler=dict(type="DefaultSampler", shuffle=True),
-            collate_fn=dict(type="default_collate"),
-        ),
-        train_cfg=dict(by_epoch=True, max_epochs=epochs),
+        train_dataloader={
+            "dataset": dataset or Numbers(),
+            "batch_size": 2,
+            "num_workers": 0,
+            "sampler": {"type": "DefaultSampler", "shuffle": True},
+            "collate_fn": {"type": "default_collate"},
+            **(loader or {}),
+        },
         custom_hooks=list(hooks),
         experiment_name=name,
         **options,

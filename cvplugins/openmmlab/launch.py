@@ -69,14 +69,17 @@ def train(
     if resumed is not None:
         cfg.load_from = str(resumed)
     cfg.resume = resumed is not None
-    weights = _open_weights(cfg.get("load_from"), trust_checkpoint)
+    checkpoint = _open_checkpoint(cfg.get("load_from"), trust_checkpoint)
+    if resumed is not None and cfg.get("randomness", {}).get("seed") is None:
+        # mmengine takes the seed over only after it has built model and loaders.
+        cfg.merge_from_dict({"randomness": {"seed": checkpoint.get("meta", {}).get("seed")}})
     with _processes(cfg):
         check_data(cfg, ("train_dataloader", "val_dataloader"))
         if dry_run:
             return f"config, plugins and data of {config} are fine"
         runner = _build_runner(cfg)
         if resumed is not None:
-            check_weights_fit(_unwrapped(runner), weights, resumed)
+            check_weights_fit(_unwrapped(runner), _weights(checkpoint), resumed)
         elif resume == "auto":
             runner.logger.info(f"no checkpoint in {cfg.work_dir} to resume from: training starts at the beginning")
         runner.train()
@@ -114,7 +117,7 @@ def evaluate(
     if out is not None and Path(out).suffix not in {".json", ".pkl", ".pickle"}:
         raise UserError(f"--out {out}: use a name that ends in .json (metrics) or .pkl (predictions)")
     cfg = _load(config, work_dir, cfg_options, launcher)
-    weights = _open_weights(str(checkpoint), trust_checkpoint)
+    weights = _weights(_open_checkpoint(str(checkpoint), trust_checkpoint))
     cfg.load_from = str(checkpoint)
     if show_dir is not None:
         _draw_predictions(cfg, show_dir)
@@ -188,11 +191,12 @@ def _unwrapped(runner: Runner) -> torch.nn.Module:
     return runner.model.module if is_model_wrapper(runner.model) else runner.model
 
 
-def _open_weights(path: str | None, trusted: bool) -> dict[str, Any]:
-    """Return the weights in a local checkpoint, opened safely; mmengine will load it again."""
-    if path is None or "://" in path:
-        return {}
-    checkpoint = open_checkpoint(path, trusted)
+def _open_checkpoint(path: str | None, trusted: bool) -> dict[str, Any]:
+    """Return the content of a local checkpoint, opened safely; mmengine will load it again."""
+    return {} if path is None or "://" in path else open_checkpoint(path, trusted)
+
+
+def _weights(checkpoint: dict[str, Any]) -> dict[str, Any]:
     return checkpoint.get("state_dict", checkpoint)
 
 

@@ -1,21 +1,26 @@
 """Randomness as a function of (seed, rank, iteration), so that a resumed run repeats the uninterrupted one.
 
-mmengine saves no random state. Its loaders seed the workers alike in every epoch, and persistent workers
-carry a state over from epoch to epoch that nothing can restore.
+mmengine saves no random state. Its loaders seed the workers alike in every epoch, and after resuming an
+iteration-based run the workers start where the first run began.
 """
 
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
 from mmengine.dist import get_rank
 from mmengine.hooks import Hook
+from torch.utils.data import DataLoader
 
-from cvplugins.registry import FUNCTIONS, HOOKS
+from cvplugins.registry import HOOKS
 
-__all__ = ["IterationSeedHook", "seed_everything", "seed_worker"]
+__all__ = ["IterationSeedHook", "SeededBatches", "seed_everything"]
+
+DATA, MODEL = 0, 1  # streams of random numbers
 
 
 def seed_everything(*numbers: int) -> None:
@@ -31,34 +36,62 @@ def seed_everything(*numbers: int) -> None:
     torch.manual_seed(seed)
 
 
-@FUNCTIONS.register_module()
-def seed_worker(worker_id: int) -> None:
-    """Seed a loader's worker from torch's base seed, which differs in every epoch.
+class SeededBatches:
+    """A collate function that seeds the generators of its worker before each batch, for any number of workers.
 
-    For ``train_dataloader.worker_init_fn``, together with ``persistent_workers=False`` (a persistent worker
-    is seeded only once) and :class:`IterationSeedHook`, which fixes the base seed.
+    Args:
+        collate: The loader's own collate function.
+        numbers: What every seed begins with.
+        first: Iteration of the first batch.
+        num_workers: The loader's; worker ``w`` gets the batches ``first + w``, ``first + w + num_workers`` ...
     """
-    seed_everything(torch.initial_seed())
+
+    def __init__(self, collate: Callable[[list], Any], numbers: tuple[int, ...], first: int, num_workers: int) -> None:
+        self.collate = collate
+        self.numbers = numbers
+        self.iteration = first
+        self.step = max(num_workers, 1)
+
+    def start_worker(self, worker_id: int) -> None:
+        """Seed for the first batch of a worker; this is the loader's ``worker_init_fn``."""
+        self.iteration += worker_id
+        seed_everything(*self.numbers, self.iteration)
+
+    def __call__(self, samples: list) -> Any:
+        """Collate a batch and seed for the worker's next one."""
+        batch = self.collate(samples)
+        self.iteration += self.step
+        seed_everything(*self.numbers, self.iteration)
+        return batch
 
 
 @HOOKS.register_module()
 class IterationSeedHook(Hook):
-    """Seed the generators before every epoch and iteration from the run's seed, the rank and the iteration.
+    """Seed augmentation and model before every iteration from the run's seed, the rank and the iteration.
 
-    Sampling of anchors, dropout and the loader's workers then depend on the iteration alone and not on what
-    ran before it, so that no random state has to be saved. The seed is the run's (``--seed``, or the one that
-    mmengine drew and stored in the checkpoint).
+    Augmentation, sampling of anchors and dropout then depend on the iteration alone and not on what ran before
+    it nor on the number of workers, so that no random state has to be saved. The seed is the run's (``--seed``,
+    or the one that mmengine drew and stored in the checkpoint). Workers have to start anew in every epoch:
+    set ``train_dataloader.persistent_workers=False`` in epoch-based runs.
     """
 
     priority = "VERY_HIGH"
 
     def before_train_epoch(self, runner) -> None:
-        """Fix the base seed of the workers that are about to start."""
-        self._seed(runner)
+        """Prepare the workers that are about to start, and this process where there are none."""
+        loader: DataLoader = runner.train_dataloader
+        collate = loader.collate_fn
+        if isinstance(collate, SeededBatches):
+            collate = collate.collate
+        batches = SeededBatches(collate, (runner.seed, get_rank(), DATA), runner.iter, loader.num_workers)
+        loader.collate_fn, loader.worker_init_fn = batches, batches.start_worker
+        loader.generator = torch.Generator()  # else the loader's start would draw from the generator seeded here
+        seed_everything(runner.seed, get_rank(), DATA, runner.iter)
 
     def before_train_iter(self, runner, batch_idx: int, data_batch=None) -> None:
         """Fix what the model draws in this iteration."""
-        self._seed(runner)
+        seed_everything(runner.seed, get_rank(), MODEL, runner.iter)
 
-    def _seed(self, runner) -> None:
-        seed_everything(runner.seed, get_rank(), runner.iter)
+    def after_train_iter(self, runner, batch_idx: int, data_batch=None, outputs=None) -> None:
+        """Fix what a loader without workers draws for the next iteration."""
+        seed_everything(runner.seed, get_rank(), DATA, runner.iter + 1)

@@ -34,7 +34,7 @@ def test_resolves_from_every_scope(scope, imports):
     assert build_in_fresh_process(scope, imports) == "cvplugins.openmmlab.losses"
 
 
-@pytest.mark.parametrize("kind", ["MODELS", "METRICS", "HOOKS", "MODEL_WRAPPERS", "FUNCTIONS"])
+@pytest.mark.parametrize("kind", ["MODELS", "METRICS", "HOOKS", "MODEL_WRAPPERS"])
 def test_wrong_name_is_answered_with_the_closest(kind):
     import mmengine.registry
 
