@@ -34,10 +34,12 @@ def load_config(path: str | os.PathLike, options: Mapping[str, Any] | None = Non
         raise UserError(f"config {path} does not exist{_similar(path)}")
     try:
         config = Config.fromfile(path)
+        list(config.values())  # a config of the new style imports its classes here
     except SyntaxError as error:
-        raise UserError(f"config {error.filename or path}, line {error.lineno}: {error.msg}") from error
+        line = (error.text or "").strip()
+        raise UserError(f"{_where(path)}, line {error.lineno}: {error.msg}: {line}") from error
     except ModuleNotFoundError as error:
-        raise UserError(f"config {path}: {error}; install the package that the config builds on") from error
+        raise UserError(f"config {path}: {first_line(error)}; install the package that it builds on") from error
     except Exception as error:  # a config is Python code: it can raise anything
         raise UserError(f"config {path} cannot be read: {type(error).__name__}: {first_line(error)}") from error
     options = dict(options or {})
@@ -82,8 +84,17 @@ def _move_data_root(config: Config, data_root: str) -> None:
     moved = [node for node in walk_dicts(list(config.values())) if old and node.get("data_root") == old]
     if not moved:
         raise UserError("data_root: no dataset of this config lies in its data_root; set the datasets' own data_root")
-    for node in moved:
+    for node in [config, *moved]:
         node["data_root"] = data_root
+
+
+def _where(path: Path) -> str:
+    """Say whether a syntax error is in a config or in a base of it; mmengine parses both without their names."""
+    try:
+        compile(path.read_text(encoding="utf-8"), str(path), "exec")
+    except SyntaxError:
+        return f"config {path}"
+    return f"a base of config {path}"
 
 
 def _similar(path: Path) -> str:
