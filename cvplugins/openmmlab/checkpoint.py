@@ -117,7 +117,7 @@ def open_checkpoint(path: str | os.PathLike, trusted: bool = False) -> dict[str,
         with _plain_types_allowed():
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        reasons = (r"GLOBAL (\S+) was not", r"WeightsUnpickler error:\s*([^\n]+)", r"(.+)")
+        reasons = (r"GLOBAL (\S+) (?:was not|whose)", r"WeightsUnpickler error:\s*([^\n]+)", r"(.+)")
         what = next(found[1] for reason in reasons if (found := re.search(reason, str(error))))
         raise UserError(
             f"checkpoint {path} holds more than weights and plain data ({what}); loading it could run code from the "

@@ -1,0 +1,183 @@
+"""Every mistake of a user: one line, exit code 2, before any work; the tools' own ``main`` in this process."""
+
+import importlib.util
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+from devkits import first_id, small_devkit, split_file
+
+pytestmark = pytest.mark.openmmlab
+
+CONFIG = "configs/voc_faster_rcnn_sample.py"
+
+
+@pytest.fixture
+def devkit(sample, tmp_path):
+    return small_devkit(sample, tmp_path / "VOCdevkit")
+
+
+@pytest.fixture
+def tool(root, tmp_path, monkeypatch, capfd):
+    """Run a tool; return its exit code, the last line of its output, and its error line."""
+    monkeypatch.chdir(root)
+
+    def _tool(name, *arguments):
+        spec = importlib.util.spec_from_file_location(f"tool_{name}", root / "tools" / f"{name}.py")
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        monkeypatch.setattr(sys, "argv", [f"{name}.py", *map(str, arguments), "--work-dir", str(tmp_path / "work")])
+        code = module.main()
+        printed = capfd.readouterr()
+        errors = [line for line in printed.err.splitlines() if line.startswith("error: ")]
+        return code, printed.out.strip().splitlines()[-1:], errors
+
+    return _tool
+
+
+@pytest.fixture
+def refused(tool, tmp_path):
+    def _refused(match, name, *arguments):
+        code, _, errors = tool(name, *arguments)
+        assert code == 2
+        assert len(errors) == 1
+        for part in [match] if isinstance(match, str) else match:
+            assert part in errors[0]
+        assert not list((tmp_path / "work").glob("**/*.log"))
+
+    return _refused
+
+
+def train(devkit, *options):
+    return ("train", CONFIG, "--cfg-options", f"data_root={devkit}", *options)
+
+
+def test_whole_data_passes(tool, devkit):
+    assert tool(*train(devkit), "--dry-run") == (0, [f"config, plugins and data of {CONFIG} are fine"], [])
+
+
+def test_missing_config(refused):
+    wrong = "configs/voc_faster_rcn.py"
+    refused([f"{wrong} does not exist", "did you mean configs/voc_faster_rcnn.py?"], "train", wrong)
+
+
+def test_broken_config(refused, tmp_path):
+    path = tmp_path / "broken.py"
+    path.write_text("model = dict(\n")
+    refused([str(path), "line 1", "was never closed"], "train", path)
+
+
+def test_unknown_plugin(refused, devkit):
+    option = "val_evaluator.type=cvplugins.VOCDetectionMetrics"
+    refused(["cvplugins.VOCDetectionMetrics", "did you mean VOCDetectionMetric?"], *train(devkit, option))
+
+
+def test_unknown_type_of_another_package(tool, devkit):
+    code, _, errors = tool(*train(devkit, "model.type=FasterRCNNN"))
+    assert code == 2
+    assert "FasterRCNNN is not in the mmdet::model registry" in errors[0]
+
+
+def test_missing_data(refused, tmp_path):
+    wanted = tmp_path / "nothing"
+    parts = [f"{wanted}/VOC2007", "VOCtrainval_06-Nov-2007.tar", "configs/voc_faster_rcnn_sample.py"]
+    refused(parts, *train(wanted))
+
+
+def test_split_that_names_missing_images(refused, devkit):
+    with split_file(devkit, "VOC2012", "trainval").open("a") as file:
+        file.write("2012_999999\n")
+    refused(["VOC2012 trainval", "2012_999999"], *train(devkit))
+
+
+def test_malformed_xml(refused, devkit):
+    path = devkit / "VOC2007" / "Annotations" / f"{first_id(devkit)}.xml"
+    text = path.read_text()
+    path.write_text(text.replace("</annotation>", "</anotation>"))
+    refused(
+        [str(path), f"line {text[: text.index('</annotation>')].count(chr(10)) + 1}: malformed XML"], *train(devkit)
+    )
+
+
+def test_class_outside_the_20(refused, devkit):
+    path = devkit / "VOC2007" / "Annotations" / f"{first_id(devkit)}.xml"
+    text = path.read_text()
+    start, end = text.index("<object>"), text.index("</name>")
+    name = text[start:end].rpartition(">")[2]
+    path.write_text(text[:start] + text[start:end].replace(name, "unicorn") + text[end:])
+    refused([str(path), "'unicorn' is none of the 20 VOC classes"], *train(devkit))
+
+
+def truncate(devkit, image_id, year="VOC2007"):
+    path = devkit / year / "JPEGImages" / f"{image_id}.jpg"
+    path.write_bytes(path.read_bytes()[:-200])
+    return path
+
+
+def test_truncated_jpeg(refused, devkit):
+    path = truncate(devkit, first_id(devkit))
+    refused([str(path), "truncated JPEG", "skip_broken=True"], *train(devkit))
+
+
+def test_broken_images_can_be_left_out(tool, devkit, tmp_path):
+    image_id = first_id(devkit)
+    truncate(devkit, image_id)
+    code, _, errors = tool(*train(devkit, "skip_broken=True"), "--dry-run")
+    assert (code, errors) == (0, [])
+    kept = (tmp_path / "work" / "whole_images" / "VOC2007_trainval.txt").read_text().split()
+    assert kept == split_file(devkit, "VOC2007", "trainval").read_text().split()[1:]
+
+
+def test_missing_checkpoint(refused, tmp_path):
+    missing = tmp_path / "none.pth"
+    refused(f"checkpoint {missing} does not exist", "test", CONFIG, missing)
+    refused(f"checkpoint {missing} does not exist", "train", CONFIG, "--resume", missing)
+
+
+def test_checkpoint_that_would_run_code(refused, tmp_path):
+    path = tmp_path / "bad.pth"
+    torch.save({"state_dict": {}, "hook": os.mkdir}, path)
+    refused([str(path), f"{os.mkdir.__module__}.mkdir", "--trust-checkpoint"], "test", CONFIG, path)
+
+
+def test_checkpoint_of_another_architecture(tool, tmp_path, devkit):
+    path = tmp_path / "other.pth"
+    torch.save({"state_dict": {"backbone.conv1.weight": torch.zeros(64, 3, 3, 3)}}, path)
+    code, _, errors = tool("test", CONFIG, path, "--cfg-options", f"data_root={devkit}")
+    assert code == 2
+    assert "other.pth is of another architecture than the config: backbone.conv1.weight is (64, 3, 3, 3)" in errors[0]
+
+
+def test_more_processes_than_gpus(refused, monkeypatch):
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "3")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    refused("3 processes were asked for, but this machine has 2 GPU(s)", "train", CONFIG)
+
+
+def test_amp_and_slurm_need_a_gpu(refused, monkeypatch, devkit):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    refused("--amp needs a GPU", *train(devkit), "--amp")
+    refused("--launcher slurm needs a GPU", *train(devkit), "--launcher", "slurm")
+
+
+def test_output_of_an_unknown_kind(refused, tmp_path):
+    refused("use a name that ends in .json", "test", CONFIG, "x.pth", "--out", "a.csv")
+
+
+@pytest.mark.slow
+def test_exit_code_of_the_process(root, tmp_path):
+    """One mistake as a user meets it: through the shell, in one process and through torchrun's script."""
+    python = {"PYTHON": sys.executable, "PATH": os.environ["PATH"], "HOME": str(tmp_path)}
+    for command in (
+        [sys.executable, "tools/train.py", "configs/none.py"],
+        ["bash", "tools/dist_train.sh", "configs/none.py", "2"],
+        ["bash", "tools/dist_test.sh", "configs/none.py", "none.pth", "2"],
+    ):
+        finished = subprocess.run(command, cwd=root, env=python, capture_output=True, text=True)
+        assert finished.returncode == 2, finished.stderr
+        assert "error: config configs/none.py does not exist" in finished.stderr
+        assert "Traceback" not in finished.stderr
+    for command in (["bash", "tools/dist_train.sh"], ["bash", "tools/dist_train.sh", "configs/none.py", "two"]):
+        assert subprocess.run(command, cwd=root, env=python, capture_output=True).returncode == 2
