@@ -87,13 +87,14 @@ class TrainingPlanHook(Hook):
         """Log the plan."""
         loader = runner.train_dataloader
         batch = loader.batch_sampler.batch_size * get_world_size()
-        images = _images_once(loader.dataset)
-        effective = runner.max_iters * batch / images
-        unit = "iterations" if isinstance(runner.train_loop, IterBasedTrainLoop) else "epochs"
-        length = runner.max_iters if unit == "iterations" else runner.max_epochs
+        images, samples = _images_once(loader.dataset), len(loader.dataset)
+        if isinstance(runner.train_loop, IterBasedTrainLoop):
+            length, effective = f"{runner.max_iters} iterations", runner.max_iters * batch / images
+        else:
+            length, effective = f"{runner.max_epochs} epochs", runner.max_epochs * samples / images
         runner.logger.info(
-            f"training plan: {images} images, {len(loader.dataset) // images} times an epoch, {length} {unit} "
-            f"= {effective:.1f} effective epochs; batch {batch} ({get_world_size()} processes)"
+            f"training plan: {images} images, {samples // images} times an epoch, {length} = {effective:.1f} effective "
+            f"epochs; batch {batch} ({get_world_size()} processes)"
         )
         base = (runner.auto_scale_lr or {}).get("base_batch_size")
         if base and base != batch and not runner.auto_scale_lr.get("enable"):

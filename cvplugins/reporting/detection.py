@@ -87,7 +87,9 @@ def _draw_curves(axes: Axes, result: DetectionResult, order: list[int]) -> None:
     colors, styles = colormaps["tab20"].colors, ("-", "--", ":", "-.")  # type: ignore[attr-defined]
     for place, index in enumerate(order):
         curve = result.curves[index].corners()
-        recall, precision = np.append(0, curve.recall), np.append(curve.precision[:1], curve.precision)
+        recall, precision = curve.recall, curve.precision
+        if len(recall):  # from the axis on, at the precision of the first object found
+            recall, precision = np.append(0, recall), np.append(precision[0], precision)
         axes.plot(
             100 * recall,
             100 * precision,

@@ -61,6 +61,13 @@ def test_figure_holds_bars_and_curves_of_the_defined_classes(tmp_path, monkeypat
     assert len(curves.lines) == 2
 
 
+def test_figure_of_a_model_that_finds_nothing(tmp_path):
+    metric = DetectionMetric(["cat"])
+    metric.update(ImageDetections(0, [[50, 50, 60, 60]], [0.9], [0], [[0, 0, 9, 9]], [0]))
+    draw_detection_figure(metric.compute(), tmp_path / "figure.png")
+    assert (tmp_path / "figure.png").stat().st_size > 10_000
+
+
 def test_missing_matplotlib_is_named(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     with pytest.raises(ImportError, match="pip install matplotlib"):

@@ -1,0 +1,228 @@
+"""The tools as a user runs them, in processes of their own: train, test, resume after a kill, several processes."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from devkits import small_devkit
+
+pytestmark = [pytest.mark.openmmlab, pytest.mark.slow]
+
+CONFIG = "tests/integration/tiny.py"
+ENVIRONMENT = {**os.environ, "PYTHON": sys.executable, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+
+
+def run(root, *command, fails=False):
+    """Run a command in the project's folder; a Python file in this interpreter."""
+    interpreter = [sys.executable] if str(command[0]).endswith(".py") else ["bash"]
+    finished = subprocess.run(
+        [*interpreter, *map(str, command)], cwd=root, env=ENVIRONMENT, capture_output=True, text=True, timeout=570
+    )
+    assert (finished.returncode != 0) == fails, finished.stdout[-3000:] + finished.stderr[-5000:]
+    return finished.stdout
+
+
+def summary(output):
+    """Return the lines at the end of a run: metrics as printed, and paths."""
+    lines = [line.split(maxsplit=1) for line in output.splitlines() if re.match(r"^[a-zA-Z_0-9/]+ +\S+$", line)]
+    return {line[0]: line[1] for line in lines}
+
+
+def logged_losses(work_dir):
+    """Return the loss of each iteration, the newest run last and counting."""
+    losses = {}
+    for path in sorted(work_dir.glob("*/vis_data/*.json")):
+        if path.name == "config.py":
+            continue
+        for line in path.read_text().splitlines():
+            values = json.loads(line)
+            if "loss" in values:
+                losses[values["iter"]] = {
+                    name: value for name, value in values.items() if "loss" in name or name == "acc"
+                }
+    return losses
+
+
+@pytest.fixture(scope="module")
+def devkit(sample, tmp_path_factory):
+    return small_devkit(sample, tmp_path_factory.mktemp("data") / "VOCdevkit")
+
+
+@pytest.fixture(scope="module")
+def straight(root, devkit, tmp_path_factory):
+    """A run of three epochs of six iterations, and what it printed."""
+    work_dir = tmp_path_factory.mktemp("straight")
+    output = run(root, "tools/train.py", CONFIG, "--work-dir", work_dir, "--cfg-options", f"data_root={devkit}")
+    return work_dir, output
+
+
+def test_training_shows_progress_and_ends_with_metrics_and_paths(straight):
+    work_dir, output = straight
+    assert re.search(r"Epoch\(train\) +\[1\]\[1/6\].* eta: .* loss: ", output)
+    assert "training plan: 6 images, 1 times an epoch, 3 epochs = 3.0 effective epochs; batch 1 (1 processes)" in output
+    found = summary(output)
+    assert {"voc/AP50", "voc/AP50_11point", "voc/AP", "voc/AR100"} <= set(found)
+    for name in ("checkpoint", "log", "results", "figure"):
+        assert Path(found[name]).is_file()
+        assert Path(found[name]).is_relative_to(work_dir)
+    assert Path(found["checkpoint"]).name == "epoch_3.pth"
+    written = json.loads(Path(found["results"]).read_text())
+    assert f"{written['mean']['AP50']:.4f}" == found["voc/AP50"]
+
+
+def test_testing_gives_the_last_validation_again(root, straight, devkit, tmp_path):
+    work_dir, output = straight
+    out, show = tmp_path / "metrics.json", tmp_path / "drawn"
+    options = ["--work-dir", tmp_path, "--out", out, "--show-dir", show, "--cfg-options", f"data_root={devkit}"]
+    tested = summary(run(root, "tools/test.py", CONFIG, work_dir / "epoch_3.pth", *options))
+    trained = summary(output)
+    assert {name: tested[name] for name in tested if "voc/" in name} == {
+        name: trained[name] for name in trained if "voc/" in name
+    }
+    assert f"{json.loads(out.read_text())['voc/AP']:.4f}" == tested["voc/AP"]
+    assert len(list(show.glob("**/*.jpg"))) == 3
+    dumped = tmp_path / "predictions.pkl"
+    options = ["--work-dir", tmp_path, "--out", dumped, "--cfg-options", f"data_root={devkit}"]
+    run(root, "tools/test.py", CONFIG, work_dir / "epoch_3.pth", *options)
+    assert dumped.stat().st_size > 100
+
+
+def test_a_killed_and_resumed_run_equals_the_straight_one(root, straight, devkit, tmp_path):
+    command = [sys.executable, "tools/train.py", CONFIG, "--work-dir", str(tmp_path), "--resume", "auto"]
+    command += ["--cfg-options", f"data_root={devkit}"]
+    killed_at = None
+    process = subprocess.Popen(
+        command, cwd=root, env=ENVIRONMENT, stdout=subprocess.PIPE, text=True, start_new_session=True
+    )
+    for line in process.stdout:
+        if re.search(r"Epoch\(train\) +\[2\]\[4/6\]", line):
+            killed_at = 10
+            os.killpg(process.pid, signal.SIGKILL)
+            break
+    process.wait()
+    process.stdout.close()
+    assert killed_at == 10
+    assert (tmp_path / "epoch_1.pth").is_file()
+    assert not (tmp_path / "epoch_2.pth").exists()
+    # What a kill within a write leaves behind must not be taken for a checkpoint.
+    (tmp_path / ".epoch_2.pth.1.tmp").write_bytes(b"half")
+    time.sleep(1)  # the folders of the runs are named by the second
+    output = run(root, *command[1:])
+    assert "no checkpoint in" not in output
+    resumed, expected = logged_losses(tmp_path), logged_losses(straight[0])
+    assert len(expected) == 18
+    assert resumed == expected
+    numbers = [{k: v for k, v in summary(text).items() if k.startswith("voc/")} for text in (output, straight[1])]
+    assert numbers[0] == numbers[1]
+
+
+@pytest.mark.distributed
+def test_two_processes_test_as_one_does(root, straight, devkit, tmp_path):
+    """Three images on two processes: the sampler pads one, the metric drops it."""
+    options = ["--work-dir", tmp_path, "--cfg-options", f"data_root={devkit}"]
+    outs = [tmp_path / f"metrics{count}.json" for count in (1, 2)]
+    checkpoint = straight[0] / "epoch_3.pth"
+    one = run(root, "tools/test.py", CONFIG, checkpoint, "--out", outs[0], *options)
+    two = run(root, "tools/dist_test.sh", CONFIG, checkpoint, "2", "--out", outs[1], *options)
+    metrics = [json.loads(out.read_text()) for out in outs]
+    assert metrics[0] == metrics[1]
+    assert {k: v for k, v in summary(one).items() if "voc/" in k} == {
+        k: v for k, v in summary(two).items() if "voc/" in k
+    }
+
+
+@pytest.mark.distributed
+def test_two_processes_train(root, devkit, tmp_path):
+    options = ["--work-dir", tmp_path, "--cfg-options", f"data_root={devkit}", "train_cfg.max_epochs=1"]
+    output = run(root, "tools/dist_train.sh", CONFIG, "2", *options, "train_cfg.val_interval=1")
+    assert "batch 2 (2 processes)" in output
+    assert "synchronised batch norms: 20 of 20" in output
+    assert len(logged_losses(tmp_path)) == 3
+    assert "voc/AP50" in summary(output)
+
+
+@pytest.mark.distributed
+def test_a_port_is_honoured(root, straight, devkit, tmp_path, monkeypatch):
+    import socket
+
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        monkeypatch.setitem(ENVIRONMENT, "PORT", str(taken.getsockname()[1]))
+        options = ["--work-dir", tmp_path, "--cfg-options", f"data_root={devkit}"]
+        run(root, "tools/dist_test.sh", CONFIG, straight[0] / "epoch_3.pth", "1", *options, fails=True)
+    run(root, "tools/dist_test.sh", CONFIG, straight[0] / "epoch_3.pth", "1", *options)
+
+
+def test_upstream_mmdet_takes_a_config_that_names_our_plugins(root, devkit, tmp_path):
+    import mmdet
+
+    tool = Path(mmdet.__file__).parent / ".mim" / "tools" / "train.py"
+    path = tmp_path / "config.py"
+    path.write_text(f"_base_ = {str(root / CONFIG)!r}\n")
+    sets = [f"{name}.dataset.data_root={devkit}" for name in ("val_dataloader", "test_dataloader")]
+    sets += [f"train_dataloader.dataset.dataset.datasets.{index}.data_root={devkit}" for index in (0, 1)]
+    focal = "model.roi_head.bbox_head.loss_cls={'type': 'cvplugins.FocalLoss', '_delete_': True}"
+    path.write_text(
+        f"_base_ = {str(root / CONFIG)!r}\n"
+        "model = dict(roi_head=dict(bbox_head=dict(loss_cls=dict(_delete_=True, type='cvplugins.FocalLoss'))))\n"
+    )
+    del focal
+    output = run(
+        root,
+        tool,
+        path,
+        "--work-dir",
+        tmp_path / "work",
+        "--cfg-options",
+        *sets,
+        "train_cfg.max_epochs=1",
+        "train_cfg.val_interval=1",
+    )
+    assert "voc/AP50_11point: " in output
+    assert "training plan" in output
+
+
+def test_upstream_mmseg_takes_a_config_that_names_our_plugins(root, tmp_path):
+    import mmseg
+    import numpy as np
+    from PIL import Image
+
+    generator = np.random.default_rng(0)
+    for name, folder, channels in (("a", "images", 3), ("a", "labels", 1)):
+        (tmp_path / folder).mkdir()
+        pixels = generator.integers(0, 3, (64, 64, channels), dtype=np.uint8).squeeze()
+        Image.fromarray(pixels).save(tmp_path / folder / f"{name}.png")
+    path = tmp_path / "config.py"
+    path.write_text(
+        f"""
+default_scope = 'mmseg'
+pipeline = [dict(type='LoadImageFromFile'), dict(type='LoadAnnotations'), dict(type='PackSegInputs')]
+model = dict(
+    type='EncoderDecoder',
+    data_preprocessor=dict(type='SegDataPreProcessor', size=(64, 64)),
+    backbone=dict(type='ResNetV1c', depth=18, base_channels=8, norm_cfg=dict(type='cvplugins.SyncBatchNorm')),
+    decode_head=dict(
+        type='FCNHead', in_channels=64, channels=8, num_classes=3, loss_decode=dict(type='cvplugins.FocalLoss')),
+    train_cfg=dict(), test_cfg=dict(mode='whole'))
+train_dataloader = dict(
+    batch_size=2, sampler=dict(type='InfiniteSampler'),
+    dataset=dict(
+        type='BaseSegDataset', data_root={str(tmp_path)!r}, img_suffix='.png', pipeline=pipeline,
+        data_prefix=dict(img_path='images', seg_map_path='labels'), metainfo=dict(classes=('a', 'b', 'c'))))
+train_cfg = dict(type='IterBasedTrainLoop', max_iters=2)
+optim_wrapper = dict(optimizer=dict(type='SGD', lr=0.01))
+custom_hooks = [dict(type='cvplugins.GradientHealthHook', interval=1)]
+default_hooks = dict(logger=dict(type='LoggerHook', interval=1))
+"""
+    )
+    tool = Path(mmseg.__file__).parent / ".mim" / "tools" / "train.py"
+    output = run(root, tool, path, "--work-dir", tmp_path / "work")
+    assert "decode.loss_focal: " in output
+    assert "gradient/norm: " in output
