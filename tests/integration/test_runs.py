@@ -34,6 +34,12 @@ def summary(output):
     return {line[0]: line[1] for line in lines}
 
 
+def printed_metrics(output):
+    found = {name: value for name, value in summary(output).items() if name.startswith("voc/")}
+    assert "voc/AP50" in found
+    return found
+
+
 def logged_losses(work_dir):
     """Return the loss of each iteration, the newest run last and counting."""
     losses = {}
@@ -80,12 +86,9 @@ def test_testing_gives_the_last_validation_again(root, straight, devkit, tmp_pat
     work_dir, output = straight
     out, show = tmp_path / "metrics.json", tmp_path / "drawn"
     options = ["--work-dir", tmp_path, "--out", out, "--show-dir", show, "--cfg-options", f"data_root={devkit}"]
-    tested = summary(run(root, "tools/test.py", CONFIG, work_dir / "epoch_3.pth", *options))
-    trained = summary(output)
-    assert {name: tested[name] for name in tested if "voc/" in name} == {
-        name: trained[name] for name in trained if "voc/" in name
-    }
-    assert f"{json.loads(out.read_text())['voc/AP']:.4f}" == tested["voc/AP"]
+    tested = run(root, "tools/test.py", CONFIG, work_dir / "epoch_3.pth", *options)
+    assert printed_metrics(tested) == printed_metrics(output)
+    assert f"{json.loads(out.read_text())['voc/AP']:.4f}" == printed_metrics(tested)["voc/AP"]
     assert len(list(show.glob("**/*.jpg"))) == 3
     dumped = tmp_path / "predictions.pkl"
     options = ["--work-dir", tmp_path, "--out", dumped, "--cfg-options", f"data_root={devkit}"]
@@ -96,18 +99,12 @@ def test_testing_gives_the_last_validation_again(root, straight, devkit, tmp_pat
 def test_a_killed_and_resumed_run_equals_the_straight_one(root, straight, devkit, tmp_path):
     command = [sys.executable, "tools/train.py", CONFIG, "--work-dir", str(tmp_path), "--resume", "auto"]
     command += ["--cfg-options", f"data_root={devkit}"]
-    killed_at = None
-    process = subprocess.Popen(
-        command, cwd=root, env=ENVIRONMENT, stdout=subprocess.PIPE, text=True, start_new_session=True
-    )
-    for line in process.stdout:
-        if re.search(r"Epoch\(train\) +\[2\]\[4/6\]", line):
-            killed_at = 10
-            os.killpg(process.pid, signal.SIGKILL)
-            break
-    process.wait()
-    process.stdout.close()
-    assert killed_at == 10
+    options = {"cwd": root, "env": ENVIRONMENT, "text": True, "start_new_session": True}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, **options) as process:
+        for line in process.stdout:
+            if re.search(r"Epoch\(train\) +\[2\]\[4/6\]", line):
+                os.killpg(process.pid, signal.SIGKILL)
+    assert process.returncode == -signal.SIGKILL
     assert (tmp_path / "epoch_1.pth").is_file()
     assert not (tmp_path / "epoch_2.pth").exists()
     # What a kill within a write leaves behind must not be taken for a checkpoint.
@@ -118,8 +115,34 @@ def test_a_killed_and_resumed_run_equals_the_straight_one(root, straight, devkit
     resumed, expected = logged_losses(tmp_path), logged_losses(straight[0])
     assert len(expected) == 18
     assert resumed == expected
-    numbers = [{k: v for k, v in summary(text).items() if k.startswith("voc/")} for text in (output, straight[1])]
-    assert numbers[0] == numbers[1]
+    assert printed_metrics(output) == printed_metrics(straight[1])
+
+
+def test_an_untrained_model_scores_nothing_on_the_sample(root, tmp_path):
+    import torch
+    from mmdet.registry import MODELS
+    from mmengine.registry import init_default_scope
+
+    from cvplugins.openmmlab.config import load_config
+
+    init_default_scope("mmdet")
+    torch.manual_seed(0)
+    model = MODELS.build(load_config(root / "configs/voc_faster_rcnn_sample.py").model)
+    model.init_weights()
+    torch.save(model.state_dict(), tmp_path / "untrained.pth")
+    options = ["--work-dir", tmp_path, "--out", tmp_path / "metrics.json"]
+    run(root, "tools/test.py", "configs/voc_faster_rcnn_sample.py", tmp_path / "untrained.pth", *options)
+    assert json.loads((tmp_path / "metrics.json").read_text())["voc/AP50_11point"] < 0.02
+
+
+def test_real_photographs_train_and_report_like_the_sample(root, real_voc, tmp_path):
+    options = ["--work-dir", tmp_path, "--cfg-options", f"data_root={real_voc / 'VOCdevkit'}", "train_cfg.max_epochs=1"]
+    output = run(root, "tools/train.py", CONFIG, *options, "train_cfg.val_interval=1", "train_dataloader.batch_size=4")
+    assert "training plan: 60 images" in output
+    written = json.loads(Path(summary(output)["results"]).read_text())
+    assert written["num_images"] == 20
+    assert sum(each["num_truths"] for each in written["per_class"].values()) > 20
+    assert len(logged_losses(tmp_path)) == 15
 
 
 @pytest.mark.distributed
@@ -132,9 +155,7 @@ def test_two_processes_test_as_one_does(root, straight, devkit, tmp_path):
     two = run(root, "tools/dist_test.sh", CONFIG, checkpoint, "2", "--out", outs[1], *options)
     metrics = [json.loads(out.read_text()) for out in outs]
     assert metrics[0] == metrics[1]
-    assert {k: v for k, v in summary(one).items() if "voc/" in k} == {
-        k: v for k, v in summary(two).items() if "voc/" in k
-    }
+    assert printed_metrics(one) == printed_metrics(two)
 
 
 @pytest.mark.distributed
@@ -165,26 +186,14 @@ def test_upstream_mmdet_takes_a_config_that_names_our_plugins(root, devkit, tmp_
 
     tool = Path(mmdet.__file__).parent / ".mim" / "tools" / "train.py"
     path = tmp_path / "config.py"
-    path.write_text(f"_base_ = {str(root / CONFIG)!r}\n")
     sets = [f"{name}.dataset.data_root={devkit}" for name in ("val_dataloader", "test_dataloader")]
     sets += [f"train_dataloader.dataset.dataset.datasets.{index}.data_root={devkit}" for index in (0, 1)]
-    focal = "model.roi_head.bbox_head.loss_cls={'type': 'cvplugins.FocalLoss', '_delete_': True}"
     path.write_text(
         f"_base_ = {str(root / CONFIG)!r}\n"
         "model = dict(roi_head=dict(bbox_head=dict(loss_cls=dict(_delete_=True, type='cvplugins.FocalLoss'))))\n"
     )
-    del focal
-    output = run(
-        root,
-        tool,
-        path,
-        "--work-dir",
-        tmp_path / "work",
-        "--cfg-options",
-        *sets,
-        "train_cfg.max_epochs=1",
-        "train_cfg.val_interval=1",
-    )
+    sets += ["train_cfg.max_epochs=1", "train_cfg.val_interval=1"]
+    output = run(root, tool, path, "--work-dir", tmp_path / "work", "--cfg-options", *sets)
     assert "voc/AP50_11point: " in output
     assert "training plan" in output
 
