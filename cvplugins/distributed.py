@@ -1,0 +1,58 @@
+"""Ranks: who am I, and what do the others have; no-ops in one process."""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+import torch.distributed as dist
+from torch import Tensor
+
+__all__ = ["gather_objects", "is_distributed", "rank", "sum_over_ranks", "world_size"]
+
+T = TypeVar("T")
+
+
+def is_distributed(group: dist.ProcessGroup | None = None) -> bool:
+    """Return whether this process belongs to a group of several.
+
+    >>> is_distributed()
+    False
+    """
+    return world_size(group) > 1
+
+
+def world_size(group: dist.ProcessGroup | None = None) -> int:
+    """Return the number of processes in ``group`` (all if None); 1 without a group or outside of it."""
+    if not (dist.is_available() and dist.is_initialized()):
+        return 1
+    return max(dist.get_world_size(group), 1)  # -1 outside of the group
+
+
+def rank(group: dist.ProcessGroup | None = None) -> int:
+    """Return the number of this process in ``group`` (all if None); 0 without a group or outside of it."""
+    return dist.get_rank(group) if is_distributed(group) else 0
+
+
+def sum_over_ranks(tensor: Tensor, group: dist.ProcessGroup | None = None) -> Tensor:
+    """Sum ``tensor``, in place, over the processes of ``group`` (all if None), and return it."""
+    if is_distributed(group):
+        dist.all_reduce(tensor, group=group)
+    return tensor
+
+
+def gather_objects(obj: T, group: dist.ProcessGroup | None = None) -> list[T]:
+    """Return what every process of ``group`` (all if None) passed, in the order of ranks.
+
+    Args:
+        obj: Anything that can be pickled; every process has to call this.
+        group: Process group.
+
+    Example:
+        >>> gather_objects({"images": 3})
+        [{'images': 3}]
+    """
+    if not is_distributed(group):
+        return [obj]
+    gathered: list[T] = [obj] * world_size(group)
+    dist.all_gather_object(gathered, obj, group=group)
+    return gathered

@@ -1,0 +1,55 @@
+"""What several test files share."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+
+
+def run_ranks(function: Callable[..., Any], world_size: int, *args: Any, timeout: float = 180.0) -> list[Any]:
+    """Return what ``function(*args)`` returns on each of ``world_size`` Gloo ranks on this machine.
+
+    ``function`` has to stand at the top level of a module. Ranks meet in a file, so that no port can be taken.
+
+    Raises:
+        RuntimeError: A rank failed; the message is its traceback. The others are ended.
+        TimeoutError: The ranks were not done after ``timeout`` seconds; they are killed.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        ranks = mp.spawn(_run_rank, (function, args, world_size, folder), nprocs=world_size, join=False)
+        deadline = time.monotonic() + timeout
+        try:
+            while not ranks.join(max(deadline - time.monotonic(), 0)):
+                if time.monotonic() >= deadline:
+                    raise TimeoutError(f"{world_size} ranks of {function.__name__} were not done after {timeout} s")
+        except (mp.ProcessRaisedException, mp.ProcessExitedException) as error:
+            # A rank that fails takes the others with it, and torch names any of them: show the first.
+            failures = sorted(Path(folder).glob("*.error"), key=lambda file: file.stat().st_mtime_ns)
+            raise RuntimeError(failures[0].read_text() if failures else str(error)) from None
+        finally:
+            for process in ranks.processes:
+                process.kill()
+                process.join()
+        return [torch.load(Path(folder, f"{rank}.pt"), weights_only=False) for rank in range(world_size)]
+
+
+def _run_rank(rank: int, function: Callable[..., Any], args: tuple[Any, ...], world_size: int, folder: str) -> None:
+    torch.set_num_threads(1)
+    os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
+    dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=world_size)
+    try:
+        torch.save(function(*args), Path(folder, f"{rank}.pt"))
+    except Exception:
+        Path(folder, f"{rank}.error").write_text(traceback.format_exc())
+        raise
+    dist.barrier()  # torch 2.1 may hang in the next line when another rank is gone
+    dist.destroy_process_group()
