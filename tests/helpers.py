@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+import threading
 import time
 import traceback
 from collections.abc import Callable
@@ -25,12 +26,14 @@ def run_ranks(function: Callable[..., Any], world_size: int, *args: Any, timeout
         TimeoutError: The ranks were not done after ``timeout`` seconds; they are killed.
     """
     with tempfile.TemporaryDirectory() as folder:
+        results = [Path(folder, f"{rank}.pt") for rank in range(world_size)]
         ranks = mp.spawn(_run_rank, (function, args, world_size, folder), nprocs=world_size, join=False)
         deadline = time.monotonic() + timeout
         try:
-            while not ranks.join(max(deadline - time.monotonic(), 0)):
-                if time.monotonic() >= deadline:
+            while not all(result.exists() for result in results):
+                if time.monotonic() > deadline:
                     raise TimeoutError(f"{world_size} ranks of {function.__name__} were not done after {timeout} s")
+                ranks.join(0.05)
         except (mp.ProcessRaisedException, mp.ProcessExitedException) as error:
             # A rank that fails takes the others with it, and torch names any of them: show the first.
             failures = sorted(Path(folder).glob("*.error"), key=lambda file: file.stat().st_mtime_ns)
@@ -39,7 +42,7 @@ def run_ranks(function: Callable[..., Any], world_size: int, *args: Any, timeout
             for process in ranks.processes:
                 process.kill()
                 process.join()
-        return [torch.load(Path(folder, f"{rank}.pt"), weights_only=False) for rank in range(world_size)]
+        return [torch.load(result, weights_only=False) for result in results]
 
 
 def _run_rank(rank: int, function: Callable[..., Any], args: tuple[Any, ...], world_size: int, folder: str) -> None:
@@ -47,9 +50,10 @@ def _run_rank(rank: int, function: Callable[..., Any], args: tuple[Any, ...], wo
     os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
     dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=world_size)
     try:
-        torch.save(function(*args), Path(folder, f"{rank}.pt"))
+        torch.save(function(*args), Path(folder, f"{rank}.part"))
+        Path(folder, f"{rank}.part").rename(Path(folder, f"{rank}.pt"))
     except Exception:
         Path(folder, f"{rank}.error").write_text(traceback.format_exc())
         raise
-    dist.barrier()  # torch 2.1 may hang in the next line when another rank is gone
-    dist.destroy_process_group()
+    # Wait to be killed: destroy_process_group of torch 2.1 sometimes hangs.
+    threading.Event().wait()

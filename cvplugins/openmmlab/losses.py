@@ -57,19 +57,19 @@ class OpenMMLabLoss(nn.Module):
         given = {name: value for name, value in call.items() if value is not None}
         return self.loss_weight * self.loss(pred, target, **given)
 
-    # What mmdet's BBoxHead asks a classification loss for. With one sigmoid per class there is no channel
-    # for the background, which the head otherwise adds.
+    # What mmdet's heads ask a classification loss for; DETR-like ones the first, BBoxHead the rest. With one
+    # sigmoid per class there is no channel for the background, which BBoxHead otherwise adds.
 
     @property
-    def custom_cls_channels(self) -> bool:
-        """Whether the number of channels differs from classes plus background."""
+    def use_sigmoid(self) -> bool:
+        """Whether the scores are one sigmoid per class."""
         return bool(getattr(self.loss, "use_sigmoid", False))
 
-    custom_activation = custom_accuracy = custom_cls_channels
+    custom_cls_channels = custom_activation = custom_accuracy = use_sigmoid
 
     def get_cls_channels(self, num_classes: int) -> int:
         """Return the number of channels of the classifier."""
-        return num_classes if self.custom_cls_channels else num_classes + 1
+        return num_classes if self.use_sigmoid else num_classes + 1
 
     def get_activation(self, cls_score: Tensor) -> Tensor:
         """Return scores ``(N, num_classes + 1)``; the head drops the last column, the background."""

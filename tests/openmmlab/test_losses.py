@@ -113,6 +113,11 @@ def test_weight_per_logit_may_be_flat():
     torch.testing.assert_close(loss(logits, target, weight.view(-1)), loss(logits, target, weight))
 
 
+def test_heads_can_ask_for_the_kind_of_scores():
+    assert build(use_sigmoid=True).use_sigmoid
+    assert not build().use_sigmoid
+
+
 def test_name_in_the_log():
     assert build().loss_name == "loss_focal"
     assert build(loss_name="loss_hard").loss_name == "loss_hard"
