@@ -144,7 +144,9 @@ def _joint_statistics(input: Tensor, group: dist.ProcessGroup | None) -> tuple[T
     if own_count:
         # Not torch.batch_norm_update_stats, whose float32 sums of channels-last inputs lose three digits.
         var, mean = torch.var_mean(input.to(rows.dtype), _all_but_channels(input)[0], correction=0)
-        rows[rank(group)] = torch.cat([mean, var, rows.new_tensor([own_count])])
+        own = rows[rank(group)]
+        own[:-1] = torch.cat([mean, var])
+        own[-1] = own_count  # fills on the device; a tensor made here would have to be copied there
     # Every rank fills its own row, so that the sum is an exact gather, which every backend has.
     sum_over_ranks(rows, group)
     means, variances, counts = rows[:, :channels], rows[:, channels:-1], rows[:, -1:]

@@ -124,6 +124,10 @@ def half_precision():
     input = torch.randn(2, C, 5, 4, generator=torch.Generator().manual_seed(dist.get_rank()))
     for dtype in (torch.bfloat16, torch.float16):
         half = input.to(dtype).requires_grad_()
+        try:
+            nn.BatchNorm2d(C)(half)
+        except RuntimeError:  # torch 2.1 has no float16 batch norm on the CPU
+            continue
         full = half.detach().float().requires_grad_()
         output, expected = make_layer(SyncBatchNorm, {})(half), make_layer(SyncBatchNorm, {})(full)
         factors = torch.arange(-4.0, 4.0).repeat(output.numel() // 8).view_as(output)  # exact in any precision
@@ -254,6 +258,8 @@ def test_alone_or_outside_of_the_group_it_is_plain_batch_norm(ranks):
 @pytest.mark.distributed
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_precision_keeps_float32_statistics(ranks, dtype):
+    if dtype not in ranks[0]["half_precision"]:
+        pytest.skip(f"this torch has no {dtype} batch norm on the CPU")
     for found in ranks:
         pairs = found["half_precision"][dtype]
         assert all(half.dtype == dtype for half, _ in pairs)
