@@ -63,11 +63,11 @@ class VOCObject:
 
 @dataclass(frozen=True)
 class VOCAnnotation:
-    """One image's annotation: file name (empty if the file does not say), size in pixels and objects."""
+    """One image's annotation: file name (empty if the file does not say), size in pixels (or None) and objects."""
 
     filename: str
-    width: int
-    height: int
+    width: int | None
+    height: int | None
     objects: tuple[VOCObject, ...]
 
 
@@ -90,21 +90,23 @@ class VOCReport:
     broken: tuple[tuple[str, str], ...]
 
 
-def read_annotation(path: str | os.PathLike[str]) -> VOCAnnotation:
+def read_annotation(path: str | os.PathLike[str], classes: Sequence[str] = VOC_CLASSES) -> VOCAnnotation:
     """Read one annotation file.
 
-    ``difficult``, ``truncated`` and ``pose`` may be absent, coordinates may be fractions, and what the other VOC
-    tasters added (``part``, ``actions``) is passed over. A DOCTYPE is refused, because entities can blow up memory.
+    ``size``, ``difficult``, ``truncated`` and ``pose`` may be absent, coordinates may be fractions, and what the
+    other VOC tasters added (``part``, ``actions``) is passed over. A DOCTYPE is refused, because entities can blow
+    up memory.
 
     Args:
         path: An XML file of ``Annotations/``.
+        classes: Names that objects may have.
 
     Returns:
         The annotation; the objects in the file's order.
 
     Raises:
         DataError: The file is missing or not well-formed, an element is missing, a number is none, a box is inside
-            out, or a class is not one of `VOC_CLASSES`; the message names file, line and what.
+            out, or a class is not one of ``classes``; the message names file, line and what.
 
     Example:
         >>> import tempfile, pathlib
@@ -118,12 +120,12 @@ def read_annotation(path: str | os.PathLike[str]) -> VOCAnnotation:
 pose='Unspecified')
     """
     document = _Document(Path(path))
-    size = document.child(document.root, "size")
+    size = document.root.find("size")
     return VOCAnnotation(
         filename=document.root.findtext("filename", ""),
-        width=document.pixels(size, "width"),
-        height=document.pixels(size, "height"),
-        objects=tuple(_read_object(document, element) for element in document.root.findall("object")),
+        width=None if size is None else document.pixels(size, "width"),
+        height=None if size is None else document.pixels(size, "height"),
+        objects=tuple(_read_object(document, element, classes) for element in document.root.findall("object")),
     )
 
 
@@ -161,7 +163,11 @@ def read_split(devkit: str | os.PathLike[str], year: str, split: str) -> list[st
 
 
 def check_voc(
-    devkit: str | os.PathLike[str], splits: Sequence[tuple[str, str]], *, skip_broken: bool = False
+    devkit: str | os.PathLike[str],
+    splits: Sequence[tuple[str, str]],
+    *,
+    classes: Sequence[str] = VOC_CLASSES,
+    skip_broken: bool = False,
 ) -> VOCReport:
     """Check everything that training and testing will read: folders, lists, annotations and images.
 
@@ -171,6 +177,7 @@ def check_voc(
     Args:
         devkit: The folder ``VOCdevkit``.
         splits: Pairs of year and split, such as ``("VOC2007", "trainval")``.
+        classes: Names that objects may have.
         skip_broken: Report missing and broken images and annotations instead of raising.
 
     Returns:
@@ -193,7 +200,7 @@ def check_voc(
         ids = read_split(devkit, year, split)
         # Threads hide the latency of slow disks.
         with ThreadPoolExecutor(max_workers=8) as pool:
-            checked = list(pool.map(lambda image_id, folder=folder: _check_image(folder, image_id), ids))
+            checked = list(pool.map(lambda image_id, folder=folder: _check_image(folder, image_id, classes), ids))
         broken = [(image_id, found) for image_id, found in zip(ids, checked, strict=True) if isinstance(found, str)]
         if broken and (not skip_broken or len(broken) == len(ids)):
             raise _broken_error(f"{year} {split}", broken, len(ids))
@@ -212,10 +219,10 @@ def _check_folders(folder: Path) -> None:
             raise DataError(f"no VOC data: folder {part.absolute()} does not exist; {layout}. {HOW_TO_GET_VOC}")
 
 
-def _check_image(folder: Path, image_id: str) -> VOCAnnotation | str:
+def _check_image(folder: Path, image_id: str, classes: Sequence[str]) -> VOCAnnotation | str:
     """Return an image's annotation, or what is wrong with image or annotation."""
     try:
-        annotation = read_annotation(folder / "Annotations" / f"{image_id}.xml")
+        annotation = read_annotation(folder / "Annotations" / f"{image_id}.xml", classes)
         _check_jpeg(folder / "JPEGImages" / f"{image_id}.jpg")
     except DataError as error:
         return str(error)
@@ -247,10 +254,11 @@ def _broken_error(split: str, broken: Sequence[tuple[str, str]], images: int) ->
     return DataError(f"{message}. Mend them, take them off the list, or leave them out with skip_broken=True")
 
 
-def _read_object(document: _Document, element: Element) -> VOCObject:
+def _read_object(document: _Document, element: Element, classes: Sequence[str]) -> VOCObject:
     name = document.child(element, "name")
-    if name.text not in VOC_CLASSES:
-        raise document.error(name, f"class {name.text!r} is none of the 20 VOC classes ({', '.join(VOC_CLASSES)})")
+    if name.text is None or name.text not in classes:
+        kind = "20 VOC" if classes == VOC_CLASSES else f"{len(classes)} given"
+        raise document.error(name, f"class {name.text!r} is none of the {kind} classes ({', '.join(classes)})")
     box = document.child(element, "bndbox")
     xmin, ymin, xmax, ymax = (document.number(box, side) for side in ("xmin", "ymin", "xmax", "ymax"))
     if xmax < xmin or ymax < ymin:

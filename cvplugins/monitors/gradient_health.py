@@ -41,7 +41,8 @@ class GradientHealth:
 
     Args:
         depth: Parts of a module's name that make a block, at least 1: 2 gives ``backbone.layer1``.
-        interval: Observe at iterations that this divides, at least 1.
+        interval: Observe when so many iterations have passed since the last observation, at least 1. Calls of
+            the same iteration, for different parts of a model, are all observed.
 
     Attributes:
         first_nonfinite: Iteration at which each parameter's gradient was first seen not to be finite.
@@ -63,8 +64,13 @@ class GradientHealth:
         self.depth = depth
         self.interval = interval
         self.first_nonfinite: dict[str, int] = {}
+        self._last: int | None = None  # iteration of the last observation
 
     @torch.no_grad()
+    def is_due(self, iteration: int) -> bool:
+        """Return whether :meth:`observe` would look at this iteration."""
+        return self._last is None or not 0 < iteration - self._last < self.interval
+
     def observe(
         self, model: nn.Module | Iterable[tuple[str, Tensor]], iteration: int, scale: float = 1.0
     ) -> GradientReport | None:
@@ -78,8 +84,9 @@ class GradientHealth:
         Returns:
             A report, or None between intervals.
         """
-        if iteration % self.interval:
+        if not self.is_due(iteration):
             return None
+        self._last = iteration
         gradients: dict[str, Tensor] = {}
         unused = []
         for name, parameter in model.named_parameters() if isinstance(model, nn.Module) else model:
@@ -111,11 +118,11 @@ class GradientHealth:
 
     def state_dict(self) -> dict[str, Any]:
         """Return what a resumed run has to know."""
-        return {"first_nonfinite": dict(self.first_nonfinite)}
+        return {"first_nonfinite": dict(self.first_nonfinite), "last": self._last}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what :meth:`state_dict` returned."""
-        self.first_nonfinite = dict(state["first_nonfinite"])
+        self.first_nonfinite, self._last = dict(state["first_nonfinite"]), state["last"]
 
     def _block(self, name: str) -> str:
         """Return the block of a parameter; one of the model itself is its own block."""

@@ -6,8 +6,10 @@ import contextlib
 import os
 import pickle
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlparse
 
 import numpy as np
 import torch
@@ -21,9 +23,17 @@ from cvplugins.errors import UserError, first_line
 from cvplugins.files import write_whole
 from cvplugins.registry import HOOKS
 
-__all__ = ["AtomicCheckpointHook", "AtomicLocalBackend", "check_weights_fit", "find_checkpoint", "open_checkpoint"]
+__all__ = [
+    "AtomicCheckpointHook",
+    "AtomicLocalBackend",
+    "check_weights_fit",
+    "fetch_checkpoint",
+    "find_checkpoint",
+    "open_checkpoint",
+]
 
 BACKEND = "cvplugins_atomic_local"
+NUMPY_MODULES = ("numpy.core.multiarray", "numpy._core.multiarray")
 
 
 class AtomicLocalBackend(LocalBackend):
@@ -44,15 +54,25 @@ register_backend(BACKEND, AtomicLocalBackend)
 
 @HOOKS.register_module()
 class AtomicCheckpointHook(CheckpointHook):
-    """mmengine's CheckpointHook whose files survive a kill at any moment.
+    """mmengine's CheckpointHook whose files are whole or absent whenever the process is killed.
 
-    A checkpoint is written to a temporary name and renamed. With ``max_keep_ckpts`` the oldest one is deleted
-    after the new one stands; upstream (mmengine/hooks/checkpoint_hook.py, 0.10) deletes it before.
+    A checkpoint in a local folder is written to a temporary name and renamed. With ``max_keep_ckpts`` the oldest
+    one is deleted after the new one stands; upstream (mmengine/hooks/checkpoint_hook.py, 0.10) deletes it before.
+    The best checkpoint of ``save_best`` is whole too, but upstream still deletes the old one first.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        kwargs.setdefault("backend_args", {"backend": BACKEND})
+        is_local = "://" not in str(kwargs.get("out_dir") or "")
+        if is_local and not kwargs.get("file_client_args"):
+            kwargs.setdefault("backend_args", {"backend": BACKEND})
         super().__init__(*args, **kwargs)
+
+    def before_train(self, runner) -> None:
+        """Sweep away what a killed run left half written."""
+        super().before_train(runner)
+        if is_main_process():
+            for path in Path(runner.work_dir).glob(".*.pth.*.tmp"):
+                path.unlink()
 
     def _save_checkpoint_with_step(self, runner, step: int, meta: dict) -> None:
         keep = self.max_keep_ckpts
@@ -95,6 +115,29 @@ def find_checkpoint(work_dir: str | os.PathLike) -> Path | None:
     return max(numbered)[2] if numbered else None
 
 
+def fetch_checkpoint(source: str | os.PathLike) -> Path:
+    """Return the path of a checkpoint; one at an http(s) address is downloaded into torch.hub's cache first.
+
+    So that it can be checked before mmengine loads it.
+
+    Raises:
+        UserError: The address cannot be reached, or is of another kind.
+    """
+    scheme, separator, _ = str(source).partition("://")
+    if not separator:
+        return Path(source)
+    if scheme not in ("http", "https"):
+        raise UserError(f"checkpoint {source}: {scheme}:// cannot be checked before it is loaded; download it yourself")
+    target = Path(torch.hub.get_dir(), "checkpoints", Path(urlparse(str(source)).path).name)
+    if not target.is_file():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            torch.hub.download_url_to_file(str(source), str(target))
+        except (OSError, ValueError) as error:
+            raise UserError(f"checkpoint {source} cannot be downloaded ({first_line(error)})") from error
+    return target
+
+
 def open_checkpoint(path: str | os.PathLike, trusted: bool = False) -> dict[str, Any]:
     """Load a checkpoint to the CPU without running code from it.
 
@@ -111,34 +154,56 @@ def open_checkpoint(path: str | os.PathLike, trusted: bool = False) -> dict[str,
     path = Path(path)
     if not path.is_file():
         raise UserError(f"checkpoint {path} does not exist; give the path of a .pth file")
-    if trusted:
-        return torch.load(path, map_location="cpu", weights_only=False)
     try:
         with _plain_types_allowed():
-            return torch.load(path, map_location="cpu", weights_only=True)
+            checkpoint = torch.load(path, map_location="cpu", weights_only=not trusted)
     except pickle.UnpicklingError as error:
-        reasons = (r"GLOBAL (\S+) (?:was not|whose)", r"WeightsUnpickler error:\s*([^\n]+)", r"(.+)")
-        what = next(found[1] for reason in reasons if (found := re.search(reason, str(error))))
-        raise UserError(
-            f"checkpoint {path} holds more than weights and plain data ({what}); loading it could run code from the "
-            "file. If you trust its author, add --trust-checkpoint"
-        ) from error
-    except (RuntimeError, EOFError, OSError) as error:
-        raise UserError(f"checkpoint {path} cannot be read ({first_line(error)}); is it complete?") from error
+        raise _refusal(path, str(error)) from error
+    except (RuntimeError, EOFError, OSError, ValueError) as error:
+        raise _unreadable(path, first_line(error)) from error
+    if not isinstance(checkpoint, dict):
+        raise _unreadable(path, f"it holds a {type(checkpoint).__name__}, not a dict")
+    return checkpoint
 
 
-def check_weights_fit(model: nn.Module, weights: dict[str, torch.Tensor], path: str | os.PathLike) -> None:
-    """Raise ``UserError`` unless ``weights`` hold every parameter and buffer of ``model`` in its shape.
+def _refusal(path: Path, message: str) -> UserError:
+    """Tell a file that asks for more than plain data from one that is no checkpoint at all."""
+    reasons = (r"GLOBAL (\S+) (?:was not|whose)", r"(getattr\(.*\)) is not allowed", r"Unsupported class (\S+)")
+    for reason in reasons:
+        if found := re.search(reason, message):
+            return UserError(
+                f"checkpoint {path} holds more than weights and plain data ({found[1]}); loading it could run code "
+                "from the file. If you trust its author, add --trust-checkpoint"
+            )
+    found = re.search(r"WeightsUnpickler error:\s*([^\n]+)", message)
+    return _unreadable(path, found[1] if found else message.partition("\n")[0])
+
+
+def _unreadable(path: Path, reason: str) -> UserError:
+    return UserError(f"checkpoint {path} cannot be read ({reason}); is it a whole checkpoint file?")
+
+
+def check_weights_fit(model: nn.Module, checkpoint: dict[str, Any], path: str | os.PathLike) -> None:
+    """Raise ``UserError`` unless a checkpoint holds every parameter and buffer of ``model`` in its shape.
 
     mmengine loads with ``strict=False``: the weights of another architecture leave the model random, and its
-    score of nearly 0 is all that one sees.
+    score of nearly 0 is all that one sees. The weights are loaded here, because models rename old keys then.
+
+    Args:
+        model: The model; its weights are replaced.
+        checkpoint: What :func:`open_checkpoint` returned.
+        path: Where it came from, for the message.
     """
-    problems = []
-    for name, value in model.state_dict().items():
-        if name not in weights:
-            problems.append(f"{name} is missing")
-        elif weights[name].shape != value.shape:
-            problems.append(f"{name} is {tuple(weights[name].shape)} and should be {tuple(value.shape)}")
+    weights = checkpoint.get("state_dict", checkpoint)
+    weights = {name.removeprefix("module."): value for name, value in weights.items()}
+    try:
+        problems = [f"{name} is missing" for name in model.load_state_dict(weights, strict=False).missing_keys]
+    except RuntimeError as error:
+        problems = [
+            f"{name} is {tuple(weights[name].shape)} and should be {tuple(value.shape)}"
+            for name, value in model.state_dict().items()
+            if name in weights and weights[name].shape != value.shape
+        ] or [first_line(error)]
     if problems:
         shown = "; ".join(problems[:3]) + (f"; and {len(problems) - 3} more" if len(problems) > 3 else "")
         raise UserError(
@@ -151,9 +216,22 @@ def _plain_types_allowed() -> contextlib.AbstractContextManager[Any]:
     if not hasattr(torch.serialization, "safe_globals"):  # before torch 2.5: nothing can be allowed
         return contextlib.nullcontext()
     core = np._core if hasattr(np, "_core") else np.core
-    arrays = [core.multiarray._reconstruct, core.multiarray.scalar, np.ndarray, np.dtype]
-    dtypes = {type(np.dtype(name)) for name in ("float64", "float32", "int64", "int32", "uint32", "bool")}
-    return torch.serialization.safe_globals([HistoryBuffer, _history_statistic, *arrays, *dtypes])
+    makers = [core.multiarray._reconstruct, core.multiarray.scalar]
+    numbers = np.typecodes["AllInteger"] + np.typecodes["AllFloat"] + "?"
+    allowed = [HistoryBuffer, _history_statistic, np.ndarray, np.dtype, *{type(np.dtype(code)) for code in numbers}]
+    # NumPy 1 and NumPy 2 write different names for the same function.
+    allowed += [_renamed(maker, module) for maker in makers for module in NUMPY_MODULES]
+    return torch.serialization.safe_globals(allowed)
+
+
+def _renamed(function: Callable[..., Any], module: str) -> Callable[..., Any]:
+    """Return a function under the name by which a checkpoint asks for it."""
+
+    def call(*arguments: Any) -> Any:
+        return function(*arguments)
+
+    call.__module__, call.__qualname__ = module, function.__name__
+    return call
 
 
 def _history_statistic(owner: type, name: str) -> Any:
@@ -163,5 +241,5 @@ def _history_statistic(owner: type, name: str) -> Any:
     return getattr(owner, name)
 
 
-# The unpickler looks names up by these two: in a checkpoint, "getattr" means the function above.
+# The unpickler goes by these names: in a checkpoint, "getattr" means the function above.
 _history_statistic.__module__, _history_statistic.__qualname__ = "builtins", "getattr"

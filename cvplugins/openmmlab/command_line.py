@@ -32,13 +32,17 @@ def run(job: Callable[..., str], parser: argparse.ArgumentParser) -> int:
     """
     arguments = vars(parser.parse_args())
     arguments.pop("local_rank")
-    first = int(os.environ.get("RANK", 0)) == 0
     try:
         summary = job(**arguments)
     except UserError as error:
-        if first:
+        if _is_first():
             sys.stderr.write(f"error: {error}\n")
         return 2
-    if first:
+    if _is_first():
         sys.stdout.write(f"{summary}\n")
     return 0
+
+
+def _is_first() -> bool:
+    # Slurm's and MPI's ranks get this variable only when the processes have joined.
+    return int(os.environ.get("RANK", 0)) == 0

@@ -14,7 +14,7 @@ from cvplugins.errors import UserError, first_line
 
 from .compat import make_mmseg_configs_reachable
 
-__all__ = ["check_plugin_names", "load_config", "walk_dicts"]
+__all__ = ["check_plugin_names", "load_config", "type_name", "walk_dicts"]
 
 
 def load_config(path: str | os.PathLike, options: Mapping[str, Any] | None = None) -> Config:
@@ -23,7 +23,8 @@ def load_config(path: str | os.PathLike, options: Mapping[str, Any] | None = Non
     Args:
         path: The config file.
         options: Dotted keys and values, as ``--cfg-options`` gives them. ``data_root`` moves every dataset
-            that lies in the config's own ``data_root``; in mmengine it is a variable without effect.
+            that lies in the config's own ``data_root``, and the metrics' files there; in mmengine it is a
+            variable without effect.
 
     Raises:
         UserError: The file is missing or broken, a base is missing, a key cannot be set, a plugin is unknown.
@@ -79,13 +80,27 @@ def check_plugin_names(config: Config) -> None:
             raise UserError(f"unknown plugin type='{prefix}{name}'; {registry.suggest(name, known)}")
 
 
+def type_name(node: Mapping[str, Any]) -> str:
+    """Return the name of a config dict's type without its scope; the type may be a class.
+
+    >>> type_name({"type": "mmdet.VOCDataset"})
+    'VOCDataset'
+    """
+    kind = node["type"]
+    return kind.rpartition(".")[2] if isinstance(kind, str) else kind.__name__
+
+
 def _move_data_root(config: Config, data_root: str) -> None:
+    """Replace the old ``data_root`` at the head of every string: in datasets, and in the paths of metrics."""
     old = config.get("data_root")
     moved = [node for node in walk_dicts(list(config.values())) if old and node.get("data_root") == old]
     if not moved:
         raise UserError("data_root: no dataset of this config lies in its data_root; set the datasets' own data_root")
-    for node in [config, *moved]:
-        node["data_root"] = data_root
+    head = old.rstrip("/") + "/"
+    for node in [config, *walk_dicts(list(config.values()))]:
+        for key, value in node.items():
+            if isinstance(value, str) and (value == old or value.startswith(head)):
+                node[key] = os.path.join(data_root, value.removeprefix(head)) if value != old else data_root
 
 
 def _where(path: Path) -> str:

@@ -10,11 +10,11 @@ from typing import NamedTuple
 
 from mmengine.config import Config
 
-from cvplugins.datasets import check_voc, read_split
+from cvplugins.datasets import VOC_CLASSES, check_voc, read_split
 from cvplugins.distributed import gather_objects
 from cvplugins.errors import UserError
 
-from .config import walk_dicts
+from .config import type_name, walk_dicts
 
 __all__ = ["check_data"]
 
@@ -65,12 +65,14 @@ def _check(config: Config, loaders: tuple[str, ...]) -> dict[Split | None, str]:
     for dataset in _datasets(config, loaders):
         split = _voc_split(dataset)
         ann_file = Path(dataset.get("data_root") or ".", dataset["ann_file"])
-        if split is None and not ann_file.exists():
-            raise UserError(f"{dataset['type']}: annotation file {ann_file.absolute()} does not exist")
+        if split is None and _is_local(dataset) and not ann_file.exists():
+            raise UserError(f"{type_name(dataset)}: annotation file {ann_file.absolute()} does not exist")
         if split is None or split in checked:
             continue
         checked.add(split)
-        report = check_voc(split.devkit, [(split.year, split.name)], skip_broken=config.get("skip_broken", False))
+        classes = (dataset.get("metainfo") or {}).get("classes") or VOC_CLASSES
+        skip_broken = config.get("skip_broken", False)
+        report = check_voc(split.devkit, [(split.year, split.name)], classes=classes, skip_broken=skip_broken)
         if report.broken:
             whole_lists[split] = _write_whole_list(split, dict(report.broken), Path(config.work_dir))
     return whole_lists
@@ -97,6 +99,11 @@ def _voc_split(dataset: dict) -> Split | None:
     """Return where a VOCDataset of the standard layout reads its images from."""
     ann_file = Path(dataset["ann_file"])
     standard = len(ann_file.parts) == 4 and ann_file.parts[1:3] == ("ImageSets", "Main")
-    if dataset["type"].rpartition(".")[2] != "VOCDataset" or not standard:
+    if type_name(dataset) != "VOCDataset" or not standard or not _is_local(dataset):
         return None
     return Split(Path(dataset.get("data_root") or "."), ann_file.parts[0], ann_file.stem)
+
+
+def _is_local(dataset: dict) -> bool:
+    """Return whether the files lie on this machine, where they can be checked."""
+    return not dataset.get("backend_args") and "://" not in str(dataset.get("data_root"))

@@ -8,6 +8,7 @@ from mmengine.dist import get_world_size
 from mmengine.hooks import Hook
 from mmengine.optim import OptimWrapperDict
 from mmengine.runner import IterBasedTrainLoop
+from torch.optim import Optimizer
 
 from cvplugins.monitors import GradientHealth
 from cvplugins.registry import HOOKS
@@ -19,7 +20,7 @@ __all__ = ["GradientHealthHook", "ResultFilesHook", "TrainingPlanHook"]
 
 @HOOKS.register_module()
 class GradientHealthHook(Hook):
-    """Watch the gradients just before each optimizer step; see :class:`cvplugins.monitors.GradientHealth`.
+    """Watch the gradients just before an optimizer step; see :class:`cvplugins.monitors.GradientHealth`.
 
     The total norm goes to the log as ``train/gradient/norm``, the norm of each block to the visualizer. With
     gradient clipping the norms are those after clipping; mmengine logs the one before as ``grad_norm``.
@@ -27,8 +28,8 @@ class GradientHealthHook(Hook):
     Args:
         interval: Observe every so many iterations; one device synchronisation each.
         depth: Parts of a module's name that make a block: 2 gives ``backbone.layer1``.
-        stop_on_nonfinite: Stop before a NaN or infinite gradient reaches the weights. False only logs it.
-            Steps that AMP's GradScaler skips do not come here.
+        stop_on_nonfinite: Stop when a gradient is NaN or infinite, at the next observation: with an interval of 1
+            before it reaches the weights. False only logs it. Steps that AMP's GradScaler skips do not count.
     """
 
     priority = "NORMAL"
@@ -42,7 +43,10 @@ class GradientHealthHook(Hook):
         """Register with every optimizer: mmengine zeroes the gradients before any hook could see them."""
         wrapper = runner.optim_wrapper
         wrappers = wrapper.values() if isinstance(wrapper, OptimWrapperDict) else [wrapper]
-        self._handles = [each.optimizer.register_step_pre_hook(lambda *_: self._observe(runner)) for each in wrappers]
+        self._handles = [
+            each.optimizer.register_step_pre_hook(lambda optimizer, *_: self._observe(runner, optimizer))
+            for each in wrappers
+        ]
 
     def after_train(self, runner) -> None:
         """Leave the optimizers as they were."""
@@ -58,10 +62,16 @@ class GradientHealthHook(Hook):
         if self.checkpoint_key in checkpoint:
             self.monitor.load_state_dict(checkpoint[self.checkpoint_key])
 
-    def _observe(self, runner) -> None:
-        report = self.monitor.observe(runner.model, runner.iter)
-        if report is None:
+    def _observe(self, runner, optimizer: Optimizer) -> None:
+        if not self.monitor.is_due(runner.iter):
             return
+        # Fused optimizers unscale in their step, and are called for a step that they skip: see GradScaler.step.
+        if getattr(optimizer, "found_inf", None) is not None and optimizer.found_inf.item():
+            return
+        scale = getattr(optimizer, "grad_scale", None)
+        own = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
+        parameters = [(name, value) for name, value in runner.model.named_parameters() if id(value) in own]
+        report = self.monitor.observe(parameters, runner.iter, scale=1.0 if scale is None else scale.item())
         scalars = self.monitor.scalars(report)
         runner.message_hub.update_scalar("train/gradient/norm", report.total_norm)
         runner.visualizer.add_scalars(scalars, step=runner.iter)
@@ -86,6 +96,7 @@ class TrainingPlanHook(Hook):
     def before_train(self, runner) -> None:
         """Log the plan."""
         loader = runner.train_dataloader
+        accumulated = getattr(runner.optim_wrapper, "_accumulative_counts", 1)
         batch = loader.batch_sampler.batch_size * get_world_size()
         images, samples = _images_once(loader.dataset), len(loader.dataset)
         if isinstance(runner.train_loop, IterBasedTrainLoop):
@@ -95,11 +106,12 @@ class TrainingPlanHook(Hook):
         runner.logger.info(
             f"training plan: {images} images, {samples // images} times an epoch, {length} = {effective:.1f} effective "
             f"epochs; batch {batch} ({get_world_size()} processes)"
+            + (f", {accumulated} of them accumulated a step" if accumulated > 1 else "")
         )
         base = (runner.auto_scale_lr or {}).get("base_batch_size")
-        if base and base != batch and not runner.auto_scale_lr.get("enable"):
+        if base and base != batch * accumulated and not runner.auto_scale_lr.get("enable"):
             runner.logger.warning(
-                f"the learning rate is meant for a batch of {base}, but this run's is {batch}; "
+                f"the learning rate is meant for a batch of {base}, but this run's is {batch * accumulated}; "
                 "add --auto-scale-lr to scale it"
             )
 

@@ -27,7 +27,7 @@ class SyncBatchNormDataParallel(MMDistributedDataParallel):
 
     Args:
         module: The model.
-        convert: False leaves every layer as it is.
+        convert: False leaves every layer as it is, but for torch's SyncBatchNorm on the CPU, which refuses to run.
         device_ids: As in DDP; mmengine gives the local rank also on the CPU, where DDP wants None.
         broadcast_buffers: As in DDP. Off, as in mmengine: synchronised statistics are equal on all ranks.
         options: More options of ``MMDistributedDataParallel``, such as ``find_unused_parameters``.
@@ -46,6 +46,8 @@ class SyncBatchNormDataParallel(MMDistributedDataParallel):
             print_log(f"synchronised batch norms: {_in_words(summary)}", logger="current")
         if all(parameter.device.type == "cpu" for parameter in module.parameters()):
             device_ids = None
+            gpu_only = [name for name, layer in module.named_modules() if isinstance(layer, nn.SyncBatchNorm)]
+            convert_batch_norm(module, include=gpu_only, frozen="convert")
         super().__init__(module, device_ids=device_ids, broadcast_buffers=broadcast_buffers, **options)
 
 

@@ -72,7 +72,9 @@ class IterationSeedHook(Hook):
     Augmentation, sampling of anchors and dropout then depend on the iteration alone and not on what ran before
     it nor on the number of workers, so that no random state has to be saved. The seed is the run's (``--seed``,
     or the one that mmengine drew and stored in the checkpoint). Workers have to start anew in every epoch:
-    set ``train_dataloader.persistent_workers=False`` in epoch-based runs.
+    set ``train_dataloader.persistent_workers=False`` in epoch-based runs. Iteration-based runs need a sampler that
+    can skip (``InfiniteSampler``) and the maintained fork of mmengine; the original starts the workers before any
+    hook and seeds them itself.
     """
 
     priority = "VERY_HIGH"
@@ -85,6 +87,7 @@ class IterationSeedHook(Hook):
             collate = collate.collate
         batches = SeededBatches(collate, (runner.seed, get_rank(), DATA), runner.iter, loader.num_workers)
         loader.collate_fn, loader.worker_init_fn = batches, batches.start_worker
+        self._batches = batches
         loader.generator = torch.Generator()  # else the loader's start would draw from the generator seeded here
         seed_everything(runner.seed, get_rank(), DATA, runner.iter)
 
@@ -93,5 +96,6 @@ class IterationSeedHook(Hook):
         seed_everything(runner.seed, get_rank(), MODEL, runner.iter)
 
     def after_train_iter(self, runner, batch_idx: int, data_batch=None, outputs=None) -> None:
-        """Fix what a loader without workers draws for the next iteration."""
+        """Fix what a loader without workers, or one that starts anew, draws for the next iteration."""
+        self._batches.iteration = runner.iter + 1
         seed_everything(runner.seed, get_rank(), DATA, runner.iter + 1)

@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import re
 import subprocess
 import sys
 
@@ -148,6 +149,40 @@ def test_checkpoint_of_another_architecture(tool, tmp_path, devkit):
     code, _, errors = tool("test", CONFIG, path, "--cfg-options", f"data_root={devkit}")
     assert code == 2
     assert "other.pth is of another architecture than the config: backbone.conv1.weight is (64, 3, 3, 3)" in errors[0]
+
+
+def test_checkpoint_of_another_architecture_is_found_by_the_dry_run(refused, tmp_path, devkit):
+    path = tmp_path / "other.pth"
+    torch.save({"state_dict": {"backbone.conv1.weight": torch.zeros(64, 3, 3, 3)}}, path)
+    refused("is of another architecture", "test", CONFIG, path, "--cfg-options", f"data_root={devkit}", "--dry-run")
+    refused("is of another architecture", *train(devkit), "--resume", path, "--dry-run")
+
+
+@pytest.mark.parametrize("option", ["val_evaluator.type=VOCMetrics", "train_dataloader.dataset.type=RepeatDatase"])
+def test_unknown_type_in_a_loop(tool, devkit, option):
+    code, _, errors = tool(*train(devkit, option))
+    assert code == 2
+    assert option.partition("=")[2] + " is not in the mmdet::" in errors[0]
+
+
+def test_config_without_a_part(refused, tmp_path):
+    path = tmp_path / "part.py"
+    path.write_text("test_dataloader = None\ntrain_cfg = dict()\n")
+    refused("has no train_dataloader, optim_wrapper", "train", path)
+    refused("has no test_dataloader, test_cfg, test_evaluator", "test", path, tmp_path / "none.pth")
+
+
+def test_classes_of_ones_own(tool, refused, devkit):
+    own = "train_dataloader.dataset.dataset.datasets.0.metainfo.classes=('helmet',)"
+    refused("is none of the 1 given classes (helmet)", *train(devkit, own))
+    for path in (devkit / "VOC2007" / "Annotations").glob("*.xml"):
+        path.write_text(re.sub(r"(<object>\s*<name>)\w+", r"\1helmet", path.read_text()))
+    own = [
+        f"{where}.metainfo.classes=('helmet',)"
+        for where in ("train_dataloader.dataset.dataset.datasets.0", "val_dataloader.dataset")
+    ]
+    code, _, errors = tool(*train(devkit, *own), "--dry-run")
+    assert (code, errors) == (0, [])
 
 
 def test_more_processes_than_gpus(refused, monkeypatch):

@@ -90,10 +90,29 @@ def test_testing_gives_the_last_validation_again(root, straight, devkit, tmp_pat
     assert printed_metrics(tested) == printed_metrics(output)
     assert f"{json.loads(out.read_text())['voc/AP']:.4f}" == printed_metrics(tested)["voc/AP"]
     assert len(list(show.glob("**/*.jpg"))) == 3
+    places = summary(tested)
+    assert places["checkpoint"] == str(work_dir / "epoch_3.pth")
+    for name in ("log", "results", "figure"):
+        assert Path(places[name]).is_file()
+        assert Path(places[name]).is_relative_to(tmp_path)
     dumped = tmp_path / "predictions.pkl"
     options = ["--work-dir", tmp_path, "--out", dumped, "--cfg-options", f"data_root={devkit}"]
     run(root, "tools/test.py", CONFIG, work_dir / "epoch_3.pth", *options)
     assert dumped.stat().st_size > 100
+
+
+def test_resuming_a_finished_run_validates_its_last_weights(root, straight, devkit, tmp_path):
+    work_dir, output = straight
+    options = [
+        "--work-dir",
+        tmp_path,
+        "--cfg-options",
+        f"data_root={devkit}",
+        "load_from=" + str(work_dir / "epoch_3.pth"),
+    ]
+    again = run(root, "tools/train.py", CONFIG, *options, "resume=True")
+    assert printed_metrics(again) == printed_metrics(output)
+    assert not logged_losses(tmp_path)
 
 
 def test_a_killed_and_resumed_run_equals_the_straight_one(root, straight, devkit, tmp_path):

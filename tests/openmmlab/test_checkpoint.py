@@ -100,7 +100,7 @@ class Harmful:
         return os.mkdir, ("harmed",)
 
 
-@pytest.mark.parametrize("write", [torch.save, lambda value, path: path.write_bytes(pickle.dumps(value))])
+@pytest.mark.parametrize("write", [torch.save, lambda value, path: path.write_bytes(pickle.dumps(value, protocol=2))])
 def test_code_in_a_checkpoint_does_not_run(tmp_path, monkeypatch, write):
     from cvplugins.errors import UserError
     from cvplugins.openmmlab.checkpoint import open_checkpoint
@@ -130,7 +130,7 @@ def test_getattr_in_a_checkpoint_names_statistics_only(tmp_path, name):
     from cvplugins.openmmlab.checkpoint import open_checkpoint
 
     torch.save({"meta": Getattr(HistoryBuffer, name)}, tmp_path / "bad.pth")
-    with pytest.raises(UserError, match="is not allowed"):
+    with pytest.raises(UserError, match=r"holds more than weights and plain data \(getattr\("):
         open_checkpoint(tmp_path / "bad.pth")
 
 
@@ -141,6 +141,47 @@ def test_a_trusted_checkpoint_may_hold_anything(tmp_path, monkeypatch):
     torch.save({"state_dict": {}, "meta": Harmful()}, tmp_path / "bad.pth")
     open_checkpoint(tmp_path / "bad.pth", trusted=True)
     assert (tmp_path / "harmed").is_dir()
+
+
+def test_numbers_written_under_numpy_1_or_2_are_plain_data(tmp_path):
+    """Files hold the name of a NumPy function, which moved; here both names, by editing the file."""
+    import numpy as np
+
+    from cvplugins.openmmlab.checkpoint import open_checkpoint
+
+    values = {"array": np.arange(3, dtype=np.uint8), "number": np.float16(2.5), "flag": np.bool_(True)}
+    path = tmp_path / "numbers.pth"
+    path.write_bytes(b"")
+    torch.save(values, path, _use_new_zipfile_serialization=False)
+    written = path.read_bytes()
+    names = (b"numpy._core.multiarray", b"numpy.core.multiarray")
+    assert any(name in written for name in names)
+    for name in names:
+        for other in names:
+            path.write_bytes(written.replace(other, name))
+            found = open_checkpoint(path)
+            assert found["array"].tolist() == [0, 1, 2]
+            assert found["number"] == 2.5
+
+
+@pytest.mark.parametrize("content", [b"version https://git-lfs.github.com/spec/v1", b"<html>", b"x" * 5000])
+def test_what_is_no_checkpoint_is_not_called_dangerous(tmp_path, content):
+    from cvplugins.errors import UserError
+    from cvplugins.openmmlab.checkpoint import open_checkpoint
+
+    (tmp_path / "page.pth").write_bytes(content)
+    for trusted in (False, True):
+        with pytest.raises(UserError, match=r"page.pth cannot be read .* is it a whole checkpoint file"):
+            open_checkpoint(tmp_path / "page.pth", trusted)
+
+
+def test_a_checkpoint_is_a_dict(tmp_path):
+    from cvplugins.errors import UserError
+    from cvplugins.openmmlab.checkpoint import open_checkpoint
+
+    torch.save([1, 2], tmp_path / "list.pth")
+    with pytest.raises(UserError, match="it holds a list, not a dict"):
+        open_checkpoint(tmp_path / "list.pth")
 
 
 @pytest.mark.parametrize("cut", [0, 10, 500])
@@ -162,9 +203,43 @@ def test_weights_of_another_architecture_are_refused():
     from cvplugins.openmmlab.checkpoint import check_weights_fit
 
     model = nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 1))
-    check_weights_fit(model, model.state_dict(), "a.pth")
+    check_weights_fit(model, {"state_dict": model.state_dict()}, "a.pth")
+    check_weights_fit(model, {f"module.{name}": value for name, value in model.state_dict().items()}, "a.pth")
     other = nn.Sequential(nn.Linear(2, 4))
     with pytest.raises(
         UserError, match=r"a.pth is of another architecture .* 0.weight is \(4, 2\) and should be \(3, 2\)"
     ):
-        check_weights_fit(model, other.state_dict(), "a.pth")
+        check_weights_fit(model, {"state_dict": other.state_dict()}, "a.pth")
+    with pytest.raises(UserError, match=r"1.weight is missing; 1.bias is missing"):
+        check_weights_fit(model, {"state_dict": model[:1].state_dict()}, "a.pth")
+
+
+def test_a_checkpoint_at_an_address_is_fetched_and_then_checked(tmp_path, monkeypatch):
+    import functools
+    import http.server
+    import threading
+
+    from cvplugins.errors import UserError
+    from cvplugins.openmmlab.checkpoint import fetch_checkpoint, open_checkpoint
+
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
+    torch.save({"state_dict": {}, "meta": Harmful()}, tmp_path / "bad.pth")
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=str(tmp_path))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        address = f"http://127.0.0.1:{server.server_port}"
+        path = fetch_checkpoint(f"{address}/bad.pth")
+        with pytest.raises(UserError, match="cannot be downloaded"):
+            fetch_checkpoint(f"{address}/absent.pth")
+        server.shutdown()
+    assert path == tmp_path / "hub" / "checkpoints" / "bad.pth"
+    with pytest.raises(UserError, match="holds more than weights"):
+        open_checkpoint(path)
+    with pytest.raises(UserError, match=r"s3:// cannot be checked"):
+        fetch_checkpoint("s3://bucket/a.pth")
+
+
+def test_what_a_killed_run_left_is_swept_away(train, tmp_path):
+    (tmp_path / ".epoch_9.pth.123.tmp").write_bytes(b"half")
+    folder = train()
+    assert not list(folder.glob(".*"))

@@ -91,8 +91,10 @@ def test_data_root_moves_every_dataset_that_lies_there(load):
         "train = dict(dataset=dict(datasets=[dict(data_root=data_root), dict(data_root='elsewhere/')]))\n"
         "val = dict(dataset=dict(data_root=data_root))\n"
     )
+    text += "evaluator = dict(ann_file=data_root + 'annotations/val.json', other='data/VOC2/x')\n"
     config = load(text, {"data_root": "real"})
     assert config.data_root == "real"
+    assert config.evaluator == {"ann_file": "real/annotations/val.json", "other": "data/VOC2/x"}
     assert [each.data_root for each in config.train.dataset.datasets] == ["real", "elsewhere/"]
     assert config.val.dataset.data_root == "real"
 

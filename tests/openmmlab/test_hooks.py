@@ -70,7 +70,41 @@ def test_gradient_health_state_is_in_the_checkpoint(start, tmp_path):
     assert health.monitor.first_nonfinite["first.weight"] == 0
 
 
-def test_training_plan_counts_repeats_and_warns_of_the_learning_rate(start, tmp_path):
+def test_gradient_health_observes_when_steps_are_rarer_than_iterations(start):
+    """With two iterations a step, and an interval of two, no step falls on an even iteration."""
+    wrapper = dict(optimizer=dict(type="SGD", lr=0.01), accumulative_counts=2)
+    run = start(hooks=[dict(HEALTH, interval=2)], optim_wrapper=wrapper, epochs=2)
+    run.train()
+    assert len(run.message_hub.get_scalar("train/gradient/norm").data[0]) == 4
+
+
+def test_gradient_health_leaves_scaled_and_skipped_steps_of_amp_right(start):
+    """GradScaler hands its scale to fused optimizers, which unscale, or skip, within their step."""
+    run = start(hooks=[HEALTH], epochs=1)
+    run.train()
+    hook = next(hook for hook in run.hooks if type(hook).__name__ == "GradientHealthHook")
+    optimizer = run.optim_wrapper.optimizer
+    for parameter in run.model.parameters():
+        parameter.grad = torch.full_like(parameter, 64.0)
+    optimizer.grad_scale, optimizer.found_inf = torch.tensor(64.0), torch.tensor(0.0)
+    hook._observe(run, optimizer)
+    count = sum(parameter.numel() for parameter in run.model.parameters())
+    assert run.message_hub.get_scalar("train/gradient/norm").current() == pytest.approx(count**0.5)
+    run.model.first.weight.grad[:] = torch.inf
+    optimizer.found_inf = torch.tensor(1.0)
+    hook._observe(run, optimizer)  # a skipped step: nothing is wrong
+
+
+def test_training_plan_counts_what_is_accumulated(start, tmp_path):
+    wrapper = dict(optimizer=dict(type="SGD", lr=0.01), accumulative_counts=4)
+    plan = dict(type="cvplugins.TrainingPlanHook")
+    start(hooks=[plan], optim_wrapper=wrapper, auto_scale_lr=dict(base_batch_size=8)).train()
+    log = next(tmp_path.glob("*/*.log")).read_text()
+    assert "batch 2 (1 processes), 4 of them accumulated a step" in log
+    assert "the learning rate is meant" not in log
+
+
+def test_training_plan_counts_repeats_repeats_and_warns_of_the_learning_rate(start, tmp_path):
     from small_runner import Numbers
 
     class Repeated(Numbers):  # as mmengine's RepeatDataset

@@ -80,6 +80,9 @@ def test_wrapper_converts_what_trains_and_says_what_not(caplog):
 def test_wrapper_can_leave_everything_alone():
     from mmengine.registry import MODEL_WRAPPERS
 
-    model = nn.Sequential(nn.BatchNorm2d(3))
+    from cvplugins.norm import SyncBatchNorm
+
+    model = nn.Sequential(nn.BatchNorm2d(3), nn.SyncBatchNorm(3))
     wrapped = MODEL_WRAPPERS.build(dict(type="cvplugins.SyncBatchNormDataParallel", module=model, convert=False))
     assert type(wrapped.module[0]) is nn.BatchNorm2d
+    assert type(wrapped.module[1]) is SyncBatchNorm  # torch's refuses to run on the CPU

@@ -56,6 +56,13 @@ def test_resumed_run_repeats_the_straight_one(tmp_path, plan, request):
     assert other != straight
 
 
+def test_a_loader_that_starts_anew_goes_on_drawing(tmp_path, request):
+    """An iteration-based run over a finite sampler: every pass has noise of its own, as without workers."""
+    plan = dict(ITERATIONS, loader=dict(sampler=dict(type="DefaultSampler", shuffle=False)))
+    found = [losses(tmp_path / str(count), f"{request.node.name}_{count}", plan, num_workers=count) for count in (0, 1)]
+    assert found[0] == found[1]
+
+
 def test_without_the_plugins_it_does_not(tmp_path, request):
     """When this fails, mmengine resumes exactly and the hook can go."""
     plan = EPOCHS

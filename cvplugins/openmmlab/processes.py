@@ -1,0 +1,58 @@
+"""Join the other processes of a launcher, on GPUs or on CPUs."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+
+import torch
+import torch.distributed
+from mmengine.config import Config
+from mmengine.dist import init_dist, is_distributed
+
+from cvplugins.errors import UserError
+
+__all__ = ["check_process_count", "joined_processes"]
+
+
+def check_process_count(processes: int, gpus: int) -> None:
+    """Raise ``UserError`` if a node starts more processes than it has GPUs; without a GPU any number is fine.
+
+    >>> check_process_count(2, gpus=0)
+    """
+    if gpus and processes > gpus:
+        raise UserError(
+            f"{processes} processes were asked for, but this machine has {gpus} GPU(s); "
+            f"start at most {gpus}, or set CUDA_VISIBLE_DEVICES= to use the CPU"
+        )
+
+
+@contextlib.contextmanager
+def joined_processes(cfg: Config) -> Iterator[None]:
+    """Join the other processes of ``cfg.launcher``, on Gloo if there is no GPU, and leave them in the end.
+
+    Raises:
+        UserError: More processes than GPUs, or a launcher that needs a GPU where there is none.
+    """
+    check_process_count(int(os.environ.get("LOCAL_WORLD_SIZE", 1)), torch.cuda.device_count())
+    if cfg.launcher == "none" or is_distributed():
+        yield
+        return
+    if torch.cuda.is_available():
+        init_dist(cfg.launcher, **cfg.get("env_cfg", {}).get("dist_cfg", {"backend": "nccl"}))
+    elif cfg.launcher == "pytorch":
+        # mmengine/dist/utils.py (0.10.12) calls torch.cuda.set_device whatever the backend, so this comes first.
+        torch.distributed.init_process_group("gloo")
+        # mmengine's own wrapper hands device_ids to DDP, which takes none on the CPU.
+        if cfg.get("model_wrapper_cfg") is None:
+            cfg.model_wrapper_cfg = {"type": "cvplugins.SyncBatchNormDataParallel", "convert": False}
+    else:
+        raise UserError(f"--launcher {cfg.launcher} needs a GPU; on the CPU use --launcher pytorch")
+    if cfg.get("model_wrapper_cfg") is not None:
+        # mmengine/runner/runner.py reads the config's key only where no wrapper is named.
+        cfg.model_wrapper_cfg.setdefault("find_unused_parameters", cfg.get("find_unused_parameters", False))
+    try:
+        yield
+    finally:
+        torch.distributed.destroy_process_group()
