@@ -40,5 +40,5 @@ param_scheduler = [
     dict(type="MultiStepLR", begin=0, end=max_epochs, by_epoch=True, milestones=[13], gamma=0.1),
 ]
 auto_scale_lr = dict(base_batch_size=8)
-default_hooks = dict(logger=dict(interval=10))
+default_hooks = dict(logger=dict(interval=10), checkpoint=dict(max_keep_ckpts=2))
 randomness = dict(seed=0)

@@ -74,6 +74,7 @@ DIFFERENCES = {
             "param_scheduler": "warm-up from scratch, drop near the end",
             "auto_scale_lr.base_batch_size": "the batch that the learning rate is for",
             "default_hooks.logger.interval": "few iterations",
+            "default_hooks.checkpoint.max_keep_ckpts": "disk",
             "randomness": "a repeatable score",
         },
     ),
