@@ -1,11 +1,13 @@
 """What holds for every loss: a new one is tested by being listed in LOSSES and here with an example."""
 
+from collections.abc import Callable
+from typing import NamedTuple
+
 import pytest
 import torch
+from torch import nn
 
-from cvplugins.losses import LOSSES, FocalLoss
-
-# Per loss: a name, the module, and a maker of (input, target) with a given dtype.
+from cvplugins.losses import LOSSES, BoxIoULoss, FocalLoss, L1Loss, SmoothL1Loss
 
 
 def class_scores(dtype=torch.float64, size=6, classes=4):
@@ -14,20 +16,58 @@ def class_scores(dtype=torch.float64, size=6, classes=4):
     return logits, torch.randint(0, classes, (size,), generator=generator)
 
 
+def boxes(dtype=torch.float64, size=6):
+    """Boxes beside, inside and across their targets."""
+    generator = torch.Generator().manual_seed(0)
+    corner = torch.rand(2, size, 2, generator=generator, dtype=torch.float64) * 4
+    sides = 1 + torch.rand(2, size, 2, generator=generator, dtype=torch.float64) * 4
+    predicted, target = torch.cat([corner, corner + sides], dim=-1).to(dtype)
+    return predicted, target
+
+
+def values(dtype=torch.float64, size=6):
+    generator = torch.Generator().manual_seed(0)
+    predicted, target = torch.randn(2, size, 4, generator=generator, dtype=torch.float64).to(dtype)
+    return predicted, target
+
+
+class Case(NamedTuple):
+    """A loss, a maker of (input, target) with a given dtype, and what does not hold for it."""
+
+    loss: nn.Module
+    make: Callable
+    ignores: bool = True  # an index can be ignored
+    has_constant: bool = False  # a factor whose gradient its paper leaves out
+
+
 CASES = {
-    "focal_sigmoid": (FocalLoss(use_sigmoid=True, alpha=0.25), class_scores),
-    "focal_sigmoid_gamma_half": (FocalLoss(use_sigmoid=True, gamma=0.5), class_scores),
-    "focal_softmax": (FocalLoss(alpha=[0.1, 0.2, 0.3, 0.4]), class_scores),
+    "focal_sigmoid": Case(FocalLoss(use_sigmoid=True, alpha=0.25), class_scores),
+    "focal_sigmoid_gamma_half": Case(FocalLoss(use_sigmoid=True, gamma=0.5), class_scores),
+    "focal_softmax": Case(FocalLoss(alpha=[0.1, 0.2, 0.3, 0.4]), class_scores),
+    "l1": Case(L1Loss(), values, ignores=False),
+    "smooth_l1": Case(SmoothL1Loss(beta=0.7), values, ignores=False),
+    **{
+        f"box_{kind}": Case(BoxIoULoss(kind=kind), boxes, ignores=False, has_constant=kind == "ciou")
+        for kind in ("iou", "giou", "diou", "ciou", "eiou", "siou", "alpha_iou")
+    },
 }
 
-every_loss = pytest.mark.parametrize(("loss", "make"), CASES.values(), ids=CASES)
+
+def over(cases):
+    pairs = {name: (case.loss, case.make) for name, case in cases.items()}
+    return pytest.mark.parametrize(("loss", "make"), pairs.values(), ids=pairs)
+
+
+every_loss = over(CASES)
+every_ignoring_loss = over({name: case for name, case in CASES.items() if case.ignores})
+every_differentiated_loss = over({name: case for name, case in CASES.items() if not case.has_constant})
 
 
 def test_every_listed_loss_has_a_case():
-    assert {type(loss) for loss, _ in CASES.values()} == set(LOSSES)
+    assert {type(case.loss) for case in CASES.values()} == set(LOSSES)
 
 
-@every_loss
+@every_differentiated_loss
 def test_gradient_equals_finite_differences(loss, make):
     logits, target = make()
     assert torch.autograd.gradcheck(lambda x: loss(x, target), logits.requires_grad_())
@@ -63,7 +103,7 @@ def test_empty_input_gives_zero_with_a_graph(loss, make, reduction):
     assert logits.grad.shape == logits.shape
 
 
-@every_loss
+@every_ignoring_loss
 def test_ignored_elements_add_no_loss_and_no_gradient(loss, make):
     logits, target = make()
     ignored = target.clone()
@@ -79,7 +119,7 @@ def test_ignored_elements_add_no_loss_and_no_gradient(loss, make):
     assert not whole.grad[::2].any()
 
 
-@every_loss
+@every_ignoring_loss
 def test_everything_ignored_gives_zero(loss, make):
     logits, target = make(torch.float32)
     logits.requires_grad_()

@@ -15,7 +15,7 @@ def build(**options):
     return MODELS.build(dict(type="cvplugins.FocalLoss", **options))
 
 
-def small_faster_rcnn(rpn_loss, roi_loss):
+def small_faster_rcnn(rpn_loss, roi_loss, more=None):
     """The sample's detector with random weights and the given classification losses."""
     from mmdet.registry import MODELS
     from mmengine.registry import init_default_scope
@@ -24,6 +24,7 @@ def small_faster_rcnn(rpn_loss, roi_loss):
 
     options = {"model.rpn_head.loss_cls": {"_delete_": True, **rpn_loss}} if rpn_loss else {}
     options |= {"model.roi_head.bbox_head.loss_cls": {"_delete_": True, **roi_loss}} if roi_loss else {}
+    options |= more or {}
     init_default_scope("mmdet")
     return MODELS.build(load_config("configs/voc_faster_rcnn_sample.py", options).model)
 
@@ -74,6 +75,27 @@ def test_faster_rcnn_trains_two_iterations_and_predicts(rpn_loss, roi_loss, roi_
     model.eval()
     predictions = model.test_step(batch())[0].pred_instances
     assert ((predictions.labels >= 0) & (predictions.labels < 20)).all()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("loss", [dict(type="cvplugins.BoxIoULoss", kind="ciou"), dict(type="cvplugins.SmoothL1Loss")])
+def test_box_losses_train_both_heads(loss):
+    from mmengine.optim import OptimWrapper
+
+    decoded = loss["type"] == "cvplugins.BoxIoULoss"
+    heads = ("rpn_head", "roi_head.bbox_head")
+    options = {f"model.{head}.loss_bbox": {"_delete_": True, **loss, "loss_weight": 2.0} for head in heads}
+    options |= {f"model.{head}.reg_decoded_bbox": decoded for head in heads}
+    model = small_faster_rcnn(None, None, options)
+    optimizer = OptimWrapper(torch.optim.SGD(model.parameters(), lr=0.01))
+    names = ["rpn_head.rpn_reg.weight", "roi_head.bbox_head.fc_reg.weight"]
+    before = [model.get_parameter(name).clone() for name in names]
+    for _ in range(2):
+        logged = model.train_step(batch(), optimizer)
+    assert logged["loss_rpn_bbox"] > 0
+    assert all(value.isfinite() for value in logged.values())
+    for name, value in zip(names, before, strict=True):
+        assert not torch.equal(model.get_parameter(name), value), name
 
 
 @pytest.mark.slow

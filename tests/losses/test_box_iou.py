@@ -1,0 +1,148 @@
+"""Box losses against torchvision, mmdet, formulas one box at a time, and what has to hold for any of them."""
+
+import importlib
+import math
+
+import pytest
+import torch
+
+from cvplugins.losses import box_iou_loss, xywh_to_xyxy
+
+KINDS = ("iou", "giou", "diou", "ciou", "eiou", "siou", "alpha_iou")
+every_kind = pytest.mark.parametrize("kind", KINDS)
+
+
+def random_boxes(size=500, seed=0, dtype=torch.float64):
+    generator = torch.Generator().manual_seed(seed)
+    corner = torch.rand(2, size, 2, generator=generator, dtype=dtype) * 40
+    boxes = torch.cat([corner, corner + 1 + torch.rand(2, size, 2, generator=generator, dtype=dtype) * 40], dim=-1)
+    boxes[0, : size // 5] = boxes[1, : size // 5] + torch.randn(size // 5, 4, generator=generator, dtype=dtype) / 2
+    return boxes
+
+
+def formula(box, target, kind):
+    """The papers' formulas in plain numbers."""
+    left, top, right, bottom = box
+    left2, top2, right2, bottom2 = target
+    width, height, width2, height2 = right - left, bottom - top, right2 - left2, bottom2 - top2
+    overlap = max(min(right, right2) - max(left, left2), 0) * max(min(bottom, bottom2) - max(top, top2), 0)
+    union = width * height + width2 * height2 - overlap
+    iou = overlap / union
+    across, down = (left2 + right2 - left - right) / 2, (top2 + bottom2 - top - bottom) / 2
+    wide, high = max(right, right2) - min(left, left2), max(bottom, bottom2) - min(top, top2)
+    diou = 1 - iou + (across**2 + down**2) / (wide**2 + high**2)
+    if kind == "eiou":
+        return diou + ((width - width2) / wide) ** 2 + ((height - height2) / high) ** 2
+    if kind == "alpha_iou":
+        return 1 - iou**3
+    if kind == "siou":
+        sine = abs(down) / math.hypot(across, down)
+        angle = 1 - 2 * math.sin(math.asin(sine) - math.pi / 4) ** 2
+        distance = sum(1 - math.exp(-(2 - angle) * rho) for rho in ((across / wide) ** 2, (down / high) ** 2))
+        shape = sum((1 - math.exp(-abs(a - b) / max(a, b))) ** 4 for a, b in ((width, width2), (height, height2)))
+        return 1 - iou + (distance + shape) / 2
+    raise AssertionError(kind)
+
+
+@pytest.mark.parametrize("kind", ["eiou", "siou", "alpha_iou"])
+def test_equals_the_papers_formula(kind):
+    boxes, target = random_boxes()
+    expected = [formula(*pair, kind) for pair in zip(boxes.tolist(), target.tolist(), strict=True)]
+    loss = box_iou_loss(boxes, target, kind=kind, reduction="none")
+    torch.testing.assert_close(loss, torch.tensor(expected, dtype=torch.float64), rtol=1e-6, atol=1e-8)
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [("giou", "generalized_box_iou_loss"), ("diou", "distance_box_iou_loss"), ("ciou", "complete_box_iou_loss")],
+)
+def test_equals_torchvision(kind, name):
+    ops = pytest.importorskip("torchvision.ops")
+    boxes, target = random_boxes()
+    first, second = boxes.clone().requires_grad_(), boxes.clone().requires_grad_()
+    ours = box_iou_loss(first, target, kind=kind, reduction="none")
+    theirs = getattr(ops, name)(second, target, reduction="none")
+    torch.testing.assert_close(ours, theirs, rtol=1e-6, atol=1e-6)
+    ours.sum().backward()
+    theirs.sum().backward()
+    torch.testing.assert_close(first.grad, second.grad, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.openmmlab
+@pytest.mark.parametrize(
+    ("kind", "name", "options"),
+    [
+        ("iou", "iou_loss", {"mode": "linear"}),
+        ("giou", "giou_loss", {}),
+        ("diou", "diou_loss", {}),
+        ("siou", "siou_loss", {"neg_gamma": True}),
+    ],
+)
+def test_equals_mmdet(kind, name, options):
+    iou_loss = importlib.import_module("mmdet.models.losses.iou_loss")  # a function there has the module's name
+    boxes, target = random_boxes(dtype=torch.float32)
+    theirs = getattr(iou_loss, name)(boxes, target, reduction="none", **options)
+    torch.testing.assert_close(box_iou_loss(boxes, target, kind=kind, reduction="none"), theirs, rtol=1e-4, atol=1e-4)
+
+
+@every_kind
+def test_perfect_boxes_cost_nothing_and_stay(kind):
+    boxes = random_boxes()[0].requires_grad_()
+    loss = box_iou_loss(boxes, boxes.detach(), kind=kind, reduction="none")
+    torch.testing.assert_close(loss, torch.zeros_like(loss), atol=1e-6, rtol=0)
+    loss.sum().backward()
+    assert boxes.grad.isfinite().all()
+
+
+@every_kind
+def test_boxes_far_apart_are_pulled_together(kind):
+    """The reason for every kind but iou and alpha_iou, whose gradient is 0 there."""
+    boxes = torch.tensor([[0.0, 0, 1, 1]]).requires_grad_()
+    box_iou_loss(boxes, torch.tensor([[8.0, 6, 9, 8]]), kind=kind).backward()
+    pulled = -boxes.grad.view(2, 2).sum(0) @ torch.tensor([8.0, 6.5])  # along the line between the centres
+    assert pulled > 0 if kind not in ("iou", "alpha_iou") else pulled == 0
+
+
+def test_giou_is_iou_where_the_enclosing_box_is_the_union():
+    outer, inner = torch.tensor([[0.0, 0, 4, 4]]), torch.tensor([[1.0, 1, 2, 3]])
+    torch.testing.assert_close(box_iou_loss(outer, inner, kind="giou"), box_iou_loss(outer, inner, kind="iou"))
+
+
+@every_kind
+def test_degenerate_boxes_give_finite_losses_and_gradients(kind):
+    points = torch.tensor([[5.0, 5, 5, 5], [1, 2, 3, 2], [9, 9, 2, 2], [0, 0, 1e-30, 1e-30], [0, 0, 1e15, 1e15]])
+    for target in (points, points.flip(0), torch.tensor([[0.0, 0, 4, 4]]).expand(5, 4)):
+        boxes = points.clone().requires_grad_()
+        loss = box_iou_loss(boxes, target, kind=kind, reduction="none")
+        loss.sum().backward()
+        assert loss.isfinite().all()
+        assert boxes.grad.isfinite().all()
+
+
+@every_kind
+def test_moving_both_boxes_changes_nothing(kind):
+    boxes, target = random_boxes()
+    moved = box_iou_loss(boxes + 7, target + 7, kind=kind)
+    torch.testing.assert_close(moved, box_iou_loss(boxes, target, kind=kind))
+
+
+def test_weight_per_coordinate_counts_as_its_mean():
+    boxes, target = random_boxes(6)
+    weight = torch.rand(6, 4, dtype=torch.float64)
+    expected = box_iou_loss(boxes, target, reduction="none") * weight.mean(1)
+    torch.testing.assert_close(box_iou_loss(boxes, target, weight=weight, reduction="none"), expected)
+
+
+def test_centre_and_size_become_corners():
+    from torchvision.ops import box_convert
+
+    boxes = random_boxes(5)[0]
+    torch.testing.assert_close(xywh_to_xyxy(boxes), box_convert(boxes, "cxcywh", "xyxy"))
+
+
+def test_wrong_arguments_are_named():
+    boxes, target = random_boxes(3)
+    with pytest.raises(ValueError, match="unknown kind 'giuo'; use one of 'iou', 'giou'"):
+        box_iou_loss(boxes, target, kind="giuo")
+    with pytest.raises(ValueError, match=r"target \(3, 3\) does not fit boxes \(3, 3\)"):
+        box_iou_loss(boxes[:, :3], target[:, :3])
