@@ -4,23 +4,58 @@
 """
 
 from .box_iou import BoxIoULoss, box_iou_loss, xywh_to_xyxy
+from .cross_entropy import BCELoss, CrossEntropyLoss, binary_cross_entropy, cross_entropy
 from .focal import FocalLoss, sigmoid_focal_loss, softmax_focal_loss
 from .reduction import reduce_loss
+from .region import (
+    DiceLoss,
+    FocalTverskyLoss,
+    GeneralizedDiceLoss,
+    IoULoss,
+    TverskyLoss,
+    generalized_dice_loss,
+    region_sums,
+    tversky_loss,
+)
 from .regression import L1Loss, SmoothL1Loss, l1_loss, smooth_l1_loss
 
-LOSSES = (BoxIoULoss, FocalLoss, L1Loss, SmoothL1Loss)
+LOSSES = (
+    BCELoss,
+    BoxIoULoss,
+    CrossEntropyLoss,
+    DiceLoss,
+    FocalLoss,
+    FocalTverskyLoss,
+    GeneralizedDiceLoss,
+    IoULoss,
+    L1Loss,
+    SmoothL1Loss,
+    TverskyLoss,
+)
 
 __all__ = [
     "LOSSES",
+    "BCELoss",
     "BoxIoULoss",
+    "CrossEntropyLoss",
+    "DiceLoss",
     "FocalLoss",
+    "FocalTverskyLoss",
+    "GeneralizedDiceLoss",
+    "IoULoss",
     "L1Loss",
     "SmoothL1Loss",
+    "TverskyLoss",
+    "binary_cross_entropy",
     "box_iou_loss",
+    "cross_entropy",
+    "generalized_dice_loss",
     "l1_loss",
     "reduce_loss",
+    "region_sums",
     "sigmoid_focal_loss",
     "smooth_l1_loss",
     "softmax_focal_loss",
+    "tversky_loss",
     "xywh_to_xyxy",
 ]

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from .reduction import at_least_float32, check_reduction, reduce_loss
+from .reduction import at_least_float32, check_reduction, weight_and_reduce
 
 __all__ = ["BOX_IOU_KINDS", "BoxIoULoss", "box_iou_loss", "xywh_to_xyxy"]
 
@@ -79,9 +79,9 @@ def box_iou_loss(
         )
     pair = _measure(at_least_float32(boxes), at_least_float32(target), eps)
     loss = BOX_IOU_KINDS[kind](pair, eps)
-    if weight is not None:
-        loss = loss * (weight.mean(-1) if weight.ndim == boxes.ndim else weight)
-    return reduce_loss(loss, reduction, divisor)
+    if weight is not None and weight.ndim == boxes.ndim:
+        weight = weight.mean(-1)
+    return weight_and_reduce(loss, weight, reduction, divisor)
 
 
 class BoxIoULoss(nn.Module):

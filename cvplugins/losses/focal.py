@@ -12,7 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .reduction import at_least_float32, check_reduction, class_weights, reduce_loss
+from .reduction import at_least_float32, check_reduction, class_weights, weight_and_reduce
+from .targets import check_indices, one_per_class
 
 __all__ = ["FocalLoss", "sigmoid_focal_loss", "softmax_focal_loss"]
 
@@ -55,13 +56,7 @@ def sigmoid_focal_loss(
         tensor([[0.1733, 0.1733]])
     """
     logits = at_least_float32(logits)
-    valid = torch.ones_like(logits, dtype=torch.bool)
-    if target.shape != logits.shape:
-        _check_indices_fit(logits, target)
-        valid = (target != ignore_index).unsqueeze(1).expand_as(logits)
-        classes = torch.arange(logits.shape[1], device=logits.device)
-        target = target.unsqueeze(1) == classes.view(-1, *[1] * (logits.ndim - 2))
-    target = target.to(logits.dtype)
+    target, valid = one_per_class(logits, target, ignore_index)
     cross_entropy = F.binary_cross_entropy_with_logits(logits, target, reduction="none")
     # 1 - p_t from two sigmoids: the difference to 1 would lose the small values that matter most.
     miss = torch.sigmoid(logits) * (1 - target) + torch.sigmoid(-logits) * target
@@ -69,7 +64,7 @@ def sigmoid_focal_loss(
     if alpha is not None:
         share = class_weights("alpha", alpha, logits)
         loss = loss * (share * target + (1 - share) * (1 - target))
-    return _weight_and_reduce(loss, valid, weight, reduction, divisor)
+    return weight_and_reduce(loss, weight, reduction, divisor, valid)
 
 
 def softmax_focal_loss(
@@ -105,7 +100,7 @@ def softmax_focal_loss(
         >>> softmax_focal_loss(torch.zeros(1, 2), torch.tensor([1]))  # 0.5 ** 2 * ln 2
         tensor(0.1733)
     """
-    _check_indices_fit(logits, target)
+    check_indices(logits, target, ignore_index)
     logits = at_least_float32(logits)
     valid = target != ignore_index
     index = target.masked_fill(~valid, 0).unsqueeze(1)
@@ -113,7 +108,7 @@ def softmax_focal_loss(
     loss = -log_probability * _focus(-torch.expm1(log_probability), gamma)
     if alpha is not None:
         loss = loss * class_weights("alpha", alpha, logits).expand_as(logits).gather(1, index)
-    return _weight_and_reduce(loss.squeeze(1), valid, weight, reduction, divisor)
+    return weight_and_reduce(loss.squeeze(1), weight, reduction, divisor, valid)
 
 
 class FocalLoss(nn.Module):
@@ -157,23 +152,6 @@ class FocalLoss(nn.Module):
         return function(logits, target, gamma=self.gamma, alpha=self.alpha, **options)
 
 
-def _check_indices_fit(logits: Tensor, target: Tensor) -> None:
-    if logits.ndim < 2 or logits.shape[:1] + logits.shape[2:] != target.shape:
-        raise ValueError(
-            f"target {tuple(target.shape)} does not fit logits {tuple(logits.shape)}: "
-            "expected class indices (N, *) for logits (N, C, *)"
-        )
-
-
 def _focus(miss: Tensor, gamma: float) -> Tensor:
     # The clamp keeps the gradient finite at miss = 0 for gamma < 1, where x ** gamma is vertical.
     return miss.clamp(min=torch.finfo(miss.dtype).tiny) ** gamma
-
-
-def _weight_and_reduce(
-    loss: Tensor, valid: Tensor, weight: Tensor | None, reduction: str, divisor: float | Tensor | None
-) -> Tensor:
-    loss = loss.where(valid, loss.new_zeros(()))
-    if weight is not None:
-        loss = loss * (weight.unsqueeze(1) if weight.ndim == loss.ndim - 1 else weight)
-    return reduce_loss(loss, reduction, valid.sum() if divisor is None and reduction == "mean" else divisor)

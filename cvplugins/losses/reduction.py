@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-__all__ = ["REDUCTIONS", "at_least_float32", "check_reduction", "class_weights", "reduce_loss"]
+__all__ = ["REDUCTIONS", "at_least_float32", "check_reduction", "class_weights", "reduce_loss", "weight_and_reduce"]
 
 REDUCTIONS = ("none", "sum", "mean")
 
@@ -21,7 +21,7 @@ def at_least_float32(logits: Tensor) -> Tensor:
     return logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
 
 
-def class_weights(name: str, value: float | Sequence[float], logits: Tensor) -> Tensor:
+def class_weights(name: str, value: float | Sequence[float] | Tensor, logits: Tensor) -> Tensor:
     """Return one factor per class, shaped to broadcast over ``logits`` ``(N, C, *)``.
 
     Raises:
@@ -32,10 +32,12 @@ def class_weights(name: str, value: float | Sequence[float], logits: Tensor) -> 
         torch.Size([1, 2, 1])
     """
     factors = torch.as_tensor(value, dtype=logits.dtype, device=logits.device).reshape(-1)
-    num_classes = logits.shape[1]
+    num_classes = logits.shape[1] if logits.ndim > 1 else 1
+    if logits.ndim < 2 and factors.numel() != 1:
+        raise ValueError(f"{name} holds {factors.numel()} numbers; logits {tuple(logits.shape)} have no classes, use 1")
     if factors.numel() not in (1, num_classes):
         raise ValueError(f"{name} holds {factors.numel()} numbers; use 1 or {num_classes}, one per class")
-    return factors.view(1, -1, *[1] * (logits.ndim - 2))
+    return factors.view(1, -1, *[1] * (logits.ndim - 2)) if logits.ndim > 1 else factors
 
 
 def check_reduction(reduction: str) -> str:
@@ -80,3 +82,38 @@ def reduce_loss(loss: Tensor, reduction: str, divisor: float | Tensor | None = N
         divisor = loss.numel()
     tiny = torch.finfo(torch.float32).eps
     return loss.sum() / (divisor.clamp(min=tiny) if isinstance(divisor, Tensor) else max(divisor, tiny))
+
+
+def weight_and_reduce(
+    loss: Tensor,
+    weight: Tensor | None,
+    reduction: str,
+    divisor: float | Tensor | None,
+    valid: Tensor | None = None,
+) -> Tensor:
+    """Drop what is ignored, apply weights and reduce.
+
+    Args:
+        loss: Loss per element, ``(N, *)`` or ``(N, C, *)``.
+        weight: Factor in the shape of ``loss``, or without its second dimension, or one for all.
+        reduction: ``"none"``, ``"sum"`` or ``"mean"``.
+        divisor: What ``"mean"`` divides by; if None the valid elements, or all.
+        valid: Which elements count, in the shape of ``loss``.
+
+    Raises:
+        ValueError: ``weight`` or ``reduction`` does not fit.
+
+    Example:
+        >>> weight_and_reduce(torch.ones(2, 3), torch.tensor([1.0, 0.0]), "sum", None)
+        tensor(3.)
+    """
+    if valid is not None:
+        loss = loss.where(valid, loss.new_zeros(()))
+        divisor = valid.sum() if divisor is None and reduction == "mean" else divisor
+    if weight is not None:
+        if weight.shape == loss.shape[:1] + loss.shape[2:] and weight.ndim == loss.ndim - 1:
+            weight = weight.unsqueeze(1)
+        elif weight.ndim > 0 and weight.shape != loss.shape:
+            raise ValueError(f"weight {tuple(weight.shape)} does not fit the loss {tuple(loss.shape)}")
+        loss = loss * weight
+    return reduce_loss(loss, reduction, divisor)

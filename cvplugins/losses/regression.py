@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .reduction import at_least_float32, check_reduction, reduce_loss
+from .reduction import at_least_float32, check_reduction, weight_and_reduce
 
 __all__ = ["L1Loss", "SmoothL1Loss", "l1_loss", "smooth_l1_loss"]
 
@@ -23,7 +23,7 @@ def l1_loss(
     Args:
         values: Predictions, any shape.
         target: The same shape.
-        weight: Factor, broadcastable to ``values`` or per row ``(N,)``.
+        weight: Factor in the shape of ``values``, or without its second dimension.
         reduction: ``"none"``, ``"sum"`` or ``"mean"``.
         divisor: What ``"mean"`` divides by; the number of values if None.
 
@@ -39,7 +39,7 @@ def l1_loss(
         tensor(2.)
     """
     values, target = _fitting(values, target)
-    return _weight_and_reduce((values - target).abs(), weight, reduction, divisor)
+    return weight_and_reduce((values - target).abs(), weight, reduction, divisor)
 
 
 def smooth_l1_loss(
@@ -59,7 +59,7 @@ def smooth_l1_loss(
         values: Predictions, any shape.
         target: The same shape.
         beta: Where the parabola ends, at least 0; 0 gives :func:`l1_loss`.
-        weight: Factor, broadcastable to ``values`` or per row ``(N,)``.
+        weight: Factor in the shape of ``values``, or without its second dimension.
         reduction: ``"none"``, ``"sum"`` or ``"mean"``.
         divisor: What ``"mean"`` divides by; the number of values if None.
 
@@ -76,7 +76,7 @@ def smooth_l1_loss(
     """
     _check_beta(beta)
     values, target = _fitting(values, target)
-    return _weight_and_reduce(F.smooth_l1_loss(values, target, reduction="none", beta=beta), weight, reduction, divisor)
+    return weight_and_reduce(F.smooth_l1_loss(values, target, reduction="none", beta=beta), weight, reduction, divisor)
 
 
 class L1Loss(nn.Module):
@@ -144,10 +144,3 @@ def _fitting(values: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
     if values.shape != target.shape:
         raise ValueError(f"target {tuple(target.shape)} does not fit values {tuple(values.shape)}")
     return at_least_float32(values), at_least_float32(target)
-
-
-def _weight_and_reduce(loss: Tensor, weight: Tensor | None, reduction: str, divisor: float | Tensor | None) -> Tensor:
-    if weight is not None:
-        per_row = weight.ndim == 1 and loss.ndim > 1
-        loss = loss * (weight.view(-1, *[1] * (loss.ndim - 1)) if per_row else weight)
-    return reduce_loss(loss, reduction, divisor)

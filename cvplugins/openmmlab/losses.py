@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -29,6 +30,7 @@ class OpenMMLabLoss(nn.Module):
     def __init__(self, loss_weight: float = 1.0, loss_name: str | None = None, **options: Any) -> None:
         super().__init__()
         accepted = inspect.signature(self.core).parameters
+        _drop_what_is_fixed(self.core, options, accepted)
         unknown = sorted(set(options) - set(accepted))
         if unknown:
             raise TypeError(f"{self.core.__name__} has no option {', '.join(unknown)}; it has {', '.join(accepted)}")
@@ -84,8 +86,16 @@ class OpenMMLabLoss(nn.Module):
         return {"acc": accuracy(cls_score[positive], labels[positive])}
 
 
+def _drop_what_is_fixed(core: type[nn.Module], options: dict[str, Any], accepted: Mapping[str, Any]) -> None:
+    """Take ``use_sigmoid`` out, which mmdet's heads want in the config of a loss that has no such choice."""
+    if "use_sigmoid" in options and "use_sigmoid" not in accepted:
+        fixed = bool(getattr(core, "use_sigmoid", False))
+        if options.pop("use_sigmoid") != fixed:
+            raise ValueError(f"{core.__name__} works with use_sigmoid={fixed} only")
+
+
 def _loss_name(core: type[nn.Module]) -> str:
-    words = re.findall(r"[A-Z]+(?![a-z])|[A-Z][a-z0-9]*", core.__name__.removesuffix("Loss"))
+    words = re.findall(r"IoU|[A-Z]+(?![a-z])\d*|[A-Z][a-z]+\d*", core.__name__.removesuffix("Loss"))
     return "_".join(["loss", *words]).lower()
 
 

@@ -7,7 +7,20 @@ import pytest
 import torch
 from torch import nn
 
-from cvplugins.losses import LOSSES, BoxIoULoss, FocalLoss, L1Loss, SmoothL1Loss
+from cvplugins.losses import (
+    LOSSES,
+    BCELoss,
+    BoxIoULoss,
+    CrossEntropyLoss,
+    DiceLoss,
+    FocalLoss,
+    FocalTverskyLoss,
+    GeneralizedDiceLoss,
+    IoULoss,
+    L1Loss,
+    SmoothL1Loss,
+    TverskyLoss,
+)
 
 
 def class_scores(dtype=torch.float64, size=6, classes=4):
@@ -31,19 +44,42 @@ def values(dtype=torch.float64, size=6):
     return predicted, target
 
 
+def pixel_scores(dtype=torch.float64, size=3, classes=4):
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(size, classes, 5, generator=generator, dtype=torch.float64).to(dtype)
+    return logits, torch.randint(0, classes, (size, 5), generator=generator)
+
+
+def masks(dtype=torch.float64, size=3):
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(size, 5, generator=generator, dtype=torch.float64).to(dtype)
+    return logits, torch.randint(0, 2, (size, 5), generator=generator)
+
+
 class Case(NamedTuple):
     """A loss, a maker of (input, target) with a given dtype, and what does not hold for it."""
 
     loss: nn.Module
     make: Callable
     ignores: bool = True  # an index can be ignored
+    per_element: bool = True  # "none" gives one loss an element, and weights belong to elements
     has_constant: bool = False  # a factor whose gradient its paper leaves out
 
 
 CASES = {
+    "cross_entropy": Case(CrossEntropyLoss(), class_scores),
+    "cross_entropy_smooth": Case(CrossEntropyLoss([1.0, 2.0, 0.5, 3.0], label_smoothing=0.2), class_scores),
+    "bce": Case(BCELoss(pos_weight=2.0), class_scores),
     "focal_sigmoid": Case(FocalLoss(use_sigmoid=True, alpha=0.25), class_scores),
     "focal_sigmoid_gamma_half": Case(FocalLoss(use_sigmoid=True, gamma=0.5), class_scores),
     "focal_softmax": Case(FocalLoss(alpha=[0.1, 0.2, 0.3, 0.4]), class_scores),
+    "dice": Case(DiceLoss(), pixel_scores, per_element=False),
+    "dice_batch": Case(DiceLoss(beta=2, over="batch", smooth=0.1), pixel_scores, per_element=False),
+    "dice_binary": Case(DiceLoss(mode="binary"), masks, ignores=False, per_element=False),
+    "iou": Case(IoULoss(class_weight=[1.0, 2.0, 0.0, 1.0]), pixel_scores, per_element=False),
+    "tversky": Case(TverskyLoss(smooth=0), pixel_scores, per_element=False),
+    "focal_tversky": Case(FocalTverskyLoss(), pixel_scores, per_element=False),
+    "generalized_dice": Case(GeneralizedDiceLoss(), pixel_scores, per_element=False),
     "l1": Case(L1Loss(), values, ignores=False),
     "smooth_l1": Case(SmoothL1Loss(beta=0.7), values, ignores=False),
     **{
@@ -60,6 +96,10 @@ def over(cases):
 
 every_loss = over(CASES)
 every_ignoring_loss = over({name: case for name, case in CASES.items() if case.ignores})
+every_loss_per_element = over({name: case for name, case in CASES.items() if case.per_element})
+every_ignoring_loss_per_element = over(
+    {name: case for name, case in CASES.items() if case.per_element and case.ignores}
+)
 every_differentiated_loss = over({name: case for name, case in CASES.items() if not case.has_constant})
 
 
@@ -83,7 +123,7 @@ def test_sum_and_mean_follow_from_none(loss, make):
     torch.testing.assert_close(loss(logits, target, divisor=torch.tensor(3.0)), each.sum() / 3)
 
 
-@every_loss
+@every_loss_per_element
 def test_weight_scales_each_element(loss, make):
     logits, target = make()
     weight = torch.arange(len(target), dtype=logits.dtype)
@@ -103,7 +143,7 @@ def test_empty_input_gives_zero_with_a_graph(loss, make, reduction):
     assert logits.grad.shape == logits.shape
 
 
-@every_ignoring_loss
+@every_ignoring_loss_per_element
 def test_ignored_elements_add_no_loss_and_no_gradient(loss, make):
     logits, target = make()
     ignored = target.clone()
@@ -151,9 +191,18 @@ def test_large_logits_stay_finite(loss, make):
 @every_loss
 def test_non_contiguous_input(loss, make):
     logits, target = make()
-    strided = logits.t().contiguous().t()
+    strided = logits.transpose(0, 1).contiguous().transpose(0, 1)
     assert not strided.is_contiguous()
     torch.testing.assert_close(loss(strided, target), loss(logits, target))
+
+
+@every_ignoring_loss
+def test_indices_outside_of_the_classes_are_named(loss, make):
+    logits, target = make()
+    for wrong in (5, -1):
+        target[-1] = wrong
+        with pytest.raises(ValueError, match=f"target holds {wrong}; expected 0 to"):
+            loss(logits, target)
 
 
 @every_loss
@@ -165,3 +214,5 @@ def test_wrong_arguments_are_named(loss, make):
         loss(logits, target[:-1])
     with pytest.raises(ValueError, match="takes no divisor"):
         loss(logits, target, reduction="sum", divisor=2)
+    with pytest.raises(ValueError, match=r"weight .* does not fit"):
+        loss(logits, target, weight=torch.ones(len(target) + 1))

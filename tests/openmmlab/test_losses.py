@@ -29,14 +29,24 @@ def small_faster_rcnn(rpn_loss, roi_loss, more=None):
     return MODELS.build(load_config("configs/voc_faster_rcnn_sample.py", options).model)
 
 
-def batch():
+def batch(masks=False):
     from mmdet.structures import DetDataSample
+    from mmdet.structures.mask import BitmapMasks
     from mmengine.structures import InstanceData
 
     samples = []
     for box in ([10.0, 10.0, 60.0, 60.0], [30.0, 5.0, 90.0, 80.0]):
-        sample = DetDataSample(metainfo=dict(img_shape=(96, 128), ori_shape=(96, 128), scale_factor=(1.0, 1.0)))
+        sample = DetDataSample(
+            metainfo=dict(
+                batch_input_shape=(96, 128), img_shape=(96, 128), ori_shape=(96, 128), scale_factor=(1.0, 1.0)
+            )
+        )
         sample.gt_instances = InstanceData(bboxes=torch.tensor([box]), labels=torch.tensor([3]))
+        if masks:
+            mask = torch.zeros(1, 96, 128, dtype=torch.bool)
+            left, top, right, bottom = map(int, box)
+            mask[:, top:bottom, left:right] = True
+            sample.gt_instances.masks = BitmapMasks(mask.numpy(), 96, 128)
         sample.ignored_instances = InstanceData(bboxes=torch.zeros(0, 4), labels=torch.zeros(0, dtype=torch.long))
         samples.append(sample)
     images = [torch.randint(0, 255, (3, 96, 128), dtype=torch.uint8) for _ in samples]
@@ -99,22 +109,57 @@ def test_box_losses_train_both_heads(loss):
 
 
 @pytest.mark.slow
-def test_segmentation_head_trains_with_it():
+def test_segmentation_head_logs_each_of_its_losses():
     from mmengine.registry import DefaultScope
     from mmengine.structures import PixelData
     from mmseg.registry import MODELS
     from mmseg.structures import SegDataSample
 
+    names = ("FocalLoss", "CrossEntropyLoss", "DiceLoss", "TverskyLoss", "IoULoss", "GeneralizedDiceLoss")
+    losses = [dict(type=f"cvplugins.{name}") for name in names]
     with DefaultScope.overwrite_default_scope("mmseg"):
         head = MODELS.build(
-            dict(type="FCNHead", in_channels=4, channels=4, num_classes=3, num_convs=1, loss_decode=[FOCAL])
+            dict(type="FCNHead", in_channels=4, channels=4, num_classes=3, num_convs=1, loss_decode=losses)
         )
     label = torch.randint(0, 3, (1, 8, 8))
     label[:, :2] = 255
     sample = SegDataSample(gt_sem_seg=PixelData(data=label))
-    losses = head.loss([torch.randn(1, 4, 8, 8)], [sample], None)
-    losses["loss_focal"].backward()
-    assert head.conv_seg.weight.grad.abs().sum() > 0
+    logged = head.loss([torch.randn(1, 4, 8, 8)], [sample], None)
+    assert {"loss_focal", "loss_cross_entropy", "loss_dice", "loss_tversky", "loss_iou"} <= set(logged)
+    for name, value in logged.items():
+        if name.startswith("loss"):
+            (gradient,) = torch.autograd.grad(value, head.conv_seg.weight, retain_graph=True)
+            assert gradient.abs().sum() > 0, name
+
+
+@pytest.mark.slow
+def test_mask2former_trains_with_ours():
+    from mmdet.registry import MODELS
+    from mmengine.config import Config
+    from mmengine.optim import OptimWrapper
+    from mmengine.registry import init_default_scope
+
+    init_default_scope("mmdet")
+    config = Config.fromstring("_base_ = 'mmdet::mask2former/mask2former_r50_8xb2-lsj-50e_coco.py'", ".py")
+    head = config.model.panoptic_head
+    config.model.data_preprocessor.batch_augments = None
+    config.model.backbone.update(depth=18, init_cfg=None)
+    head.update(in_channels=[64, 128, 256, 512], num_queries=10)
+    head.pixel_decoder.encoder.num_layers = 1
+    head.transformer_decoder.num_layers = 1
+    config.model.train_cfg.num_points = 64
+    class_weight = [1.0] * 80 + [0.1]
+    head.loss_cls = dict(type="cvplugins.CrossEntropyLoss", class_weight=class_weight, loss_weight=2.0)
+    head.loss_mask = dict(type="cvplugins.BCELoss", loss_weight=5.0)
+    head.loss_dice = dict(type="cvplugins.DiceLoss", mode="binary", loss_weight=5.0)
+    model = MODELS.build(config.model)
+    optimizer = OptimWrapper(torch.optim.SGD(model.parameters(), lr=1e-4))
+    before = model.panoptic_head.query_feat.weight.clone()
+    for _ in range(2):
+        logged = model.train_step(batch(masks=True), optimizer)
+    assert {"loss_cls", "loss_mask", "loss_dice", "d0.loss_dice"} <= set(logged)
+    assert all(value.isfinite() and value > 0 for value in logged.values())
+    assert not torch.equal(model.panoptic_head.query_feat.weight, before)
 
 
 def test_convention_is_translated():
@@ -138,6 +183,31 @@ def test_weight_per_logit_may_be_flat():
 def test_heads_can_ask_for_the_kind_of_scores():
     assert build(use_sigmoid=True).use_sigmoid
     assert not build().use_sigmoid
+
+
+def test_use_sigmoid_is_taken_where_it_is_the_only_way():
+    """mmdet's heads read it from the config, so it has to be allowed there."""
+    from mmengine.registry import MODELS
+
+    assert MODELS.build(dict(type="cvplugins.BCELoss", use_sigmoid=True)).use_sigmoid
+    with pytest.raises(ValueError, match="BCELoss works with use_sigmoid=True only"):
+        MODELS.build(dict(type="cvplugins.BCELoss", use_sigmoid=False))
+
+
+@pytest.mark.parametrize(
+    ("name", "logged"),
+    [
+        ("BCELoss", "loss_bce"),
+        ("BoxIoULoss", "loss_box_iou"),
+        ("CrossEntropyLoss", "loss_cross_entropy"),
+        ("IoULoss", "loss_iou"),
+        ("SmoothL1Loss", "loss_smooth_l1"),
+    ],
+)
+def test_names_are_words(name, logged):
+    from mmengine.registry import MODELS
+
+    assert MODELS.build(dict(type=f"cvplugins.{name}")).loss_name == logged
 
 
 def test_name_in_the_log():

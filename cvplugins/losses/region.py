@@ -1,0 +1,439 @@
+"""Region overlap losses: Dice, Jaccard, Tversky and their relatives, from three sums per region.
+
+All of them depend on the logits only through ``intersection``, ``predicted`` and ``true``, so that one function
+with one hand-written gradient serves them all. It keeps nothing but its inputs for the backward pass.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.autograd import Function
+from torch.autograd.function import once_differentiable
+
+from .reduction import at_least_float32, check_reduction, class_weights, weight_and_reduce
+from .targets import check_indices
+
+__all__ = [
+    "DiceLoss",
+    "FocalTverskyLoss",
+    "GeneralizedDiceLoss",
+    "IoULoss",
+    "RegionSums",
+    "TverskyLoss",
+    "generalized_dice_loss",
+    "region_sums",
+    "tversky_loss",
+]
+
+MODES = ("multiclass", "multilabel", "binary")
+VALUES_AT_ONCE = 1 << 22  # bounds what the gradient needs beside itself
+
+
+class RegionSums(NamedTuple):
+    """Soft counts of each region, all ``(N, C)``: probability on the region, probability, size of the region."""
+
+    intersection: Tensor
+    predicted: Tensor
+    true: Tensor
+
+
+def region_sums(
+    logits: Tensor,
+    target: Tensor,
+    *,
+    mode: str = "multiclass",
+    weight: Tensor | None = None,
+    ignore_index: int = 255,
+) -> RegionSums:
+    """Sum probabilities over regions.
+
+    Args:
+        logits: Raw scores. ``(N, C, *)``, but ``(N, *)`` for ``"binary"``.
+        target: Class indices ``(N, *)`` for ``"multiclass"``, else probabilities in the shape of ``logits``.
+        mode: ``"multiclass"``: a softmax over exclusive classes. ``"multilabel"``: a sigmoid per class.
+            ``"binary"``: a sigmoid per element, one region per sample, ``C`` is 1.
+        weight: Factor per pixel, ``(N, *)``.
+        ignore_index: Pixels with this target count for nothing. In a dense target it marks elements.
+
+    Returns:
+        Sums over the pixels of each sample and class. At least float32.
+
+    Raises:
+        ValueError: Shapes, indices or ``mode`` do not fit.
+
+    Example:
+        >>> region_sums(torch.zeros(1, 2, 4), torch.tensor([[0, 0, 0, 1]])).intersection
+        tensor([[1.5000, 0.5000]])
+    """
+    if mode not in MODES:
+        raise ValueError(f"unknown mode {mode!r}; use one of {', '.join(map(repr, MODES))}")
+    if mode == "multiclass":
+        check_indices(logits, target, ignore_index)
+    elif logits.shape != target.shape or logits.ndim < 1 + (mode == "multilabel"):
+        raise ValueError(f"target {tuple(target.shape)} does not fit logits {tuple(logits.shape)} in mode {mode!r}")
+    if mode == "binary":
+        logits, target = logits.unsqueeze(1), target.unsqueeze(1)
+    samples, classes = logits.shape[:2]
+    pixels = math.prod(logits.shape[2:])
+    flat = at_least_float32(logits).reshape(samples, classes, pixels)
+    if weight is not None and weight.numel() != samples * pixels:
+        raise ValueError(f"weight {tuple(weight.shape)} does not fit the {samples} x {pixels} pixels")
+    factor = None if weight is None else weight.reshape(samples, 1, pixels).to(flat.dtype)
+    if mode == "multiclass":
+        sums = _SoftmaxSums.apply(flat, target.reshape(samples, pixels), factor, ignore_index)  # type: ignore[no-untyped-call]
+    else:
+        sums = _SigmoidSums.apply(flat, target.reshape(samples, classes, pixels), factor, ignore_index)  # type: ignore[no-untyped-call]
+    return RegionSums(*sums)
+
+
+class _SoftmaxSums(Function):
+    """Sums of a softmax; ``logits`` ``(N, C, P)``, ``target`` ``(N, P)``, ``weight`` ``(N, 1, P)``."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, logits: Tensor, target: Tensor, weight: Tensor | None, ignore_index: int
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        ctx.save_for_backward(logits, target, weight)
+        ctx.ignore_index = ignore_index
+        probability = logits.softmax(1)
+        factor, index = _factor_and_index(target, weight, ignore_index, logits.dtype)
+        # A product with the factors sums without a weighted copy of the probabilities.
+        predicted = torch.bmm(probability, factor.transpose(1, 2)).squeeze(2)
+        of_target = probability.gather(1, index) * factor
+        zeros = logits.new_zeros(logits.shape[:2])
+        intersection = zeros.scatter_add(1, index.squeeze(1), of_target.squeeze(1))
+        true = zeros.scatter_add(1, index.squeeze(1), factor.squeeze(1))
+        ctx.mark_non_differentiable(true)
+        return intersection, predicted, true
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, for_intersection: Tensor, for_predicted: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
+        logits, target, weight = ctx.saved_tensors
+        probability = logits.softmax(1)
+        factor, index = _factor_and_index(target, weight, ctx.ignore_index, logits.dtype)
+        # The gradient of a probability is g = for_predicted, and for_intersection more for the target's class;
+        # that of a logit is factor * p * (g - mean), with the mean of g over the classes.
+        more = for_intersection.gather(1, index.squeeze(1)).unsqueeze(1) * probability.gather(1, index)
+        mean = torch.bmm(for_predicted.unsqueeze(1), probability) + more
+        size = max(1, VALUES_AT_ONCE // max(1, logits[..., 0].numel()))
+        for part, part_mean in zip(probability.split(size, 2), mean.split(size, 2), strict=True):
+            part.mul_(for_predicted.unsqueeze(2) - part_mean)  # in place: the probabilities become the gradient
+        probability.scatter_add_(1, index, more)
+        return probability.mul_(factor), None, None, None
+
+
+class _SigmoidSums(Function):
+    """Sums of a sigmoid; ``logits`` and ``target`` ``(N, C, P)``, ``weight`` ``(N, 1, P)``."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, logits: Tensor, target: Tensor, weight: Tensor | None, ignore_index: int
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        ctx.save_for_backward(logits, target, weight)
+        ctx.ignore_index = ignore_index
+        factor = _valid_factor(target, weight, ignore_index, logits.dtype)
+        probability, positive = logits.sigmoid() * factor, target * factor
+        true = positive.sum(2)
+        ctx.mark_non_differentiable(true)
+        return (probability * target).sum(2), probability.sum(2), true
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, for_intersection: Tensor, for_predicted: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
+        logits, target, weight = ctx.saved_tensors
+        probability = logits.sigmoid()
+        grad = (for_intersection.unsqueeze(2) * target).add_(for_predicted.unsqueeze(2))
+        grad.mul_(_valid_factor(target, weight, ctx.ignore_index, logits.dtype))
+        return grad.mul_(probability).mul_(1 - probability), None, None, None
+
+
+def tversky_loss(
+    logits: Tensor,
+    target: Tensor,
+    *,
+    alpha: float = 0.5,
+    beta: float = 0.5,
+    gamma: float = 1.0,
+    smooth: float = 1.0,
+    over: str = "image",
+    mode: str = "multiclass",
+    class_weight: Sequence[float] | None = None,
+    weight: Tensor | None = None,
+    ignore_index: int = 255,
+    reduction: str = "mean",
+    divisor: float | Tensor | None = None,
+) -> Tensor:
+    """One minus the Tversky index of each region: ``TP / (TP + alpha * FP + beta * FN)``.
+
+    ``alpha = beta = 0.5`` is Dice, ``1`` Jaccard (IoU). References: Salehi et al. 2017, arXiv:1706.05721; with
+    ``gamma`` Abraham and Khan 2019, arXiv:1810.07842.
+
+    Args:
+        logits: See :func:`region_sums`.
+        target: See :func:`region_sums`.
+        alpha: Cost of false positives.
+        beta: Cost of false negatives.
+        gamma: The loss is raised to this power.
+        smooth: Added above and below; a class that is neither there nor predicted then costs nothing.
+        over: ``"image"``: a region a class and image. ``"batch"``: a region a class over all images.
+        mode: ``"multiclass"``, ``"multilabel"`` or ``"binary"``.
+        class_weight: Factor of each class.
+        weight: Factor per pixel, ``(N, *)``.
+        ignore_index: Pixels with this target count for nothing.
+        reduction: ``"none"``, ``"sum"`` or ``"mean"``, over regions.
+        divisor: What ``"mean"`` divides by; the number of regions if None.
+
+    Returns:
+        A scalar, or a loss per region, ``(N, C)`` or ``(1, C)``, for ``"none"``. At least float32.
+
+    Raises:
+        ValueError: An option, a shape or an index does not fit.
+
+    Example:
+        >>> logits = torch.tensor([[[9.0, 9.0, -9.0, -9.0], [-9.0, -9.0, 9.0, 9.0]]])
+        >>> tversky_loss(logits, torch.tensor([[0, 0, 1, 1]])).item() < 1e-6
+        True
+    """
+    _check_over(over)
+    sums = _pooled(region_sums(logits, target, mode=mode, weight=weight, ignore_index=ignore_index), over)
+    false_positive, false_negative = sums.predicted - sums.intersection, sums.true - sums.intersection
+    below = sums.intersection + alpha * false_positive + beta * false_negative + smooth
+    # Without smoothing, an absent region that nobody predicts is 0 / 0: nothing is wrong with it.
+    loss = ((below - sums.intersection - smooth) / below.where(below > 0, below.new_ones(()))).clamp(min=0)
+    if gamma != 1:
+        # The clamp keeps the gradient finite at 0 for gamma < 1, where x ** gamma is vertical.
+        loss = loss.clamp(min=torch.finfo(loss.dtype).eps) ** gamma * (loss > 0)
+    if class_weight is not None:
+        loss = loss * class_weights("class_weight", class_weight, loss)
+    return weight_and_reduce(loss, None, reduction, divisor)
+
+
+def generalized_dice_loss(
+    logits: Tensor,
+    target: Tensor,
+    *,
+    smooth: float = 1e-5,
+    over: str = "image",
+    mode: str = "multiclass",
+    weight: Tensor | None = None,
+    ignore_index: int = 255,
+    reduction: str = "mean",
+    divisor: float | Tensor | None = None,
+) -> Tensor:
+    """One minus the Dice of all classes together, each weighted by one over its squared size.
+
+    Reference: Sudre et al. 2017, arXiv:1707.03237. A class that is absent gets the largest weight of those that
+    are there, as in MONAI.
+
+    Args:
+        logits: See :func:`region_sums`.
+        target: See :func:`region_sums`.
+        smooth: Added above and below.
+        over: ``"image"``: a loss an image. ``"batch"``: one over all images.
+        mode: ``"multiclass"``, ``"multilabel"`` or ``"binary"``.
+        weight: Factor per pixel, ``(N, *)``.
+        ignore_index: Pixels with this target count for nothing.
+        reduction: ``"none"``, ``"sum"`` or ``"mean"``.
+        divisor: What ``"mean"`` divides by; the number of losses if None.
+
+    Returns:
+        A scalar, or ``(N,)`` or ``(1,)`` for ``"none"``. At least float32.
+
+    Raises:
+        ValueError: An option, a shape or an index does not fit.
+
+    Example:
+        >>> generalized_dice_loss(torch.zeros(1, 2, 4), torch.tensor([[0, 0, 1, 1]]))
+        tensor(0.5000)
+    """
+    _check_over(over)
+    sums = _pooled(region_sums(logits, target, mode=mode, weight=weight, ignore_index=ignore_index), over)
+    present = sums.true > 0
+    inverse = torch.where(present, sums.true, sums.true.new_ones(())).square().reciprocal() * present
+    factor = torch.where(present, inverse, inverse.amax(1, keepdim=True)) if inverse.numel() else inverse
+    above = 2 * (factor * sums.intersection).sum(1) + smooth
+    below = (factor * (sums.predicted + sums.true)).sum(1) + smooth
+    return weight_and_reduce(1 - above / below, None, reduction, divisor)
+
+
+class _RegionLoss(nn.Module):
+    """What the modules share: they store their options."""
+
+    def __init__(
+        self,
+        smooth: float = 1.0,
+        over: str = "image",
+        mode: str = "multiclass",
+        class_weight: Sequence[float] | None = None,
+        ignore_index: int = 255,
+        reduction: str = "mean",
+    ) -> None:
+        super().__init__()
+        if mode not in MODES:
+            raise ValueError(f"unknown mode {mode!r}; use one of {', '.join(map(repr, MODES))}")
+        self.smooth = smooth
+        self.over = _check_over(over)
+        self.mode = mode
+        self.class_weight = class_weight
+        self.ignore_index = ignore_index
+        self.reduction = check_reduction(reduction)
+        self.alpha = self.beta = 0.5
+        self.gamma = 1.0
+
+    def forward(self, logits: Tensor, target: Tensor, **call: Any) -> Tensor:
+        """Compute the loss; ``call`` may hold ``weight``, ``divisor``, ``reduction`` and ``ignore_index``."""
+        options = {"ignore_index": self.ignore_index, "reduction": self.reduction, **call}
+        return tversky_loss(
+            logits,
+            target,
+            alpha=self.alpha,
+            beta=self.beta,
+            gamma=self.gamma,
+            smooth=self.smooth,
+            over=self.over,
+            mode=self.mode,
+            class_weight=self.class_weight,
+            **options,
+        )
+
+
+class DiceLoss(_RegionLoss):
+    """One minus the F-beta score (Dice for ``beta=1``) of each region; see :func:`tversky_loss`.
+
+    Args:
+        beta: How much more recall counts than precision.
+        smooth, over, mode, class_weight, ignore_index, reduction: See :func:`tversky_loss`.
+    """
+
+    def __init__(
+        self,
+        beta: float = 1.0,
+        smooth: float = 1.0,
+        over: str = "image",
+        mode: str = "multiclass",
+        class_weight: Sequence[float] | None = None,
+        ignore_index: int = 255,
+        reduction: str = "mean",
+    ) -> None:
+        super().__init__(smooth, over, mode, class_weight, ignore_index, reduction)
+        self.alpha, self.beta = 1 / (1 + beta**2), beta**2 / (1 + beta**2)
+
+
+class IoULoss(_RegionLoss):
+    """One minus the Jaccard index of each region: ``alpha = beta = 1`` in :func:`tversky_loss`.
+
+    Args:
+        smooth, over, mode, class_weight, ignore_index, reduction: See :func:`tversky_loss`.
+    """
+
+    def __init__(
+        self,
+        smooth: float = 1.0,
+        over: str = "image",
+        mode: str = "multiclass",
+        class_weight: Sequence[float] | None = None,
+        ignore_index: int = 255,
+        reduction: str = "mean",
+    ) -> None:
+        super().__init__(smooth, over, mode, class_weight, ignore_index, reduction)
+        self.alpha = self.beta = 1.0
+
+
+class TverskyLoss(_RegionLoss):
+    """Module form of :func:`tversky_loss`.
+
+    Args:
+        alpha: Cost of false positives.
+        beta: Cost of false negatives.
+        smooth, over, mode, class_weight, ignore_index, reduction: See :func:`tversky_loss`.
+    """
+
+    def __init__(
+        self,
+        alpha: float = 0.3,
+        beta: float = 0.7,
+        smooth: float = 1.0,
+        over: str = "image",
+        mode: str = "multiclass",
+        class_weight: Sequence[float] | None = None,
+        ignore_index: int = 255,
+        reduction: str = "mean",
+    ) -> None:
+        super().__init__(smooth, over, mode, class_weight, ignore_index, reduction)
+        self.alpha, self.beta = alpha, beta
+
+
+class FocalTverskyLoss(TverskyLoss):
+    """Tversky loss to the power ``gamma``; below 1 small losses count more, as in the paper (0.75).
+
+    Args:
+        gamma: The power.
+        options: Those of :class:`TverskyLoss`.
+    """
+
+    def __init__(
+        self,
+        gamma: float = 0.75,
+        alpha: float = 0.3,
+        beta: float = 0.7,
+        smooth: float = 1.0,
+        over: str = "image",
+        mode: str = "multiclass",
+        class_weight: Sequence[float] | None = None,
+        ignore_index: int = 255,
+        reduction: str = "mean",
+    ) -> None:
+        super().__init__(alpha, beta, smooth, over, mode, class_weight, ignore_index, reduction)
+        self.gamma = gamma
+
+
+class GeneralizedDiceLoss(_RegionLoss):
+    """Module form of :func:`generalized_dice_loss`.
+
+    Args:
+        smooth, over, mode, ignore_index, reduction: See :func:`generalized_dice_loss`.
+    """
+
+    def __init__(
+        self,
+        smooth: float = 1e-5,
+        over: str = "image",
+        mode: str = "multiclass",
+        ignore_index: int = 255,
+        reduction: str = "mean",
+    ) -> None:
+        super().__init__(smooth, over, mode, None, ignore_index, reduction)
+
+    def forward(self, logits: Tensor, target: Tensor, **call: Any) -> Tensor:
+        """Compute the loss; ``call`` may hold ``weight``, ``divisor``, ``reduction`` and ``ignore_index``."""
+        options = {"ignore_index": self.ignore_index, "reduction": self.reduction, **call}
+        return generalized_dice_loss(logits, target, smooth=self.smooth, over=self.over, mode=self.mode, **options)
+
+
+def _check_over(over: str) -> str:
+    if over not in ("image", "batch"):
+        raise ValueError(f"unknown over {over!r}; use 'image' or 'batch'")
+    return over
+
+
+def _pooled(sums: RegionSums, over: str) -> RegionSums:
+    return sums if over == "image" else RegionSums(*(each.sum(0, keepdim=True) for each in sums))
+
+
+def _factor_and_index(
+    target: Tensor, weight: Tensor | None, ignore_index: int, dtype: torch.dtype
+) -> tuple[Tensor, Tensor]:
+    """Return the weight of each pixel, 0 where it is ignored, and an index that is valid everywhere; ``(N, 1, P)``."""
+    target = target.unsqueeze(1)
+    return _valid_factor(target, weight, ignore_index, dtype), target.masked_fill(target == ignore_index, 0)
+
+
+def _valid_factor(target: Tensor, weight: Tensor | None, ignore_index: int, dtype: torch.dtype) -> Tensor:
+    valid = (target != ignore_index).to(dtype)
+    return valid if weight is None else valid * weight
