@@ -6,6 +6,7 @@
 from .box_iou import BoxIoULoss, box_iou_loss, xywh_to_xyxy
 from .cross_entropy import BCELoss, CrossEntropyLoss, binary_cross_entropy, cross_entropy
 from .focal import FocalLoss, sigmoid_focal_loss, softmax_focal_loss
+from .lovasz import LovaszLoss, lovasz_hinge_loss, lovasz_softmax_loss
 from .reduction import reduce_loss
 from .region import (
     DiceLoss,
@@ -29,6 +30,7 @@ LOSSES = (
     GeneralizedDiceLoss,
     IoULoss,
     L1Loss,
+    LovaszLoss,
     SmoothL1Loss,
     TverskyLoss,
 )
@@ -44,6 +46,7 @@ __all__ = [
     "GeneralizedDiceLoss",
     "IoULoss",
     "L1Loss",
+    "LovaszLoss",
     "SmoothL1Loss",
     "TverskyLoss",
     "binary_cross_entropy",
@@ -51,6 +54,8 @@ __all__ = [
     "cross_entropy",
     "generalized_dice_loss",
     "l1_loss",
+    "lovasz_hinge_loss",
+    "lovasz_softmax_loss",
     "reduce_loss",
     "region_sums",
     "sigmoid_focal_loss",

@@ -7,7 +7,15 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-__all__ = ["REDUCTIONS", "at_least_float32", "check_reduction", "class_weights", "reduce_loss", "weight_and_reduce"]
+__all__ = [
+    "REDUCTIONS",
+    "at_least_float32",
+    "check_over",
+    "check_reduction",
+    "class_weights",
+    "reduce_loss",
+    "weight_and_reduce",
+]
 
 REDUCTIONS = ("none", "sum", "mean")
 
@@ -38,6 +46,17 @@ def class_weights(name: str, value: float | Sequence[float] | Tensor, logits: Te
     if factors.numel() not in (1, num_classes):
         raise ValueError(f"{name} holds {factors.numel()} numbers; use 1 or {num_classes}, one per class")
     return factors.view(1, -1, *[1] * (logits.ndim - 2)) if logits.ndim > 1 else factors
+
+
+def check_over(over: str) -> str:
+    """Return what regions are over, or raise ``ValueError`` naming the accepted words.
+
+    >>> check_over("batch")
+    'batch'
+    """
+    if over not in ("image", "batch"):
+        raise ValueError(f"unknown over {over!r}; use 'image' or 'batch'")
+    return over
 
 
 def check_reduction(reduction: str) -> str:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
-from .reduction import at_least_float32, check_reduction, class_weights, weight_and_reduce
+from .reduction import at_least_float32, check_over, check_reduction, class_weights, weight_and_reduce
 from .targets import check_indices
 
 __all__ = [
@@ -200,7 +200,7 @@ def tversky_loss(
         >>> tversky_loss(logits, torch.tensor([[0, 0, 1, 1]])).item() < 1e-6
         True
     """
-    _check_over(over)
+    check_over(over)
     sums = _pooled(region_sums(logits, target, mode=mode, weight=weight, ignore_index=ignore_index), over)
     false_positive, false_negative = sums.predicted - sums.intersection, sums.true - sums.intersection
     below = sums.intersection + alpha * false_positive + beta * false_negative + smooth
@@ -252,7 +252,7 @@ def generalized_dice_loss(
         >>> generalized_dice_loss(torch.zeros(1, 2, 4), torch.tensor([[0, 0, 1, 1]]))
         tensor(0.5000)
     """
-    _check_over(over)
+    check_over(over)
     sums = _pooled(region_sums(logits, target, mode=mode, weight=weight, ignore_index=ignore_index), over)
     present = sums.true > 0
     inverse = torch.where(present, sums.true, sums.true.new_ones(())).square().reciprocal() * present
@@ -278,7 +278,7 @@ class _RegionLoss(nn.Module):
         if mode not in MODES:
             raise ValueError(f"unknown mode {mode!r}; use one of {', '.join(map(repr, MODES))}")
         self.smooth = smooth
-        self.over = _check_over(over)
+        self.over = check_over(over)
         self.mode = mode
         self.class_weight = class_weight
         self.ignore_index = ignore_index
@@ -414,12 +414,6 @@ class GeneralizedDiceLoss(_RegionLoss):
         """Compute the loss; ``call`` may hold ``weight``, ``divisor``, ``reduction`` and ``ignore_index``."""
         options = {"ignore_index": self.ignore_index, "reduction": self.reduction, **call}
         return generalized_dice_loss(logits, target, smooth=self.smooth, over=self.over, mode=self.mode, **options)
-
-
-def _check_over(over: str) -> str:
-    if over not in ("image", "batch"):
-        raise ValueError(f"unknown over {over!r}; use 'image' or 'batch'")
-    return over
 
 
 def _pooled(sums: RegionSums, over: str) -> RegionSums:

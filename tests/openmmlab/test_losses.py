@@ -115,7 +115,7 @@ def test_segmentation_head_logs_each_of_its_losses():
     from mmseg.registry import MODELS
     from mmseg.structures import SegDataSample
 
-    names = ("FocalLoss", "CrossEntropyLoss", "DiceLoss", "TverskyLoss", "IoULoss", "GeneralizedDiceLoss")
+    names = ("FocalLoss", "CrossEntropyLoss", "DiceLoss", "TverskyLoss", "IoULoss", "GeneralizedDiceLoss", "LovaszLoss")
     losses = [dict(type=f"cvplugins.{name}") for name in names]
     with DefaultScope.overwrite_default_scope("mmseg"):
         head = MODELS.build(
