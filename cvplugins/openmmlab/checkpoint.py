@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import pickle
 import re
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
 
-import numpy as np
 import torch
 from mmengine.dist import is_main_process
 from mmengine.fileio import LocalBackend, register_backend
 from mmengine.hooks import CheckpointHook
-from mmengine.logging.history_buffer import HistoryBuffer
 from torch import nn
 
 from cvplugins.errors import UserError, first_line
 from cvplugins.files import write_whole
 from cvplugins.registry import HOOKS
+
+from .safe_loading import load_plain
 
 __all__ = [
     "AtomicCheckpointHook",
@@ -33,7 +31,6 @@ __all__ = [
 ]
 
 BACKEND = "cvplugins_atomic_local"
-NUMPY_MODULES = ("numpy.core.multiarray", "numpy._core.multiarray")
 
 
 class AtomicLocalBackend(LocalBackend):
@@ -155,8 +152,7 @@ def open_checkpoint(path: str | os.PathLike, trusted: bool = False) -> dict[str,
     if not path.is_file():
         raise UserError(f"checkpoint {path} does not exist; give the path of a .pth file")
     try:
-        with _plain_types_allowed():
-            checkpoint = torch.load(path, map_location="cpu", weights_only=not trusted)
+        checkpoint = torch.load(path, map_location="cpu", weights_only=False) if trusted else load_plain(path)
     except pickle.UnpicklingError as error:
         raise _refusal(path, str(error)) from error
     except (RuntimeError, EOFError, OSError, ValueError) as error:
@@ -210,36 +206,3 @@ def check_weights_fit(model: nn.Module, checkpoint: dict[str, Any], path: str | 
             f"checkpoint {path} is of another architecture than the config: {shown}. "
             "Give the config that it was trained with (it lies in the work dir)"
         )
-
-
-def _plain_types_allowed() -> contextlib.AbstractContextManager[Any]:
-    if not hasattr(torch.serialization, "safe_globals"):  # before torch 2.5: nothing can be allowed
-        return contextlib.nullcontext()
-    core = np._core if hasattr(np, "_core") else np.core
-    makers = [core.multiarray._reconstruct, core.multiarray.scalar]
-    numbers = np.typecodes["AllInteger"] + np.typecodes["AllFloat"] + "?"
-    allowed = [HistoryBuffer, _history_statistic, np.ndarray, np.dtype, *{type(np.dtype(code)) for code in numbers}]
-    # NumPy 1 and NumPy 2 write different names for the same function.
-    allowed += [_renamed(maker, module) for maker in makers for module in NUMPY_MODULES]
-    return torch.serialization.safe_globals(allowed)
-
-
-def _renamed(function: Callable[..., Any], module: str) -> Callable[..., Any]:
-    """Return a function under the name by which a checkpoint asks for it."""
-
-    def call(*arguments: Any) -> Any:
-        return function(*arguments)
-
-    call.__module__, call.__qualname__ = module, function.__name__
-    return call
-
-
-def _history_statistic(owner: type, name: str) -> Any:
-    """Return a statistic of mmengine's HistoryBuffer: the only use that its checkpoints make of ``getattr``."""
-    if owner is not HistoryBuffer or name.startswith("_") or name not in vars(HistoryBuffer):
-        raise pickle.UnpicklingError(f"getattr({owner}, {name!r}) is not allowed")
-    return getattr(owner, name)
-
-
-# The unpickler goes by these names: in a checkpoint, "getattr" means the function above.
-_history_statistic.__module__, _history_statistic.__qualname__ = "builtins", "getattr"

@@ -72,9 +72,8 @@ class IterationSeedHook(Hook):
     Augmentation, sampling of anchors and dropout then depend on the iteration alone and not on what ran before
     it nor on the number of workers, so that no random state has to be saved. The seed is the run's (``--seed``,
     or the one that mmengine drew and stored in the checkpoint). Workers have to start anew in every epoch:
-    set ``train_dataloader.persistent_workers=False`` in epoch-based runs. Iteration-based runs need a sampler that
-    can skip (``InfiniteSampler``) and the maintained fork of mmengine; the original starts the workers before any
-    hook and seeds them itself.
+    set ``train_dataloader.persistent_workers=False`` in epoch-based runs. Iteration-based runs repeat with an
+    ``InfiniteSampler``; with the original mmengine only if the number of workers stays the same.
     """
 
     priority = "VERY_HIGH"
@@ -85,10 +84,15 @@ class IterationSeedHook(Hook):
         collate = loader.collate_fn
         if isinstance(collate, SeededBatches):
             collate = collate.collate
-        batches = SeededBatches(collate, (runner.seed, get_rank(), DATA), runner.iter, loader.num_workers)
-        loader.collate_fn, loader.worker_init_fn = batches, batches.start_worker
-        self._batches = batches
+        # Where a resumed iteration-based run cannot skip in the sampler, it loads again what it has seen.
+        iterator = getattr(runner.train_loop, "dataloader_iterator", None)
+        skips = hasattr(iterator, "skip_iter") and hasattr(loader.sampler, "skip")
+        first = runner.iter if iterator is None or skips else 0
+        self._batches = SeededBatches(collate, (runner.seed, get_rank(), DATA), first, loader.num_workers)
+        loader.collate_fn, loader.worker_init_fn = self._batches, self._batches.start_worker
         loader.generator = torch.Generator()  # else the loader's start would draw from the generator seeded here
+        if getattr(iterator, "_iterator", None) is not None:
+            iterator._iterator = iter(loader)  # the original mmengine has started workers already
         seed_everything(runner.seed, get_rank(), DATA, runner.iter)
 
     def before_train_iter(self, runner, batch_idx: int, data_batch=None) -> None:

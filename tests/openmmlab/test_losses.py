@@ -43,7 +43,7 @@ def batch(masks=False):
         )
         sample.gt_instances = InstanceData(bboxes=torch.tensor([box]), labels=torch.tensor([3]))
         if masks:
-            mask = torch.zeros(1, 96, 128, dtype=torch.bool)
+            mask = torch.zeros(1, 96, 128, dtype=torch.uint8)
             left, top, right, bottom = map(int, box)
             mask[:, top:bottom, left:right] = True
             sample.gt_instances.masks = BitmapMasks(mask.numpy(), 96, 128)

@@ -1,0 +1,85 @@
+"""Load checkpoints that hold weights and plain data, and nothing else."""
+
+from __future__ import annotations
+
+import _compat_pickle
+import os
+import pickle
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import torch
+from mmengine.logging.history_buffer import HistoryBuffer
+
+__all__ = ["load_plain"]
+
+NUMPY_MODULES = ("numpy.core.multiarray", "numpy._core.multiarray")
+
+
+def load_plain(path: str | os.PathLike) -> Any:
+    """Load a file to the CPU without running code from it.
+
+    Besides torch's own types, NumPy arrays and numbers and mmengine's log history are taken. mmengine's own list
+    (get_torch_safe_globals) also has ``getattr``, which could fetch anything.
+
+    Raises:
+        pickle.UnpicklingError: The file asks for something else.
+    """
+    if hasattr(torch.serialization, "safe_globals"):
+        with torch.serialization.safe_globals(_allowed()):
+            return torch.load(path, map_location="cpu", weights_only=True)
+    # Before torch 2.5 nothing can be added to what weights_only takes.
+    return torch.load(path, map_location="cpu", weights_only=False, pickle_module=_restricted_pickle())
+
+
+def _allowed() -> list[Any]:
+    core = np._core if hasattr(np, "_core") else np.core
+    makers = [core.multiarray._reconstruct, core.multiarray.scalar]
+    numbers = np.typecodes["AllInteger"] + np.typecodes["AllFloat"] + "?"
+    types = [HistoryBuffer, _history_statistic, np.ndarray, np.dtype, *{type(np.dtype(code)) for code in numbers}]
+    # NumPy 1 and NumPy 2 write different names for the same function.
+    return types + [_renamed(maker, module) for maker in makers for module in NUMPY_MODULES]
+
+
+def _renamed(function: Callable[..., Any], module: str) -> Callable[..., Any]:
+    """Return a function under the name by which a checkpoint asks for it."""
+
+    def call(*arguments: Any) -> Any:
+        return function(*arguments)
+
+    call.__module__, call.__qualname__ = module, function.__name__
+    return call
+
+
+def _history_statistic(owner: type, name: str) -> Any:
+    """Return a statistic of mmengine's HistoryBuffer: the only use that its checkpoints make of ``getattr``."""
+    if owner is not HistoryBuffer or name.startswith("_") or name not in vars(HistoryBuffer):
+        raise pickle.UnpicklingError(f"getattr({owner}, {name!r}) is not allowed")
+    return getattr(owner, name)
+
+
+# The unpickler goes by these names: in a checkpoint, "getattr" means the function above.
+_history_statistic.__module__, _history_statistic.__qualname__ = "builtins", "getattr"
+
+
+def _restricted_pickle() -> SimpleNamespace:
+    """Return what ``torch.load`` takes for a pickle module; it finds nothing but what is allowed."""
+    from torch._weights_only_unpickler import _get_allowed_globals
+
+    known = dict(_get_allowed_globals())
+    known.update({f"{each.__module__}.{each.__qualname__}": each for each in _allowed()})
+
+    class Unpickler(pickle.Unpickler):
+        def find_class(self, module: str, name: str) -> Any:
+            module, name = _compat_pickle.NAME_MAPPING.get((module, name), (module, name))
+            module = _compat_pickle.IMPORT_MAPPING.get(module, module)
+            if f"{module}.{name}" not in known:
+                raise pickle.UnpicklingError(f"GLOBAL {module}.{name} was not allowed")
+            return known[f"{module}.{name}"]
+
+    def load(file: Any, **options: Any) -> Any:
+        return Unpickler(file, **options).load()
+
+    return SimpleNamespace(__name__="restricted_pickle", Unpickler=Unpickler, load=load)
