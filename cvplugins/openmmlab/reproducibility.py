@@ -73,7 +73,7 @@ class IterationSeedHook(Hook):
     it nor on the number of workers, so that no random state has to be saved. The seed is the run's (``--seed``,
     or the one that mmengine drew and stored in the checkpoint). Workers have to start anew in every epoch:
     set ``train_dataloader.persistent_workers=False`` in epoch-based runs. Iteration-based runs repeat with an
-    ``InfiniteSampler``; with the original mmengine only if the number of workers stays the same.
+    ``InfiniteSampler``.
     """
 
     priority = "VERY_HIGH"
@@ -92,7 +92,7 @@ class IterationSeedHook(Hook):
         loader.collate_fn, loader.worker_init_fn = self._batches, self._batches.start_worker
         loader.generator = torch.Generator()  # else the loader's start would draw from the generator seeded here
         if getattr(iterator, "_iterator", None) is not None:
-            iterator._iterator = iter(loader)  # the original mmengine has started workers already
+            _start_again(iterator, loader)
         seed_everything(runner.seed, get_rank(), DATA, runner.iter)
 
     def before_train_iter(self, runner, batch_idx: int, data_batch=None) -> None:
@@ -103,3 +103,11 @@ class IterationSeedHook(Hook):
         """Fix what a loader without workers, or one that starts anew, draws for the next iteration."""
         self._batches.iteration = runner.iter + 1
         seed_everything(runner.seed, get_rank(), DATA, runner.iter + 1)
+
+
+def _start_again(iterator: Any, loader: DataLoader) -> None:
+    """Start a loader anew whose workers mmengine/runner/loops.py (0.10.7) has started before any hook."""
+    iterator._iterator = None
+    if hasattr(loader.sampler, "_indices_of_rank"):  # InfiniteSampler's only generator ends with the first iterator
+        loader.sampler.indices = loader.sampler._indices_of_rank()
+    iterator._iterator = iter(loader)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import _compat_pickle
+import codecs
 import os
 import pickle
 from collections.abc import Callable
@@ -35,8 +36,7 @@ def load_plain(path: str | os.PathLike) -> Any:
 
 
 def _allowed() -> list[Any]:
-    core = np._core if hasattr(np, "_core") else np.core
-    makers = [core.multiarray._reconstruct, core.multiarray.scalar]
+    makers = [np.zeros(1).__reduce__()[0], np.float64(0).__reduce__()[0]]  # their module depends on the version
     numbers = np.typecodes["AllInteger"] + np.typecodes["AllFloat"] + "?"
     types = [HistoryBuffer, _history_statistic, np.ndarray, np.dtype, *{type(np.dtype(code)) for code in numbers}]
     # NumPy 1 and NumPy 2 write different names for the same function.
@@ -68,7 +68,7 @@ def _restricted_pickle() -> SimpleNamespace:
     """Return what ``torch.load`` takes for a pickle module; it finds nothing but what is allowed."""
     from torch._weights_only_unpickler import _get_allowed_globals
 
-    known = dict(_get_allowed_globals())
+    known = {"_codecs.encode": codecs.encode, **_get_allowed_globals()}  # how protocol 2 writes bytes
     known.update({f"{each.__module__}.{each.__qualname__}": each for each in _allowed()})
 
     class Unpickler(pickle.Unpickler):
