@@ -6,6 +6,7 @@ import _compat_pickle
 import codecs
 import os
 import pickle
+from collections import Counter
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
@@ -38,7 +39,14 @@ def load_plain(path: str | os.PathLike) -> Any:
 def _allowed() -> list[Any]:
     makers = [np.zeros(1).__reduce__()[0], np.float64(0).__reduce__()[0]]  # their module depends on the version
     numbers = np.typecodes["AllInteger"] + np.typecodes["AllFloat"] + "?"
-    types = [HistoryBuffer, _history_statistic, np.ndarray, np.dtype, *{type(np.dtype(code)) for code in numbers}]
+    types = [
+        HistoryBuffer,
+        _history_statistic,
+        slice,
+        np.ndarray,
+        np.dtype,
+        *{type(np.dtype(code)) for code in numbers},
+    ]
     # NumPy 1 and NumPy 2 write different names for the same function.
     return types + [_renamed(maker, module) for maker in makers for module in NUMPY_MODULES]
 
@@ -68,7 +76,9 @@ def _restricted_pickle() -> SimpleNamespace:
     """Return what ``torch.load`` takes for a pickle module; it finds nothing but what is allowed."""
     from torch._weights_only_unpickler import _get_allowed_globals
 
-    known = {"_codecs.encode": codecs.encode, **_get_allowed_globals()}  # how protocol 2 writes bytes
+    # What later versions of torch know: bytes in protocol 2, milestones of schedulers.
+    later = {"_codecs.encode": codecs.encode, "collections.Counter": Counter, "builtins.set": set}
+    known = {**later, **_get_allowed_globals()}
     known.update({f"{each.__module__}.{each.__qualname__}": each for each in _allowed()})
 
     class Unpickler(pickle.Unpickler):
