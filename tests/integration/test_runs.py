@@ -137,6 +137,13 @@ def test_a_killed_and_resumed_run_equals_the_straight_one(root, straight, devkit
     assert printed_metrics(output) == printed_metrics(straight[1])
 
 
+def test_the_sample_is_learnt(root, tmp_path):
+    """A quarter of the sample config's epochs; the whole of it, 4 minutes, reaches 0.727 (README)."""
+    options = ["--work-dir", tmp_path, "--cfg-options", "train_cfg.max_epochs=4", "train_cfg.val_interval=4"]
+    output = run(root, "tools/train.py", "configs/voc_faster_rcnn_sample.py", *options)
+    assert float(printed_metrics(output)["voc/AP50_11point"]) > 0.2
+
+
 def test_an_untrained_model_scores_nothing_on_the_sample(root, tmp_path):
     import torch
     from mmdet.registry import MODELS
