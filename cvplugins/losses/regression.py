@@ -7,7 +7,16 @@ from torch import Tensor, nn
 
 from .reduction import at_least_float32, check_reduction, weight_and_reduce
 
-__all__ = ["L1Loss", "SmoothL1Loss", "l1_loss", "smooth_l1_loss"]
+__all__ = [
+    "CharbonnierLoss",
+    "L1Loss",
+    "L2Loss",
+    "SmoothL1Loss",
+    "charbonnier_loss",
+    "l1_loss",
+    "l2_loss",
+    "smooth_l1_loss",
+]
 
 
 def l1_loss(
@@ -40,6 +49,77 @@ def l1_loss(
     """
     values, target = _fitting(values, target)
     return weight_and_reduce((values - target).abs(), weight, reduction, divisor)
+
+
+def l2_loss(
+    values: Tensor,
+    target: Tensor,
+    *,
+    weight: Tensor | None = None,
+    reduction: str = "mean",
+    divisor: float | Tensor | None = None,
+) -> Tensor:
+    """Squared difference.
+
+    Args:
+        values: Predictions, any shape.
+        target: The same shape.
+        weight: Factor in the shape of ``values``, or without its second dimension.
+        reduction: ``"none"``, ``"sum"`` or ``"mean"``.
+        divisor: What ``"mean"`` divides by; the number of values if None.
+
+    Returns:
+        A scalar, or the shape of ``values`` for ``"none"``; 0 for empty input. At least float32.
+
+    Raises:
+        ValueError: Shapes or ``reduction`` do not fit.
+
+    Example:
+        >>> import torch
+        >>> l2_loss(torch.tensor([1.0, 3.0]), torch.tensor([0.0, 0.0]))
+        tensor(5.)
+    """
+    values, target = _fitting(values, target)
+    return weight_and_reduce((values - target).square(), weight, reduction, divisor)
+
+
+def charbonnier_loss(
+    values: Tensor,
+    target: Tensor,
+    *,
+    eps: float = 1e-3,
+    weight: Tensor | None = None,
+    reduction: str = "mean",
+    divisor: float | Tensor | None = None,
+) -> Tensor:
+    """Absolute difference, smooth at 0: ``sqrt(d ** 2 + eps ** 2)``; its least value is ``eps``.
+
+    Reference: Charbonnier et al. 1994; as in Lai et al. 2017, arXiv:1704.03915.
+
+    Args:
+        values: Predictions, any shape.
+        target: The same shape.
+        eps: How wide the smooth part is, above 0.
+        weight: Factor in the shape of ``values``, or without its second dimension.
+        reduction: ``"none"``, ``"sum"`` or ``"mean"``.
+        divisor: What ``"mean"`` divides by; the number of values if None.
+
+    Returns:
+        A scalar, or the shape of ``values`` for ``"none"``; 0 for empty input. At least float32.
+
+    Raises:
+        ValueError: Shapes, ``eps`` or ``reduction`` do not fit.
+
+    Example:
+        >>> import torch
+        >>> charbonnier_loss(torch.tensor([3.0]), torch.tensor([0.0]), eps=4.0)
+        tensor(5.)
+    """
+    _check_eps(eps)
+    values, target = _fitting(values, target)
+    # hypot neither overflows for large differences nor vanishes for small ones.
+    difference = values - target
+    return weight_and_reduce(difference.hypot(difference.new_tensor(eps)), weight, reduction, divisor)
 
 
 def smooth_l1_loss(
@@ -102,6 +182,61 @@ class L1Loss(nn.Module):
         return l1_loss(values, target, weight=weight, reduction=reduction or self.reduction, divisor=divisor)
 
 
+class L2Loss(nn.Module):
+    """Module form of :func:`l2_loss`.
+
+    Args:
+        reduction: ``"none"``, ``"sum"`` or ``"mean"``.
+    """
+
+    def __init__(self, reduction: str = "mean") -> None:
+        super().__init__()
+        self.reduction = check_reduction(reduction)
+
+    def forward(
+        self,
+        values: Tensor,
+        target: Tensor,
+        weight: Tensor | None = None,
+        divisor: float | Tensor | None = None,
+        reduction: str | None = None,
+    ) -> Tensor:
+        """Compute the loss."""
+        return l2_loss(values, target, weight=weight, reduction=reduction or self.reduction, divisor=divisor)
+
+
+class CharbonnierLoss(nn.Module):
+    """Module form of :func:`charbonnier_loss`.
+
+    Args:
+        eps: How wide the smooth part is, above 0.
+        reduction: ``"none"``, ``"sum"`` or ``"mean"``.
+    """
+
+    def __init__(self, eps: float = 1e-3, reduction: str = "mean") -> None:
+        super().__init__()
+        self.eps = _check_eps(eps)
+        self.reduction = check_reduction(reduction)
+
+    def forward(
+        self,
+        values: Tensor,
+        target: Tensor,
+        weight: Tensor | None = None,
+        divisor: float | Tensor | None = None,
+        reduction: str | None = None,
+    ) -> Tensor:
+        """Compute the loss."""
+        return charbonnier_loss(
+            values,
+            target,
+            eps=self.eps,
+            weight=weight,
+            reduction=reduction or self.reduction,
+            divisor=divisor,
+        )
+
+
 class SmoothL1Loss(nn.Module):
     """Module form of :func:`smooth_l1_loss`.
 
@@ -138,6 +273,12 @@ def _check_beta(beta: float) -> float:
     if beta < 0:
         raise ValueError(f"beta must be at least 0, not {beta}")
     return beta
+
+
+def _check_eps(eps: float) -> float:
+    if eps <= 0:
+        raise ValueError(f"eps must be above 0, not {eps}")
+    return eps
 
 
 def _fitting(values: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:

@@ -11,6 +11,7 @@ from cvplugins.losses import (
     LOSSES,
     BCELoss,
     BoxIoULoss,
+    CharbonnierLoss,
     CrossEntropyLoss,
     DiceLoss,
     FocalLoss,
@@ -18,6 +19,7 @@ from cvplugins.losses import (
     GeneralizedDiceLoss,
     IoULoss,
     L1Loss,
+    L2Loss,
     LovaszLoss,
     SmoothL1Loss,
     TverskyLoss,
@@ -85,6 +87,8 @@ CASES = {
     "lovasz_batch": Case(LovaszLoss(over="batch", class_weight=[1.0, 2.0, 0.5, 1.0]), pixel_scores, per_element=False),
     "lovasz_hinge": Case(LovaszLoss(binary=True), masks, ignores=False, per_element=False),
     "l1": Case(L1Loss(), values, ignores=False),
+    "l2": Case(L2Loss(), values, ignores=False),
+    "charbonnier": Case(CharbonnierLoss(eps=0.1), values, ignores=False),
     "smooth_l1": Case(SmoothL1Loss(beta=0.7), values, ignores=False),
     **{
         f"box_{kind}": Case(BoxIoULoss(kind=kind), boxes, ignores=False, has_constant=kind == "ciou")
