@@ -52,6 +52,15 @@ def test_wrong_name_unlike_any_lists_all():
         MODELS.get("Zzz")
 
 
+def test_every_plugin_stands_in_the_table_of_the_readme(root):
+    from cvplugins import registry
+
+    rows = [line.split("|")[1] for line in (root / "README.md").read_text().splitlines() if line.startswith("| `")]
+    listed = {name.strip(" `") for row in rows for name in row.split(",")}
+    kinds = ("MODELS", "METRICS", "HOOKS", "MODEL_WRAPPERS")
+    assert {name for kind in kinds for name in getattr(registry, kind).names()} <= listed
+
+
 def test_nested_config_of_a_plugin_resolves_in_the_default_scope():
     from mmengine.registry import MODELS, DefaultScope
 
