@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -107,24 +107,9 @@ class BoxIoULoss(nn.Module):
         self.reduction = check_reduction(reduction)
         self.eps = eps
 
-    def forward(
-        self,
-        boxes: Tensor,
-        target: Tensor,
-        weight: Tensor | None = None,
-        divisor: float | Tensor | None = None,
-        reduction: str | None = None,
-    ) -> Tensor:
-        """Compute the loss."""
-        return box_iou_loss(
-            boxes,
-            target,
-            kind=self.kind,
-            weight=weight,
-            reduction=reduction or self.reduction,
-            divisor=divisor,
-            eps=self.eps,
-        )
+    def forward(self, boxes: Tensor, target: Tensor, **call: Any) -> Tensor:
+        """Compute the loss; ``call`` may hold ``weight``, ``divisor`` and ``reduction``."""
+        return box_iou_loss(boxes, target, kind=self.kind, eps=self.eps, **{"reduction": self.reduction, **call})
 
 
 class _Pair(NamedTuple):

@@ -265,6 +265,9 @@ def generalized_dice_loss(
 class _RegionLoss(nn.Module):
     """What the modules share: they store their options."""
 
+    alpha = beta = 0.5
+    gamma = 1.0
+
     def __init__(
         self,
         smooth: float = 1.0,
@@ -283,8 +286,6 @@ class _RegionLoss(nn.Module):
         self.class_weight = class_weight
         self.ignore_index = ignore_index
         self.reduction = check_reduction(reduction)
-        self.alpha = self.beta = 0.5
-        self.gamma = 1.0
 
     def forward(self, logits: Tensor, target: Tensor, **call: Any) -> Tensor:
         """Compute the loss; ``call`` may hold ``weight``, ``divisor``, ``reduction`` and ``ignore_index``."""
@@ -332,17 +333,7 @@ class IoULoss(_RegionLoss):
         smooth, over, mode, class_weight, ignore_index, reduction: See :func:`tversky_loss`.
     """
 
-    def __init__(
-        self,
-        smooth: float = 1.0,
-        over: str = "image",
-        mode: str = "multiclass",
-        class_weight: Sequence[float] | None = None,
-        ignore_index: int = 255,
-        reduction: str = "mean",
-    ) -> None:
-        super().__init__(smooth, over, mode, class_weight, ignore_index, reduction)
-        self.alpha = self.beta = 1.0
+    alpha = beta = 1.0
 
 
 class TverskyLoss(_RegionLoss):

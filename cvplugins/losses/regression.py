@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -170,16 +172,9 @@ class L1Loss(nn.Module):
         super().__init__()
         self.reduction = check_reduction(reduction)
 
-    def forward(
-        self,
-        values: Tensor,
-        target: Tensor,
-        weight: Tensor | None = None,
-        divisor: float | Tensor | None = None,
-        reduction: str | None = None,
-    ) -> Tensor:
-        """Compute the loss."""
-        return l1_loss(values, target, weight=weight, reduction=reduction or self.reduction, divisor=divisor)
+    def forward(self, values: Tensor, target: Tensor, **call: Any) -> Tensor:
+        """Compute the loss; ``call`` may hold ``weight``, ``divisor`` and ``reduction``."""
+        return l1_loss(values, target, **{"reduction": self.reduction, **call})
 
 
 class L2Loss(nn.Module):
@@ -193,16 +188,9 @@ class L2Loss(nn.Module):
         super().__init__()
         self.reduction = check_reduction(reduction)
 
-    def forward(
-        self,
-        values: Tensor,
-        target: Tensor,
-        weight: Tensor | None = None,
-        divisor: float | Tensor | None = None,
-        reduction: str | None = None,
-    ) -> Tensor:
-        """Compute the loss."""
-        return l2_loss(values, target, weight=weight, reduction=reduction or self.reduction, divisor=divisor)
+    def forward(self, values: Tensor, target: Tensor, **call: Any) -> Tensor:
+        """Compute the loss; ``call`` may hold ``weight``, ``divisor`` and ``reduction``."""
+        return l2_loss(values, target, **{"reduction": self.reduction, **call})
 
 
 class CharbonnierLoss(nn.Module):
@@ -218,23 +206,9 @@ class CharbonnierLoss(nn.Module):
         self.eps = _check_eps(eps)
         self.reduction = check_reduction(reduction)
 
-    def forward(
-        self,
-        values: Tensor,
-        target: Tensor,
-        weight: Tensor | None = None,
-        divisor: float | Tensor | None = None,
-        reduction: str | None = None,
-    ) -> Tensor:
-        """Compute the loss."""
-        return charbonnier_loss(
-            values,
-            target,
-            eps=self.eps,
-            weight=weight,
-            reduction=reduction or self.reduction,
-            divisor=divisor,
-        )
+    def forward(self, values: Tensor, target: Tensor, **call: Any) -> Tensor:
+        """Compute the loss; ``call`` may hold ``weight``, ``divisor`` and ``reduction``."""
+        return charbonnier_loss(values, target, eps=self.eps, **{"reduction": self.reduction, **call})
 
 
 class SmoothL1Loss(nn.Module):
@@ -250,23 +224,9 @@ class SmoothL1Loss(nn.Module):
         self.beta = _check_beta(beta)
         self.reduction = check_reduction(reduction)
 
-    def forward(
-        self,
-        values: Tensor,
-        target: Tensor,
-        weight: Tensor | None = None,
-        divisor: float | Tensor | None = None,
-        reduction: str | None = None,
-    ) -> Tensor:
-        """Compute the loss."""
-        return smooth_l1_loss(
-            values,
-            target,
-            beta=self.beta,
-            weight=weight,
-            reduction=reduction or self.reduction,
-            divisor=divisor,
-        )
+    def forward(self, values: Tensor, target: Tensor, **call: Any) -> Tensor:
+        """Compute the loss; ``call`` may hold ``weight``, ``divisor`` and ``reduction``."""
+        return smooth_l1_loss(values, target, beta=self.beta, **{"reduction": self.reduction, **call})
 
 
 def _check_beta(beta: float) -> float:
