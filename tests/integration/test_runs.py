@@ -186,8 +186,11 @@ def test_two_processes_test_as_one_does(root, straight, devkit, tmp_path):
 
 @pytest.mark.distributed
 def test_two_processes_train(root, devkit, tmp_path):
-    options = ["--work-dir", tmp_path, "--cfg-options", f"data_root={devkit}", "train_cfg.max_epochs=1"]
-    output = run(root, "tools/dist_train.sh", CONFIG, "2", *options, "train_cfg.val_interval=1")
+    options = ["--work-dir", tmp_path, "--auto-scale-lr", "--seed", "5", "--cfg-options", f"data_root={devkit}"]
+    options += ["train_cfg.max_epochs=1", "train_cfg.val_interval=1"]
+    output = run(root, "tools/dist_train.sh", CONFIG, "2", *options)
+    assert re.search(r"seed: 5\b", output)
+    assert "Scaling the original LR by 0.25" in output  # batch 2 instead of 8
     assert "batch 2 (2 processes)" in output
     assert "synchronised batch norms: 20 of 20" in output
     assert len(logged_losses(tmp_path)) == 3

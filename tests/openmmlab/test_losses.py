@@ -109,6 +109,27 @@ def test_box_losses_train_both_heads(loss):
 
 
 @pytest.mark.slow
+def test_retinanet_trains_with_ours():
+    from mmdet.registry import MODELS
+    from mmengine.config import Config
+    from mmengine.optim import OptimWrapper
+    from mmengine.registry import init_default_scope
+
+    init_default_scope("mmdet")
+    model = Config.fromstring("_base_ = 'mmdet::retinanet/retinanet_r18_fpn_1x_coco.py'", ".py").model
+    model.backbone.init_cfg = None
+    model.bbox_head.loss_cls = dict(FOCAL, use_sigmoid=True, alpha=0.25)
+    model.bbox_head.loss_bbox = dict(type="cvplugins.L1Loss")
+    model = MODELS.build(model)
+    optimizer = OptimWrapper(torch.optim.SGD(model.parameters(), lr=0.001))
+    before = model.bbox_head.retina_cls.weight.clone()
+    for _ in range(2):
+        logged = model.train_step(batch(), optimizer)
+    assert all(value.isfinite() and value > 0 for value in logged.values())
+    assert not torch.equal(model.bbox_head.retina_cls.weight, before)
+
+
+@pytest.mark.slow
 def test_segmentation_head_logs_each_of_its_losses():
     from mmengine.registry import DefaultScope
     from mmengine.structures import PixelData
