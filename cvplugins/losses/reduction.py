@@ -13,6 +13,7 @@ __all__ = [
     "check_over",
     "check_reduction",
     "class_weights",
+    "full_precision",
     "reduce_loss",
     "weight_and_reduce",
 ]
@@ -46,6 +47,18 @@ def class_weights(name: str, value: float | Sequence[float] | Tensor, logits: Te
     if factors.numel() not in (1, num_classes):
         raise ValueError(f"{name} holds {factors.numel()} numbers; use 1 or {num_classes}, one per class")
     return factors.view(1, -1, *[1] * (logits.ndim - 2)) if logits.ndim > 1 else factors
+
+
+def full_precision(values: Tensor) -> torch.autocast:
+    """Return a context in which autocast leaves matrix products alone.
+
+    Elementwise functions compute in the type of their input; products of matrices are what autocast would round.
+
+    >>> with torch.autocast("cpu"), full_precision(torch.ones(2, 2)):
+    ...     (torch.ones(2, 2) @ torch.ones(2, 2)).dtype
+    torch.float32
+    """
+    return torch.autocast(values.device.type, enabled=False)
 
 
 def check_over(over: str) -> str:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
-from .reduction import at_least_float32, check_over, check_reduction, class_weights, weight_and_reduce
+from .reduction import at_least_float32, check_over, check_reduction, class_weights, full_precision, weight_and_reduce
 from .targets import check_indices
 
 __all__ = [
@@ -103,7 +103,8 @@ class _SoftmaxSums(Function):
         probability = logits.softmax(1)
         factor, index = _factor_and_index(target, weight, ignore_index, logits.dtype)
         # A product with the factors sums without a weighted copy of the probabilities.
-        predicted = torch.bmm(probability, factor.transpose(1, 2)).squeeze(2)
+        with full_precision(logits):
+            predicted = torch.bmm(probability, factor.transpose(1, 2)).squeeze(2)
         of_target = probability.gather(1, index) * factor
         zeros = logits.new_zeros(logits.shape[:2])
         intersection = zeros.scatter_add(1, index.squeeze(1), of_target.squeeze(1))
@@ -120,7 +121,8 @@ class _SoftmaxSums(Function):
         # The gradient of a probability is g = for_predicted, and for_intersection more for the target's class;
         # that of a logit is factor * p * (g - mean), with the mean of g over the classes.
         more = for_intersection.gather(1, index.squeeze(1)).unsqueeze(1) * probability.gather(1, index)
-        mean = torch.bmm(for_predicted.unsqueeze(1), probability) + more
+        with full_precision(logits):
+            mean = torch.bmm(for_predicted.unsqueeze(1), probability) + more
         size = max(1, VALUES_AT_ONCE // max(1, logits[..., 0].numel()))
         for part, part_mean in zip(probability.split(size, 2), mean.split(size, 2), strict=True):
             part.mul_(for_predicted.unsqueeze(2) - part_mean)  # in place: the probabilities become the gradient

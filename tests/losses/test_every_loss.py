@@ -1,5 +1,7 @@
 """What holds for every loss: a new one is tested by being listed in LOSSES and here with an example."""
 
+import copy
+import pickle
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -65,74 +67,87 @@ class Case(NamedTuple):
     loss: nn.Module
     make: Callable
     ignores: bool = True  # an index can be ignored
+    in_range: bool = True  # indices are classes of the input, others are refused
     per_element: bool = True  # "none" gives one loss an element, and weights belong to elements
-    has_constant: bool = False  # a factor whose gradient its paper leaves out
+    plain_mean: bool = True  # "mean" is the mean of "none"; else it leaves out more than what is ignored
+    class_symmetric: bool = True  # the options treat all classes alike
+    differentiable: bool = True  # smooth, and its gradient is that of its value: no factor that counts as constant
+    compiles: bool = True  # torch.compile takes it without a graph break
 
 
 CASES = {
     "cross_entropy": Case(CrossEntropyLoss(), class_scores),
-    "cross_entropy_smooth": Case(CrossEntropyLoss([1.0, 2.0, 0.5, 3.0], label_smoothing=0.2), class_scores),
+    "cross_entropy_smooth": Case(
+        CrossEntropyLoss([1.0, 2.0, 0.5, 3.0], label_smoothing=0.2), class_scores, class_symmetric=False
+    ),
     "bce": Case(BCELoss(pos_weight=2.0), class_scores),
     "focal_sigmoid": Case(FocalLoss(use_sigmoid=True, alpha=0.25), class_scores),
     "focal_sigmoid_gamma_half": Case(FocalLoss(use_sigmoid=True, gamma=0.5), class_scores),
-    "focal_softmax": Case(FocalLoss(alpha=[0.1, 0.2, 0.3, 0.4]), class_scores),
+    "focal_softmax": Case(FocalLoss(alpha=[0.1, 0.2, 0.3, 0.4]), class_scores, class_symmetric=False),
     "dice": Case(DiceLoss(), pixel_scores, per_element=False),
     "dice_batch": Case(DiceLoss(beta=2, over="batch", smooth=0.1), pixel_scores, per_element=False),
     "dice_binary": Case(DiceLoss(mode="binary"), masks, ignores=False, per_element=False),
-    "iou": Case(IoULoss(class_weight=[1.0, 2.0, 0.0, 1.0]), pixel_scores, per_element=False),
+    "iou": Case(IoULoss(class_weight=[1.0, 2.0, 0.0, 1.0]), pixel_scores, per_element=False, class_symmetric=False),
     "tversky": Case(TverskyLoss(smooth=0), pixel_scores, per_element=False),
     "focal_tversky": Case(FocalTverskyLoss(), pixel_scores, per_element=False),
     "generalized_dice": Case(GeneralizedDiceLoss(), pixel_scores, per_element=False),
-    "lovasz": Case(LovaszLoss(), pixel_scores, per_element=False),
-    "lovasz_batch": Case(LovaszLoss(over="batch", class_weight=[1.0, 2.0, 0.5, 1.0]), pixel_scores, per_element=False),
-    "lovasz_hinge": Case(LovaszLoss(binary=True), masks, ignores=False, per_element=False),
+    "lovasz": Case(LovaszLoss(), pixel_scores, per_element=False, plain_mean=False),
+    "lovasz_batch": Case(
+        LovaszLoss(over="batch", class_weight=[1.0, 2.0, 0.5, 1.0]),
+        pixel_scores,
+        per_element=False,
+        plain_mean=False,
+        class_symmetric=False,
+    ),
+    "lovasz_hinge": Case(LovaszLoss(binary=True), masks, ignores=False, per_element=False, plain_mean=False),
     "l1": Case(L1Loss(), values, ignores=False),
     "l2": Case(L2Loss(), values, ignores=False),
     "charbonnier": Case(CharbonnierLoss(eps=0.1), values, ignores=False),
     "smooth_l1": Case(SmoothL1Loss(beta=0.7), values, ignores=False),
     **{
-        f"box_{kind}": Case(BoxIoULoss(kind=kind), boxes, ignores=False, has_constant=kind == "ciou")
+        f"box_{kind}": Case(BoxIoULoss(kind=kind), boxes, ignores=False, differentiable=kind != "ciou")
         for kind in ("iou", "giou", "diou", "ciou", "eiou", "siou", "alpha_iou")
     },
 }
 
 
-def over(cases):
-    pairs = {name: (case.loss, case.make) for name, case in cases.items()}
-    return pytest.mark.parametrize(("loss", "make"), pairs.values(), ids=pairs)
+def cases_that(*demands):
+    """Parametrise over the cases whose fields of these names are all true."""
+    chosen = {
+        name: (case.loss, case.make) for name, case in CASES.items() if all(getattr(case, demand) for demand in demands)
+    }
+    return pytest.mark.parametrize(("loss", "make"), chosen.values(), ids=chosen)
 
 
-every_loss = over(CASES)
-every_ignoring_loss = over({name: case for name, case in CASES.items() if case.ignores})
-every_loss_per_element = over({name: case for name, case in CASES.items() if case.per_element})
-every_ignoring_loss_per_element = over(
-    {name: case for name, case in CASES.items() if case.per_element and case.ignores}
-)
-every_differentiated_loss = over({name: case for name, case in CASES.items() if not case.has_constant})
+every_loss = cases_that()
 
 
 def test_every_listed_loss_has_a_case():
     assert {type(case.loss) for case in CASES.values()} == set(LOSSES)
 
 
-@every_differentiated_loss
+@cases_that("differentiable")
 def test_gradient_equals_finite_differences(loss, make):
     logits, target = make()
     assert torch.autograd.gradcheck(lambda x: loss(x, target), logits.requires_grad_())
 
 
 @every_loss
-def test_sum_and_mean_follow_from_none(loss, make):
+def test_sum_and_divisor_follow_from_none(loss, make):
     logits, target = make()
     each = loss(logits, target, reduction="none")
     torch.testing.assert_close(loss(logits, target, reduction="sum"), each.sum())
-    if not isinstance(loss, LovaszLoss):  # its mean leaves out classes that are not there
-        torch.testing.assert_close(loss(logits, target, reduction="mean"), each.mean())
     torch.testing.assert_close(loss(logits, target, reduction="mean", divisor=3), each.sum() / 3)
     torch.testing.assert_close(loss(logits, target, divisor=torch.tensor(3.0)), each.sum() / 3)
 
 
-@every_loss_per_element
+@cases_that("plain_mean")
+def test_mean_follows_from_none(loss, make):
+    logits, target = make()
+    torch.testing.assert_close(loss(logits, target), loss(logits, target, reduction="none").mean())
+
+
+@cases_that("per_element")
 def test_weight_scales_each_element(loss, make):
     logits, target = make()
     weight = torch.arange(len(target), dtype=logits.dtype)
@@ -152,7 +167,7 @@ def test_empty_input_gives_zero_with_a_graph(loss, make, reduction):
     assert logits.grad.shape == logits.shape
 
 
-@every_ignoring_loss_per_element
+@cases_that("ignores", "per_element")
 def test_ignored_elements_add_no_loss_and_no_gradient(loss, make):
     logits, target = make()
     ignored = target.clone()
@@ -168,7 +183,7 @@ def test_ignored_elements_add_no_loss_and_no_gradient(loss, make):
     assert not whole.grad[::2].any()
 
 
-@every_ignoring_loss
+@cases_that("ignores")
 def test_everything_ignored_gives_zero(loss, make):
     logits, target = make(torch.float32)
     logits.requires_grad_()
@@ -188,6 +203,66 @@ def test_half_precision_is_computed_in_float32(loss, make, dtype):
 
 
 @every_loss
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_autocast_changes_nothing_beyond_rounding(loss, make, dtype):
+    logits, target = make(torch.float32)
+    gradients = []
+    for enabled in (False, True):
+        leaf = logits.clone().requires_grad_()
+        with torch.autocast("cpu", dtype=dtype, enabled=enabled):
+            value = loss(leaf, target)
+            value.backward()
+        gradients.append((value.detach(), leaf.grad))
+    torch.testing.assert_close(gradients[1], gradients[0], rtol=1e-5, atol=1e-6)
+
+
+@every_loss
+def test_one_element(loss, make):
+    logits, target = make(torch.float32, size=1)
+    logits.requires_grad_()
+    value = loss(logits, target)
+    value.backward()
+    assert value.isfinite()
+    assert logits.grad.isfinite().all()
+
+
+@every_loss
+def test_order_of_the_batch_does_not_matter(loss, make):
+    logits, target = make()
+    order = torch.arange(len(logits) - 1, -1, -1)
+    torch.testing.assert_close(loss(logits[order], target[order]), loss(logits, target))
+
+
+@cases_that("ignores", "in_range", "class_symmetric")
+def test_order_of_the_classes_does_not_matter(loss, make):
+    logits, target = make()
+    order = torch.tensor([2, 0, 3, 1])
+    torch.testing.assert_close(loss(logits[:, order], order.argsort()[target]), loss(logits, target))
+
+
+@cases_that("compiles")
+def test_compiles_without_graph_break(loss, make):
+    logits, target = make(torch.float32)
+    torch._dynamo.reset()
+    compiled = torch.compile(loss, fullgraph=True, backend="aot_eager")
+    gradients = []
+    for function in (loss, compiled):
+        leaf = logits.clone().requires_grad_()
+        value = function(leaf, target)
+        value.backward()
+        gradients.append((value.detach(), leaf.grad))
+    torch.testing.assert_close(gradients[1], gradients[0])
+
+
+@every_loss
+def test_copies_give_the_same(loss, make):
+    logits, target = make()
+    expected = loss(logits, target)
+    for copied in (copy.deepcopy(loss), pickle.loads(pickle.dumps(loss))):
+        torch.testing.assert_close(copied(logits, target), expected, rtol=0, atol=0)
+
+
+@every_loss
 def test_large_logits_stay_finite(loss, make):
     logits, target = make(torch.float32)
     logits = (logits * 1e4).requires_grad_()
@@ -203,9 +278,12 @@ def test_non_contiguous_input(loss, make):
     strided = logits.transpose(0, 1).contiguous().transpose(0, 1)
     assert not strided.is_contiguous()
     torch.testing.assert_close(loss(strided, target), loss(logits, target))
+    if logits.ndim == 4:
+        channels_last = logits.contiguous(memory_format=torch.channels_last)
+        torch.testing.assert_close(loss(channels_last, target), loss(logits, target))
 
 
-@every_ignoring_loss
+@cases_that("ignores", "in_range")
 def test_indices_outside_of_the_classes_are_named(loss, make):
     logits, target = make()
     for wrong in (5, -1):
