@@ -4,6 +4,7 @@
 """
 
 from .box_iou import BoxIoULoss, box_iou_loss, xywh_to_xyxy
+from .composite import CompositeLoss, scheduled_weight, uncertainty_weighted
 from .cross_entropy import BCELoss, CrossEntropyLoss, binary_cross_entropy, cross_entropy
 from .focal import FocalLoss, sigmoid_focal_loss, softmax_focal_loss
 from .lovasz import LovaszLoss, lovasz_hinge_loss, lovasz_softmax_loss
@@ -28,11 +29,13 @@ from .regression import (
     l2_loss,
     smooth_l1_loss,
 )
+from .weight_penalty import WeightPenalty, weight_penalty
 
 LOSSES = (
     BCELoss,
     BoxIoULoss,
     CharbonnierLoss,
+    CompositeLoss,
     CrossEntropyLoss,
     DiceLoss,
     FocalLoss,
@@ -51,6 +54,7 @@ __all__ = [
     "BCELoss",
     "BoxIoULoss",
     "CharbonnierLoss",
+    "CompositeLoss",
     "CrossEntropyLoss",
     "DiceLoss",
     "FocalLoss",
@@ -62,6 +66,7 @@ __all__ = [
     "LovaszLoss",
     "SmoothL1Loss",
     "TverskyLoss",
+    "WeightPenalty",
     "binary_cross_entropy",
     "box_iou_loss",
     "charbonnier_loss",
@@ -73,9 +78,12 @@ __all__ = [
     "lovasz_softmax_loss",
     "reduce_loss",
     "region_sums",
+    "scheduled_weight",
     "sigmoid_focal_loss",
     "smooth_l1_loss",
     "softmax_focal_loss",
     "tversky_loss",
+    "uncertainty_weighted",
+    "weight_penalty",
     "xywh_to_xyxy",
 ]

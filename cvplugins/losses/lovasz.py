@@ -5,6 +5,7 @@ Reference: Berman et al., The Lovász-Softmax loss, CVPR 2018, arXiv:1705.08790.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -93,8 +94,8 @@ def lovasz_hinge_loss(
     """
     if logits.shape != target.shape:
         raise ValueError(f"target {tuple(target.shape)} does not fit logits {tuple(logits.shape)}")
-    logits = at_least_float32(logits).flatten(1).unsqueeze(1)
-    target = target.flatten(1).unsqueeze(1)
+    logits = at_least_float32(logits).reshape(len(logits), 1, math.prod(logits.shape[1:]))
+    target = target.reshape(logits.shape)
     errors = (1 - logits * (2 * (target == 1).to(logits.dtype) - 1)).clamp(min=0) * (target != ignore_index)
     loss = _lovasz(_over(errors, over), _over(target == 1, over))
     return weight_and_reduce(loss.squeeze(1), None, reduction, divisor)

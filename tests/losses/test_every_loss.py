@@ -14,6 +14,7 @@ from cvplugins.losses import (
     BCELoss,
     BoxIoULoss,
     CharbonnierLoss,
+    CompositeLoss,
     CrossEntropyLoss,
     DiceLoss,
     FocalLoss,
@@ -104,6 +105,13 @@ CASES = {
     "l2": Case(L2Loss(), values, ignores=False),
     "charbonnier": Case(CharbonnierLoss(eps=0.1), values, ignores=False),
     "smooth_l1": Case(SmoothL1Loss(beta=0.7), values, ignores=False),
+    "composite": Case(
+        CompositeLoss(
+            {"ce": CrossEntropyLoss(), "focal": FocalLoss(), "smooth": CrossEntropyLoss(label_smoothing=0.1)},
+            {"ce": 2.0, "focal": "learned", "smooth": [(0, 0.5), (10, 1.0)]},
+        ),
+        class_scores,
+    ),
     **{
         f"box_{kind}": Case(BoxIoULoss(kind=kind), boxes, ignores=False, differentiable=kind != "ciou")
         for kind in ("iou", "giou", "diou", "ciou", "eiou", "siou", "alpha_iou")

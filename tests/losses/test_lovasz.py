@@ -86,3 +86,10 @@ def test_wrong_options_are_named():
         LovaszLoss(binary=True, class_weight=[1.0])
     with pytest.raises(ValueError, match="unknown over"):
         LovaszLoss(over="all")
+
+
+def test_hinge_takes_flat_points_as_one_region():
+    """Mask2Former's head hands over the points of all masks in one row."""
+    logits, target = torch.randn(7), torch.tensor([0, 1, 1, 0, 0, 1, 0])
+    loss = lovasz_hinge_loss(logits, target, over="batch")
+    torch.testing.assert_close(loss, lovasz_hinge_loss(logits[None], target[None]))

@@ -1,0 +1,142 @@
+"""OpenMMLab's calling convention around the core losses, written once for all of them."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from cvplugins.registry import MODELS
+
+__all__ = ["CoreConvention", "OpenMMLabLoss", "core_arguments"]
+
+
+class OpenMMLabLoss(nn.Module):
+    """A core loss as mmdet and mmseg heads call it; no arithmetic but ``loss_weight``.
+
+    Args:
+        loss_weight: Factor of the loss.
+        loss_name: Name in mmseg's log, beginning with ``loss_``; from the class if absent.
+        options: Options of the core loss. A config in their place (a dict with ``type``) is built first, in any
+            scope: the loss of ``OHEMLoss`` or the backbone of ``PerceptualLoss``.
+    """
+
+    core: type[nn.Module]
+
+    def __init__(self, loss_weight: float = 1.0, loss_name: str | None = None, **options: Any) -> None:
+        super().__init__()
+        accepted = inspect.signature(self.core).parameters
+        fixed = _take_out_what_is_fixed(options, accepted)
+        unknown = sorted(set(options) - set(accepted))
+        if unknown:
+            raise TypeError(f"{self.core.__name__} has no option {', '.join(unknown)}; it has {', '.join(accepted)}")
+        self.loss = self.core(**{name: _built(name, value) for name, value in options.items()})
+        if fixed is not None and fixed != self.use_sigmoid:
+            raise ValueError(f"{self.core.__name__} works with use_sigmoid={self.use_sigmoid} only")
+        self.loss_weight = loss_weight
+        self.loss_name = loss_name or _loss_name(self.core)
+
+    def forward(
+        self,
+        pred: Tensor,
+        target: Tensor,
+        weight: Tensor | None = None,
+        avg_factor: float | Tensor | None = None,
+        reduction_override: str | None = None,
+        ignore_index: int | None = None,
+    ) -> Tensor:
+        """Translate OpenMMLab's arguments into the core's and scale the result."""
+        call = core_arguments(pred, weight, avg_factor, reduction_override, ignore_index)
+        return self.loss_weight * self.compute(pred, target, **call)
+
+    def compute(self, pred: Tensor, target: Tensor, **call: Any) -> Tensor:
+        """Call the core."""
+        return self.loss(pred, target, **call)
+
+    # What mmdet's heads ask a classification loss for; DETR-like ones the first, BBoxHead the rest. With one
+    # sigmoid per class there is no channel for the background, which BBoxHead otherwise adds.
+
+    @property
+    def use_sigmoid(self) -> bool:
+        """Whether the scores are one sigmoid per class."""
+        return bool(getattr(self.loss, "use_sigmoid", False))
+
+    custom_cls_channels = custom_activation = custom_accuracy = use_sigmoid
+
+    def get_cls_channels(self, num_classes: int) -> int:
+        """Return the number of channels of the classifier."""
+        return num_classes if self.use_sigmoid else num_classes + 1
+
+    def get_activation(self, cls_score: Tensor) -> Tensor:
+        """Return scores ``(N, num_classes + 1)``; the head drops the last column, the background."""
+        scores = cls_score.sigmoid()
+        return torch.cat([scores, scores.new_zeros(len(scores), 1)], dim=1)
+
+    def get_accuracy(self, cls_score: Tensor, labels: Tensor) -> dict[str, Tensor]:
+        """Return the accuracy in per cent on samples that are not background."""
+        from mmdet.models.losses import accuracy
+
+        positive = labels < cls_score.shape[1]
+        return {"acc": accuracy(cls_score[positive], labels[positive])}
+
+
+def core_arguments(
+    pred: Tensor,
+    weight: Tensor | None = None,
+    avg_factor: float | Tensor | None = None,
+    reduction_override: str | None = None,
+    ignore_index: int | None = None,
+) -> dict[str, Any]:
+    """Return what a head gave under the core's names."""
+    if weight is not None and weight.ndim == 1 and weight.numel() == pred.numel():
+        weight = weight.view_as(pred)  # some mmdet heads flatten (N, C), see focal_loss.py there
+    call = {
+        "weight": weight,
+        "divisor": avg_factor,
+        "reduction": reduction_override,
+        "ignore_index": ignore_index,
+    }
+    return {name: value for name, value in call.items() if value is not None}
+
+
+class CoreConvention(nn.Module):
+    """A loss of any OpenMMLab registry, called as the core calls its own."""
+
+    def __init__(self, loss: nn.Module) -> None:
+        super().__init__()
+        self.loss = loss
+
+    @property
+    def use_sigmoid(self) -> bool:
+        """Whether the scores are one sigmoid per class."""
+        return bool(getattr(self.loss, "use_sigmoid", False))
+
+    def forward(self, pred: Tensor, target: Tensor, **call: Any) -> Tensor:
+        """Translate the core's arguments into OpenMMLab's."""
+        theirs = {"divisor": "avg_factor", "reduction": "reduction_override"}
+        return self.loss(pred, target, **{theirs.get(name, name): value for name, value in call.items()})
+
+
+def _take_out_what_is_fixed(options: dict[str, Any], accepted: Mapping[str, Any]) -> bool | None:
+    """Return ``use_sigmoid``, which mmdet's heads want in the config of a loss that has no such choice."""
+    if "use_sigmoid" in options and "use_sigmoid" not in accepted:
+        return bool(options.pop("use_sigmoid"))
+    return None
+
+
+def _built(name: str, value: Any) -> Any:
+    """Return what a config asks for, or the value itself."""
+    if name == "losses" and isinstance(value, Mapping):
+        return {key: _built("loss", part) for key, part in value.items()}
+    if isinstance(value, Mapping) and "type" in value:
+        value = MODELS.parent.build(dict(value))
+    return CoreConvention(value) if name == "loss" else value
+
+
+def _loss_name(core: type[nn.Module]) -> str:
+    words = re.findall(r"IoU|[A-Z]+(?![a-z])\d*|[A-Z][a-z]+\d*", core.__name__.removesuffix("Loss"))
+    return "_".join(["loss", *words]).lower()
