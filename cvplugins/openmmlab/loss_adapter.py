@@ -94,6 +94,8 @@ def core_arguments(
     """Return what a head gave under the core's names."""
     if weight is not None and weight.ndim == 1 and weight.numel() == pred.numel():
         weight = weight.view_as(pred)  # some mmdet heads flatten (N, C), see focal_loss.py there
+    if isinstance(avg_factor, Tensor):
+        avg_factor = avg_factor.reshape(())  # one number of shape (1,) from mask2former_head.py in mmdet 3.5
     call = {
         "weight": weight,
         "divisor": avg_factor,

@@ -143,6 +143,7 @@ def test_convention_is_translated():
     torch.testing.assert_close(
         loss(logits, target, weight, avg_factor=3), 2 * core(logits, target, weight=weight, divisor=3)
     )
+    torch.testing.assert_close(loss(logits, target, avg_factor=torch.tensor([3])), 2 * core(logits, target, divisor=3))
     torch.testing.assert_close(
         loss(logits, target, reduction_override="none"), 2 * core(logits, target, reduction="none")
     )
