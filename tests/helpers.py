@@ -57,3 +57,17 @@ def _run_rank(rank: int, function: Callable[..., Any], args: tuple[Any, ...], wo
         raise
     # Wait to be killed: destroy_process_group of torch 2.1 sometimes hangs.
     threading.Event().wait()
+
+
+def peak_memory(call):
+    """Return the most bytes that ``call`` held at once on the CPU, above what it found: torch's own count."""
+    from torch.profiler import ProfilerActivity, profile
+
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
+        call()
+    now = peak = 0
+    for event in profiled.profiler.kineto_results.events():
+        if event.name() == "[memory]":
+            now += event.nbytes()
+            peak = max(peak, now)
+    return peak

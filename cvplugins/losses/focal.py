@@ -12,7 +12,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .reduction import at_least_float32, check_reduction, class_weights, weight_and_reduce
+from .chunks import per_sample
+from .focal_sums import IndexFocalSum, SoftFocalSum, SoftmaxFocal
+from .reduction import (
+    at_least_float32,
+    check_reduction,
+    class_weights,
+    factor_per_element,
+    reduce_loss,
+    weight_and_reduce,
+)
 from .targets import check_indices, one_per_class
 
 __all__ = ["FocalLoss", "sigmoid_focal_loss", "softmax_focal_loss"]
@@ -56,15 +65,29 @@ def sigmoid_focal_loss(
         tensor([[0.1733, 0.1733]])
     """
     logits = at_least_float32(logits)
-    target, valid = one_per_class(logits, target, ignore_index)
-    cross_entropy = F.binary_cross_entropy_with_logits(logits, target, reduction="none")
-    # 1 - p_t from two sigmoids: the difference to 1 would lose the small values that matter most.
-    miss = torch.sigmoid(logits) * (1 - target) + torch.sigmoid(-logits) * target
-    loss = cross_entropy * _focus(miss, gamma)
-    if alpha is not None:
-        share = class_weights("alpha", alpha, logits)
-        loss = loss * (share * target + (1 - share) * (1 - target))
-    return weight_and_reduce(loss, weight, reduction, divisor, valid)
+    if reduction == "none" or (weight is not None and weight.requires_grad):
+        target, valid = one_per_class(logits, target, ignore_index)
+        loss = _sigmoid_focal(logits, target, gamma, alpha)
+        return weight_and_reduce(loss, weight, reduction, divisor, valid)
+    check_reduction(reduction)
+    dense = target.shape == logits.shape
+    if not dense:
+        check_indices(logits, target, ignore_index, with_background=True)
+    valid = target != ignore_index
+    factor = factor_per_element(logits, valid, weight)
+    if divisor is None and reduction == "mean":
+        divisor = valid.sum() * (1 if dense else logits.shape[1])
+    share = None if alpha is None else class_weights("alpha", alpha, logits).reshape(1, -1, 1)
+    values = per_sample(logits)
+    if dense:
+        total = SoftFocalSum.apply(  # type: ignore[no-untyped-call]
+            values, target.reshape(values.shape), factor, share, gamma
+        )
+    else:
+        total = IndexFocalSum.apply(  # type: ignore[no-untyped-call]
+            values, target.reshape(len(values), 1, values.shape[2]), factor, share, gamma
+        )
+    return reduce_loss(total, reduction, divisor)
 
 
 def softmax_focal_loss(
@@ -104,8 +127,7 @@ def softmax_focal_loss(
     logits = at_least_float32(logits)
     valid = target != ignore_index
     index = target.masked_fill(~valid, 0).unsqueeze(1)
-    log_probability = F.log_softmax(logits, dim=1).gather(1, index)
-    loss = -log_probability * _focus(-torch.expm1(log_probability), gamma)
+    loss: Tensor = SoftmaxFocal.apply(logits, index, gamma)  # type: ignore[no-untyped-call]
     if alpha is not None:
         loss = loss * class_weights("alpha", alpha, logits).expand_as(logits).gather(1, index)
     return weight_and_reduce(loss.squeeze(1), weight, reduction, divisor, valid)
@@ -152,6 +174,14 @@ class FocalLoss(nn.Module):
         return function(logits, target, gamma=self.gamma, alpha=self.alpha, **options)
 
 
-def _focus(miss: Tensor, gamma: float) -> Tensor:
+def _sigmoid_focal(logits: Tensor, target: Tensor, gamma: float, alpha: float | Sequence[float] | None) -> Tensor:
+    """Return the loss of each element; ``target`` is a probability in the shape of ``logits``."""
+    cross_entropy = F.binary_cross_entropy_with_logits(logits, target, reduction="none")
+    # 1 - p_t from two sigmoids: the difference to 1 would lose the small values that matter most.
+    miss = torch.sigmoid(logits) * (1 - target) + torch.sigmoid(-logits) * target
     # The clamp keeps the gradient finite at miss = 0 for gamma < 1, where x ** gamma is vertical.
-    return miss.clamp(min=torch.finfo(miss.dtype).tiny) ** gamma
+    loss = cross_entropy * miss.clamp(min=torch.finfo(miss.dtype).tiny) ** gamma
+    if alpha is None:
+        return loss
+    share = class_weights("alpha", alpha, logits)
+    return loss * (share * target + (1 - share) * (1 - target))

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+
+from .targets import is_compiling
 
 __all__ = [
     "REDUCTIONS",
@@ -13,6 +16,7 @@ __all__ = [
     "check_over",
     "check_reduction",
     "class_weights",
+    "factor_per_element",
     "full_precision",
     "reduce_loss",
     "weight_and_reduce",
@@ -114,6 +118,41 @@ def reduce_loss(loss: Tensor, reduction: str, divisor: float | Tensor | None = N
         divisor = loss.numel()
     tiny = torch.finfo(torch.float32).eps
     return loss.sum() / (divisor.clamp(min=tiny) if isinstance(divisor, Tensor) else max(divisor, tiny))
+
+
+def factor_per_element(logits: Tensor, valid: Tensor, weight: Tensor | None) -> Tensor | None:
+    """Return what each element counts, its weight or 0, broadcastable to ``logits`` seen as ``(N, C, P)``.
+
+    None if all count once. That is asked on the CPU only: on a GPU it would wait for the device.
+
+    Args:
+        logits: ``(N, C, *)``, or ``(N,)``.
+        valid: Which elements count, ``(N, *)`` or in the shape of ``logits``.
+        weight: Factor in either shape, or one for all.
+
+    Raises:
+        ValueError: ``weight`` does not fit.
+
+    Example:
+        >>> factor_per_element(torch.zeros(2, 3), torch.tensor([True, False]), torch.tensor(2.0)).shape
+        torch.Size([2, 1, 1])
+    """
+    if weight is None and valid.device.type == "cpu" and not is_compiling() and bool(valid.all()):
+        return None
+    factor = _three_dimensional(valid, logits).to(logits.dtype)
+    if weight is None:
+        return factor
+    if weight.ndim == 0:
+        return factor * weight
+    if weight.shape not in (logits.shape, logits.shape[:1] + logits.shape[2:]):
+        raise ValueError(f"weight {tuple(weight.shape)} does not fit the loss {tuple(logits.shape)}")
+    return factor * _three_dimensional(weight, logits)
+
+
+def _three_dimensional(values: Tensor, logits: Tensor) -> Tensor:
+    """Return ``(N, C, P)`` for values in the shape of the logits, else ``(N, 1, P)``."""
+    channels = logits.shape[1] if values.shape == logits.shape and logits.ndim > 1 else 1
+    return values.reshape(len(logits), channels, math.prod(logits.shape[2:]))
 
 
 def weight_and_reduce(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-__all__ = ["check_indices", "one_per_class"]
+__all__ = ["check_indices", "is_compiling", "one_per_class"]
 
 
 def check_indices(logits: Tensor, target: Tensor, ignore_index: int, *, with_background: bool = False) -> None:
@@ -26,7 +26,7 @@ def check_indices(logits: Tensor, target: Tensor, ignore_index: int, *, with_bac
         )
     if target.is_floating_point():
         raise ValueError(f"target holds {target.dtype}; class indices have to be integers")
-    if target.device.type == "cpu" and not _is_compiling():
+    if target.device.type == "cpu" and not is_compiling():
         highest = logits.shape[1] - (0 if with_background else 1)
         wrong = target[(target != ignore_index) & ((target < 0) | (target > highest))]
         if len(wrong):
@@ -59,6 +59,7 @@ def one_per_class(logits: Tensor, target: Tensor, ignore_index: int) -> tuple[Te
     return (target.unsqueeze(1) == classes).to(logits.dtype), valid
 
 
-def _is_compiling() -> bool:
+def is_compiling() -> bool:
+    """Return whether torch.compile reads this code, instead of Python running it."""
     asked = getattr(torch.compiler, "is_compiling", None)  # since torch 2.3
     return bool(asked()) if asked is not None else False

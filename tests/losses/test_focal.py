@@ -5,8 +5,9 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
+from helpers import peak_memory
 
-from cvplugins.losses import FocalLoss, sigmoid_focal_loss, softmax_focal_loss
+from cvplugins.losses import FocalLoss, chunks, sigmoid_focal_loss, softmax_focal_loss
 
 
 def sigmoid_formula(logits, target, gamma, alpha):
@@ -99,3 +100,67 @@ def test_sigmoid_equals_mmdet(soft):
     weight = torch.rand(9)
     reference = losses.FocalLoss(use_sigmoid=True)(logits, target, weight, avg_factor=5)
     torch.testing.assert_close(sigmoid_focal_loss(logits, target, weight=weight, divisor=5), reference)
+
+
+@pytest.mark.parametrize("shape", [(40, 4), (3, 4, 5, 6)])
+@pytest.mark.parametrize("soft", [False, True])
+@pytest.mark.parametrize("alpha", [None, 0.25, [0.1, 0.9, 0.5, 0.3]])
+@pytest.mark.parametrize("gamma", [0.0, 0.5, 2.0])
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("size", [7, 1 << 16])
+def test_sums_in_pieces_equal_the_sum_of_the_elements(shape, soft, alpha, gamma, weighted, size, monkeypatch):
+    """Values, and gradients that are written out against those that autograd finds for every element."""
+    monkeypatch.setitem(chunks.VALUES_AT_ONCE, "cpu", size)
+    generator = torch.Generator().manual_seed(3)
+    logits = torch.randn(shape, dtype=torch.float64, generator=generator, requires_grad=True)
+    elements = shape[:1] + shape[2:]
+    target = torch.randint(0, 5, elements, generator=generator)
+    target[0] = -100
+    if soft:
+        target = torch.rand(shape, dtype=torch.float64, generator=generator)
+        target[0, 0], target[1] = -100, 1.0
+    weight = torch.rand(elements, dtype=torch.float64, generator=generator) if weighted else None
+    options = {"gamma": gamma, "alpha": alpha, "weight": weight}
+    each = sigmoid_focal_loss(logits, target, reduction="none", **options)
+    total = sigmoid_focal_loss(logits, target, reduction="sum", **options)
+    torch.testing.assert_close(total, each.sum())
+    (expected,) = torch.autograd.grad(3 * each.sum(), logits)
+    (gradient,) = torch.autograd.grad(3 * total, logits)
+    torch.testing.assert_close(gradient, expected)
+
+
+def test_weight_that_is_learned_gets_its_gradient():
+    logits, target = torch.randn(6, 4, dtype=torch.float64), torch.randint(0, 5, (6,))
+    weight = torch.rand(6, dtype=torch.float64, requires_grad=True)
+    for function in (sigmoid_focal_loss, softmax_focal_loss):
+        wanted = target.clamp(max=3)
+        assert torch.autograd.gradcheck(lambda w, f=function, t=wanted: f(logits, t, weight=w), weight)
+
+
+@pytest.mark.parametrize("gamma", [0.0, 0.5, 1.0, 2.0])
+def test_softmax_gradient_survives_certainty(gamma):
+    """p_t is 1 or 0 to the last bit; the limits are those of float64 without cancellation."""
+    logits = torch.tensor([[60.0, 0.0], [-60.0, 0.0]], requires_grad=True)
+    softmax_focal_loss(logits, torch.tensor([0, 0]), gamma=gamma, reduction="sum").backward()
+    torch.testing.assert_close(logits.grad, torch.tensor([[0.0, 0.0], [-1.0, 1.0]]), rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("use_sigmoid", [True, False])
+def test_peak_memory_stays_near_the_size_of_the_logits(use_sigmoid):
+    logits = torch.randn(2, 150, 64, 64, requires_grad=True)
+    target = torch.randint(0, 150, (2, 64, 64))
+    loss = FocalLoss(use_sigmoid=use_sigmoid, alpha=0.25)
+    peak = peak_memory(lambda: loss(logits, target).backward())
+    assert logits.nbytes <= peak <= 1.5 * logits.nbytes
+
+
+@pytest.mark.parametrize("use_sigmoid", [True, False])
+def test_nothing_but_the_inputs_is_kept_for_the_backward_pass(use_sigmoid):
+    logits = torch.randn(100, 20, requires_grad=True)
+    target = torch.randint(0, 20, (100,))
+    kept = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda saved: kept.append(saved) or saved, lambda saved: saved):
+        FocalLoss(use_sigmoid=use_sigmoid)(logits, target)
+    new = {saved.untyped_storage().data_ptr(): saved.nbytes for saved in kept}
+    del new[logits.untyped_storage().data_ptr()]
+    assert sum(new.values()) <= 0.25 * logits.nbytes  # of the size of the labels

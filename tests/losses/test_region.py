@@ -3,6 +3,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from helpers import peak_memory
 
 from cvplugins.losses import (
     DiceLoss,
@@ -153,20 +154,12 @@ def test_binary_equals_mmdets_naive_dice_on_sampled_points():
 
 def test_peak_memory_stays_near_the_size_of_the_logits(monkeypatch):
     """Above its inputs the loss needs one softmax: what torch allocates on the CPU, summed up, is the oracle."""
-    from torch.profiler import ProfilerActivity, profile
-
     monkeypatch.setattr(
         "cvplugins.losses.region.VALUES_AT_ONCE", 1 << 16
     )  # as small to these logits as it is to real ones
     logits = torch.randn(2, 150, 64, 64, requires_grad=True)
     target = torch.randint(0, 150, (2, 64, 64))
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
-        DiceLoss()(logits, target).backward()
-    now = peak = 0
-    for event in profiled.profiler.kineto_results.events():
-        if event.name() == "[memory]":
-            now += event.nbytes()
-            peak = max(peak, now)
+    peak = peak_memory(lambda: DiceLoss()(logits, target).backward())
     assert logits.nbytes <= peak <= 1.5 * logits.nbytes
 
 
