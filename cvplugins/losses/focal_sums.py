@@ -139,10 +139,8 @@ class SoftmaxFocal(Function):
         log_probability = gradient.gather(1, index)
         probability = log_probability.exp()
         miss = -torch.expm1(log_probability)
-        # p log(p) / (1 - p) tends to -1 where p tends to 1.
-        ratio = torch.where(
-            miss > 0, probability * log_probability / miss.clamp(min=torch.finfo(miss.dtype).tiny), -1.0
-        )
+        # Where p is 1 the ratio is 0 / tiny instead of its limit of -1: a factor of 0 follows.
+        ratio = probability * log_probability / miss.clamp(min=torch.finfo(miss.dtype).tiny)
         change = (ctx.gamma * ratio - 1) * miss.pow(ctx.gamma) * outer  # of log p_t, whose slope is [t] - p
         gradient.exp_().mul_(-change)
         return gradient.scatter_add_(1, index, change), None, None
