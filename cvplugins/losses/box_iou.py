@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.autograd import Function
+from torch.autograd.function import once_differentiable
 
 from .reduction import at_least_float32, check_reduction, weight_and_reduce
 
@@ -54,7 +56,7 @@ def box_iou_loss(
 
     Args:
         boxes: Predictions, ``xyxy``, shape ``(..., 4)``; see :func:`xywh_to_xyxy` for others.
-        target: Ground truth, ``xyxy``, shape ``(..., 4)``.
+        target: Ground truth, ``xyxy``, shape ``(..., 4)``; it gets no gradient.
         kind: One of the table.
         weight: Factor per box ``(...)`` or per coordinate ``(..., 4)``, whose mean counts (as in mmdet).
         reduction: ``"none"``, ``"sum"`` or ``"mean"``.
@@ -77,8 +79,8 @@ def box_iou_loss(
         raise ValueError(
             f"target {tuple(target.shape)} does not fit boxes {tuple(boxes.shape)}: both have to be (..., 4)"
         )
-    pair = _measure(at_least_float32(boxes), at_least_float32(target), eps)
-    loss = BOX_IOU_KINDS[kind](pair, eps)
+    pair = _measure(at_least_float32(boxes).reshape(-1, 4), at_least_float32(target).reshape(-1, 4), eps)
+    loss = BOX_IOU_KINDS[kind](pair, eps).reshape(boxes.shape[:-1])
     if weight is not None and weight.ndim == boxes.ndim:
         weight = weight.mean(-1)
     return weight_and_reduce(loss, weight, reduction, divisor)
@@ -113,7 +115,7 @@ class BoxIoULoss(nn.Module):
 
 
 class _Pair(NamedTuple):
-    """Measures of aligned boxes, each ``(...)``: sizes, distance of centres, the enclosing box."""
+    """Measures of aligned boxes, each ``(N,)``: sizes, distance of centres, the enclosing box."""
 
     iou: Tensor
     union: Tensor
@@ -128,14 +130,9 @@ class _Pair(NamedTuple):
 
 
 def _measure(boxes: Tensor, target: Tensor, eps: float) -> _Pair:
-    left, top, right, bottom = boxes.unbind(-1)
-    target_left, target_top, target_right, target_bottom = target.unbind(-1)
-    width, height = right - left, bottom - top
-    target_width, target_height = target_right - target_left, target_bottom - target_top
-    across = (torch.min(right, target_right) - torch.max(left, target_left)).clamp(min=0)
-    down = (torch.min(bottom, target_bottom) - torch.max(top, target_top)).clamp(min=0)
-    intersection = across * down
-    union = width * height + target_width * target_height - intersection
+    measured: Sequence[Tensor] = _Geometry.apply(boxes, target)  # type: ignore[no-untyped-call]
+    intersection, width, height, enclosing_width, enclosing_height, right, down, target_width, target_height = measured
+    union = torch.addcmul(target_width * target_height - intersection, width, height)
     return _Pair(
         iou=intersection / (union + eps),
         union=union,
@@ -143,11 +140,60 @@ def _measure(boxes: Tensor, target: Tensor, eps: float) -> _Pair:
         height=height,
         target_width=target_width,
         target_height=target_height,
-        right=(target_left + target_right - left - right) / 2,
-        down=(target_top + target_bottom - top - bottom) / 2,
-        enclosing_width=torch.max(right, target_right) - torch.min(left, target_left),
-        enclosing_height=torch.max(bottom, target_bottom) - torch.min(top, target_top),
+        right=right,
+        down=down,
+        enclosing_width=enclosing_width,
+        enclosing_height=enclosing_height,
     )
+
+
+class _Geometry(Function):
+    """What the formulas are made of, from boxes ``(N, 4)``; but for the intersection linear in the coordinates."""
+
+    @staticmethod
+    def forward(ctx: Any, boxes: Tensor, target: Tensor) -> tuple[Tensor, ...]:
+        """Return intersection, width, height, those of the enclosing box, the way to the target's centre, its size."""
+        boxes, target = boxes.t().contiguous(), target.t().contiguous()  # rows of one coordinate are what is fast
+        low, high, target_low, target_high = boxes[:2], boxes[2:], target[:2], target[2:]
+        overlap = (torch.min(high, target_high) - torch.max(low, target_low)).clamp_(min=0)
+        enclosing = torch.max(high, target_high).sub_(torch.min(low, target_low))
+        offset = (target_low + target_high).sub_(low).sub_(high).div_(2)
+        size, target_size = high - low, target_high - target_low
+        # Which box gives an edge: 1 the target has it further up, -1 the prediction, 0 a tie, where both have half.
+        ctx.save_for_backward(torch.sign(target - boxes), overlap)
+        ctx.set_materialize_grads(False)
+        measured = [row for pair in (size, enclosing, offset, target_size) for row in pair.unbind()]
+        ctx.mark_non_differentiable(*measured[-2:])
+        return (overlap[0] * overlap[1], *measured)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *outer: Tensor | None) -> tuple[Tensor | None, ...]:
+        """Add up what each measure says about each coordinate."""
+        side, overlap = ctx.saved_tensors
+        of_intersection = outer[0]
+        of_size, of_enclosing, of_offset = (_stacked(outer[at : at + 2]) for at in (1, 3, 5))
+        common = tilt = torch.zeros_like(overlap)
+        if of_intersection is not None:
+            common = tilt = overlap.sign() * overlap.flip(0) * (of_intersection / 2)
+        if of_enclosing is not None:
+            common, tilt = torch.add(common, of_enclosing, alpha=0.5), torch.sub(tilt, of_enclosing, alpha=0.5)
+        if of_size is not None:
+            common = common + of_size
+        tilted = side.view(2, 2, -1) * tilt
+        low, high = tilted[0].sub_(common), tilted[1].add_(common)
+        if of_offset is not None:
+            low.sub_(of_offset, alpha=0.5)
+            high.sub_(of_offset, alpha=0.5)
+        return tilted.view(4, -1).t(), None
+
+
+def _stacked(pair: Sequence[Tensor | None]) -> Tensor | None:
+    first, second = pair
+    if first is None and second is None:
+        return None
+    like = first if first is not None else second
+    return torch.stack([like.new_zeros(like.shape) if each is None else each for each in pair])  # type: ignore[union-attr]
 
 
 def _iou(pair: _Pair, eps: float) -> Tensor:
