@@ -6,6 +6,7 @@
 from .box_iou import BoxIoULoss, box_iou_loss, xywh_to_xyxy
 from .cross_entropy import BCELoss, CrossEntropyLoss, binary_cross_entropy, cross_entropy
 from .focal import FocalLoss, sigmoid_focal_loss, softmax_focal_loss
+from .hard_examples import OHEMLoss, hardest, hardest_negatives
 from .lovasz import LovaszLoss, lovasz_hinge_loss, lovasz_softmax_loss
 from .reduction import reduce_loss
 from .region import (
@@ -42,6 +43,7 @@ LOSSES = (
     L1Loss,
     L2Loss,
     LovaszLoss,
+    OHEMLoss,
     SmoothL1Loss,
     TverskyLoss,
 )
@@ -60,6 +62,7 @@ __all__ = [
     "L1Loss",
     "L2Loss",
     "LovaszLoss",
+    "OHEMLoss",
     "SmoothL1Loss",
     "TverskyLoss",
     "binary_cross_entropy",
@@ -67,6 +70,8 @@ __all__ = [
     "charbonnier_loss",
     "cross_entropy",
     "generalized_dice_loss",
+    "hardest",
+    "hardest_negatives",
     "l1_loss",
     "l2_loss",
     "lovasz_hinge_loss",
