@@ -4,6 +4,7 @@
 """
 
 from .box_iou import BoxIoULoss, box_iou_loss, xywh_to_xyxy
+from .class_sampling import ByFrequency, LogUniform, Uniform
 from .cross_entropy import BCELoss, CrossEntropyLoss, binary_cross_entropy, cross_entropy
 from .focal import FocalLoss, sigmoid_focal_loss, softmax_focal_loss
 from .hard_examples import OHEMLoss, hardest, hardest_negatives
@@ -29,6 +30,7 @@ from .regression import (
     l2_loss,
     smooth_l1_loss,
 )
+from .sampled_softmax import SampledSoftmaxLoss, sampled_softmax_loss
 
 LOSSES = (
     BCELoss,
@@ -44,6 +46,7 @@ LOSSES = (
     L2Loss,
     LovaszLoss,
     OHEMLoss,
+    SampledSoftmaxLoss,
     SmoothL1Loss,
     TverskyLoss,
 )
@@ -52,6 +55,7 @@ __all__ = [
     "LOSSES",
     "BCELoss",
     "BoxIoULoss",
+    "ByFrequency",
     "CharbonnierLoss",
     "CrossEntropyLoss",
     "DiceLoss",
@@ -61,10 +65,13 @@ __all__ = [
     "IoULoss",
     "L1Loss",
     "L2Loss",
+    "LogUniform",
     "LovaszLoss",
     "OHEMLoss",
+    "SampledSoftmaxLoss",
     "SmoothL1Loss",
     "TverskyLoss",
+    "Uniform",
     "binary_cross_entropy",
     "box_iou_loss",
     "charbonnier_loss",
@@ -78,6 +85,7 @@ __all__ = [
     "lovasz_softmax_loss",
     "reduce_loss",
     "region_sums",
+    "sampled_softmax_loss",
     "sigmoid_focal_loss",
     "smooth_l1_loss",
     "softmax_focal_loss",

@@ -24,6 +24,7 @@ from cvplugins.losses import (
     L2Loss,
     LovaszLoss,
     OHEMLoss,
+    SampledSoftmaxLoss,
     SmoothL1Loss,
     TverskyLoss,
 )
@@ -60,6 +61,13 @@ def masks(dtype=torch.float64, size=3):
     generator = torch.Generator().manual_seed(0)
     logits = torch.randn(size, 5, generator=generator, dtype=torch.float64).to(dtype)
     return logits, torch.randint(0, 2, (size, 5), generator=generator)
+
+
+def initialised(loss, **options):
+    """Return a loss that has parameters, always with the same."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return loss(**options)
 
 
 class Case(NamedTuple):
@@ -105,6 +113,19 @@ CASES = {
         pixel_scores,
         weights_only_scale=False,
         plain_mean=False,
+    ),
+    # The second dimension are features, not classes. All classes are drawn: another draw gives the same.
+    "sampled_softmax": Case(
+        initialised(SampledSoftmaxLoss, in_features=4, num_classes=4, num_sampled=4),
+        class_scores,
+        class_symmetric=False,
+        backward_in_autocast=False,
+    ),
+    "sampled_softmax_eval": Case(
+        initialised(SampledSoftmaxLoss, in_features=4, num_classes=4, num_sampled=1).eval(),
+        class_scores,
+        class_symmetric=False,
+        backward_in_autocast=False,
     ),
     "dice": Case(DiceLoss(), pixel_scores, per_element=False),
     "dice_batch": Case(DiceLoss(beta=2, over="batch", smooth=0.1), pixel_scores, per_element=False),
