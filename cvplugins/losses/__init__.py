@@ -3,6 +3,7 @@
 ``LOSSES`` lists every module; the adapters of OpenMMLab and Detectron2 register what stands here.
 """
 
+from .adaptive_softmax import AdaptiveSoftmaxLoss, adaptive_softmax_loss
 from .box_iou import BoxIoULoss, box_iou_loss, xywh_to_xyxy
 from .class_sampling import ByFrequency, LogUniform, Uniform
 from .cross_entropy import BCELoss, CrossEntropyLoss, binary_cross_entropy, cross_entropy
@@ -33,6 +34,7 @@ from .regression import (
 from .sampled_softmax import SampledSoftmaxLoss, sampled_softmax_loss
 
 LOSSES = (
+    AdaptiveSoftmaxLoss,
     BCELoss,
     BoxIoULoss,
     CharbonnierLoss,
@@ -53,6 +55,7 @@ LOSSES = (
 
 __all__ = [
     "LOSSES",
+    "AdaptiveSoftmaxLoss",
     "BCELoss",
     "BoxIoULoss",
     "ByFrequency",
@@ -72,6 +75,7 @@ __all__ = [
     "SmoothL1Loss",
     "TverskyLoss",
     "Uniform",
+    "adaptive_softmax_loss",
     "binary_cross_entropy",
     "box_iou_loss",
     "charbonnier_loss",

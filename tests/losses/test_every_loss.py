@@ -11,6 +11,7 @@ from torch import nn
 
 from cvplugins.losses import (
     LOSSES,
+    AdaptiveSoftmaxLoss,
     BCELoss,
     BoxIoULoss,
     CharbonnierLoss,
@@ -126,6 +127,13 @@ CASES = {
         class_scores,
         class_symmetric=False,
         backward_in_autocast=False,
+    ),
+    "adaptive_softmax": Case(
+        initialised(AdaptiveSoftmaxLoss, in_features=4, num_classes=4, cutoffs=[2], frequencies=[1, 3, 2, 4]),
+        class_scores,
+        class_symmetric=False,
+        backward_in_autocast=False,
+        compiles=False,  # torch looks up which clusters it needs
     ),
     "dice": Case(DiceLoss(), pixel_scores, per_element=False),
     "dice_batch": Case(DiceLoss(beta=2, over="batch", smooth=0.1), pixel_scores, per_element=False),
