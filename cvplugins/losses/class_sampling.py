@@ -16,7 +16,7 @@ class ClassSample(NamedTuple):
     """Distinct classes, and what they took.
 
     Attributes:
-        classes: int64 ``(S,)`` on the CPU, in the order in which they were drawn first.
+        classes: int64 ``(S,)`` on the CPU.
         draws: How many draws from the distribution it took to find as many distinct ones.
     """
 
@@ -49,8 +49,7 @@ class ClassDistribution:
 
         Classes are drawn one after the other, and those that came before are dropped, as TensorFlow's candidate
         samplers do. That takes few draws as long as ``num_sampled`` is a small part of the likely classes. When it
-        would take more than there are classes, all of them race instead, which gives the same distribution:
-        arrivals of independent Poisson processes, one each class, come in the order of such draws.
+        would take more draws than there are classes, it takes the time of one look at each class.
 
         Args:
             num_sampled: How many classes; all of them if there are no more.
@@ -63,7 +62,7 @@ class ClassDistribution:
             return ClassSample(torch.arange(self.num_classes), math.inf)
         drawn = torch.empty(0, dtype=torch.int64)
         while len(drawn) <= self.num_classes:
-            more = self.quantile(torch.rand(2 * num_sampled, dtype=torch.float64))
+            more = self.quantile(torch.rand(max(2 * num_sampled, len(drawn)), dtype=torch.float64))
             drawn = torch.cat([drawn, more])
             ordered, draw = drawn.sort(stable=True)
             is_first = torch.diff(ordered, prepend=ordered.new_full((1,), -1)) != 0
@@ -71,10 +70,7 @@ class ClassDistribution:
             if len(first) >= num_sampled:
                 first = first[:num_sampled]
                 return ClassSample(drawn[first], int(first[-1]) + 1)
-        every = torch.arange(self.num_classes)
-        arrival = torch.empty(self.num_classes, dtype=torch.float64).exponential_() / self.probability(every)
-        earliest = arrival.topk(num_sampled, largest=False)
-        return ClassSample(earliest.indices, float(earliest.values[-1]))
+        return self._continue_by_race(num_sampled, drawn[first], len(drawn))
 
     def expected_count(self, classes: Tensor, draws: float) -> Tensor:
         """Return how probable it is that each class is among ``draws`` draws, ``1 - (1 - p) ** draws``.
@@ -84,6 +80,19 @@ class ClassDistribution:
             tensor([0.4375])
         """
         return -torch.expm1(draws * torch.log1p(-self.probability(classes)))
+
+    def _continue_by_race(self, num_sampled: int, seen: Tensor, draws: int) -> ClassSample:
+        """Go on after so many draws as if drawing one after the other, without drawing any class twice.
+
+        Let classes arrive as independent Poisson processes, each at the rate of its probability: they come in the
+        order of single draws. First arrivals are exponential; repetitions until the last one are Poisson.
+        """
+        rate = self.probability(torch.arange(self.num_classes)).double()
+        arrival = torch.empty_like(rate).exponential_() / rate
+        arrival[seen] = 0
+        first, classes = arrival.topk(num_sampled, largest=False)
+        repetitions = torch.poisson((rate[classes] * (first[-1] - first)).sum())
+        return ClassSample(classes, draws + num_sampled - len(seen) + float(repetitions))
 
 
 class LogUniform(ClassDistribution):
