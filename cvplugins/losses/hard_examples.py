@@ -45,7 +45,7 @@ def hardest(
     """
     _check_counts(keep_ratio, None, min_kept)
     losses, candidates = _rows(loss, over), _rows(_mask("valid", valid, loss), over)
-    # Less a little, so that a product like 0.1 * 30, a little above 3, is not rounded up to 4.
+    # Less a little, so that a product like 0.3 * 50, in floats a little above 15, is not rounded up to 16.
     share = (candidates.sum(1) * keep_ratio - 1e-4).ceil()
     return _largest(losses, candidates, share.clamp(min=min_kept)).view_as(loss)
 

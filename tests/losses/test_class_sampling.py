@@ -67,6 +67,15 @@ def test_race_and_rejection_give_one_distribution(raced):
     assert sum(sample.draws for sample in samples) / 4000 == pytest.approx(draws, abs=0.1)
 
 
+def test_a_race_goes_on_from_what_was_seen():
+    distribution, seen = ByFrequency([1.0, 2.0, 3.0]), torch.tensor([2])
+    torch.manual_seed(0)
+    samples = [distribution._continue_by_race(2, seen, 5) for _ in range(2000)]
+    assert all(2 in sample.classes for sample in samples)
+    assert sum(1 in sample.classes for sample in samples) / 2000 == pytest.approx(2 / 3, abs=0.04)
+    assert sum(sample.draws for sample in samples) / 2000 == pytest.approx(5 + 2, abs=0.15)  # each hits in one of two
+
+
 def test_a_seed_gives_the_same_classes():
     distribution = LogUniform(100_000)
     torch.manual_seed(3)
