@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch.profiler import ProfilerActivity, profile
 
 from cvplugins.losses import ByFrequency, LogUniform, SampledSoftmaxLoss, Uniform, sampled_softmax_loss
+from cvplugins.losses.class_sampling import ClassSample
 
 
 def problem(rows=12, dims=5, classes=40, dtype=torch.float64):
@@ -46,32 +47,36 @@ def test_equals_the_formula(distribution):
 
 
 def test_equals_tensorflow():
-    tensorflow = pytest.importorskip("tensorflow")
-    features, target, embedding, bias = problem(dtype=torch.float32)
-    distribution = LogUniform(40)
-    torch.manual_seed(1)
-    sampled, draws = distribution.sample(15)
-    counts = [distribution.expected_count(each, draws).numpy() for each in (target.unsqueeze(1), sampled)]
-    theirs = tensorflow.nn.sampled_softmax_loss(
-        embedding.numpy(), bias.numpy(), target.unsqueeze(1).numpy(), features.numpy(), 15, 40,
-        sampled_values=(sampled.numpy(), *counts), remove_accidental_hits=True,
-    )  # fmt: skip
-    torch.manual_seed(1)
-    ours = sampled_softmax_loss(
-        features, target, embedding, bias, num_sampled=15, distribution=distribution, reduction="none"
+    """Recorded from TensorFlow 2.21, which does not live in one process with triton.
+
+    ``tf.nn.sampled_softmax_loss(..., sampled_values=(sampled, true counts, sampled counts))`` in float64.
+    """
+
+    class Given(LogUniform):
+        def sample(self, num_sampled):
+            return ClassSample(torch.tensor([3, 0, 25, 1, 12, 8]), 9)
+
+    def table(rows, columns, step):
+        return (torch.arange(rows * columns, dtype=torch.float64) * step).sin().view(rows, columns)
+
+    loss = sampled_softmax_loss(
+        table(4, 3, 0.7),
+        torch.tensor([0, 7, 39, 12]),  # the first and the last are accidental hits
+        table(40, 3, 1.3),
+        table(40, 1, 0.9).flatten(),
+        num_sampled=6,
+        distribution=Given(40),
+        reduction="none",
     )
-    torch.testing.assert_close(ours, torch.tensor(theirs.numpy()), rtol=1e-5, atol=1e-5)
+    expected = torch.tensor([2.713768, 1.094561, 2.600516, 4.491724], dtype=torch.float64)
+    torch.testing.assert_close(loss, expected, rtol=0, atol=2e-6)
 
 
 def test_expected_counts_equal_tensorflows():
-    tensorflow = pytest.importorskip("tensorflow")
-    true = torch.arange(1000)
-    _, counts, _ = tensorflow.random.log_uniform_candidate_sampler([true.tolist()], 1000, 50, True, 1000, seed=1)
-    counts = torch.tensor(counts.numpy()).flatten()
-    # TensorFlow does not say how many draws it took: the first count tells.
-    distribution = LogUniform(1000)
-    draws = round((torch.log1p(-counts[100]) / torch.log1p(-distribution.probability(true[100]))).item())
-    torch.testing.assert_close(distribution.expected_count(true, draws), counts, rtol=1e-4, atol=1e-5)
+    """Recorded from ``tf.random.log_uniform_candidate_sampler([classes], 5, 50, True, 1000, seed=1)``, of 59 draws."""
+    counts = LogUniform(1000).expected_count(torch.tensor([0, 1, 10, 100, 999]), draws=59)
+    expected = torch.tensor([0.998046, 0.971799, 0.526587, 0.0807504, 0.00849991])
+    torch.testing.assert_close(counts, expected, rtol=2e-5, atol=0)
 
 
 @pytest.mark.parametrize("num_sampled", [40, 1000])
