@@ -3,10 +3,13 @@
 ``LOSSES`` lists every module; the adapters of OpenMMLab and Detectron2 register what stands here.
 """
 
+from .adaptive_softmax import AdaptiveSoftmaxLoss, adaptive_softmax_loss
 from .box_iou import BoxIoULoss, box_iou_loss, xywh_to_xyxy
+from .class_sampling import ByFrequency, LogUniform, Uniform
 from .composite import CompositeLoss, scheduled_weight, uncertainty_weighted
 from .cross_entropy import BCELoss, CrossEntropyLoss, binary_cross_entropy, cross_entropy
 from .focal import FocalLoss, sigmoid_focal_loss, softmax_focal_loss
+from .hard_examples import OHEMLoss, hardest, hardest_negatives
 from .lovasz import LovaszLoss, lovasz_hinge_loss, lovasz_softmax_loss
 from .reduction import reduce_loss
 from .region import (
@@ -29,9 +32,11 @@ from .regression import (
     l2_loss,
     smooth_l1_loss,
 )
+from .sampled_softmax import SampledSoftmaxLoss, sampled_softmax_loss
 from .weight_penalty import WeightPenalty, weight_penalty
 
 LOSSES = (
+    AdaptiveSoftmaxLoss,
     BCELoss,
     BoxIoULoss,
     CharbonnierLoss,
@@ -45,14 +50,18 @@ LOSSES = (
     L1Loss,
     L2Loss,
     LovaszLoss,
+    OHEMLoss,
+    SampledSoftmaxLoss,
     SmoothL1Loss,
     TverskyLoss,
 )
 
 __all__ = [
     "LOSSES",
+    "AdaptiveSoftmaxLoss",
     "BCELoss",
     "BoxIoULoss",
+    "ByFrequency",
     "CharbonnierLoss",
     "CompositeLoss",
     "CrossEntropyLoss",
@@ -63,21 +72,29 @@ __all__ = [
     "IoULoss",
     "L1Loss",
     "L2Loss",
+    "LogUniform",
     "LovaszLoss",
+    "OHEMLoss",
+    "SampledSoftmaxLoss",
     "SmoothL1Loss",
     "TverskyLoss",
+    "Uniform",
     "WeightPenalty",
+    "adaptive_softmax_loss",
     "binary_cross_entropy",
     "box_iou_loss",
     "charbonnier_loss",
     "cross_entropy",
     "generalized_dice_loss",
+    "hardest",
+    "hardest_negatives",
     "l1_loss",
     "l2_loss",
     "lovasz_hinge_loss",
     "lovasz_softmax_loss",
     "reduce_loss",
     "region_sums",
+    "sampled_softmax_loss",
     "scheduled_weight",
     "sigmoid_focal_loss",
     "smooth_l1_loss",

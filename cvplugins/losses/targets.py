@@ -5,13 +5,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-__all__ = ["check_indices", "is_compiling", "one_per_class"]
+__all__ = ["check_indices", "check_range", "is_compiling", "one_per_class"]
 
 
 def check_indices(logits: Tensor, target: Tensor, ignore_index: int, *, with_background: bool = False) -> None:
     """Raise ``ValueError`` unless ``target`` ``(N, *)`` holds classes of ``logits`` ``(N, C, *)``.
 
-    The range is checked on the CPU only: on a GPU it would wait for the device, whose own assertions catch it.
+    See :func:`check_range`.
 
     Args:
         logits: Scores ``(N, C, *)``.
@@ -24,10 +24,23 @@ def check_indices(logits: Tensor, target: Tensor, ignore_index: int, *, with_bac
             f"target {tuple(target.shape)} does not fit logits {tuple(logits.shape)}: "
             "expected class indices (N, *) for logits (N, C, *)"
         )
+    check_range(target, logits.shape[1] + with_background, ignore_index)
+
+
+def check_range(target: Tensor, num_classes: int, ignore_index: int) -> None:
+    """Raise ``ValueError`` unless ``target`` holds integers in ``[0, num_classes)`` or ``ignore_index``.
+
+    The range is checked on the CPU only: on a GPU it would wait for the device, whose own assertions catch it.
+
+    Args:
+        target: Indices, any shape.
+        num_classes: How many classes there are.
+        ignore_index: An index that is allowed too.
+    """
     if target.is_floating_point():
         raise ValueError(f"target holds {target.dtype}; class indices have to be integers")
     if target.device.type == "cpu" and not is_compiling():
-        highest = logits.shape[1] - (0 if with_background else 1)
+        highest = num_classes - 1
         wrong = target[(target != ignore_index) & ((target < 0) | (target > highest))]
         if len(wrong):
             raise ValueError(f"target holds {int(wrong[0])}; expected 0 to {highest}, or {ignore_index} to ignore")

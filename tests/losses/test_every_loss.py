@@ -11,6 +11,7 @@ from torch import nn
 
 from cvplugins.losses import (
     LOSSES,
+    AdaptiveSoftmaxLoss,
     BCELoss,
     BoxIoULoss,
     CharbonnierLoss,
@@ -24,6 +25,8 @@ from cvplugins.losses import (
     L1Loss,
     L2Loss,
     LovaszLoss,
+    OHEMLoss,
+    SampledSoftmaxLoss,
     SmoothL1Loss,
     TverskyLoss,
 )
@@ -62,6 +65,13 @@ def masks(dtype=torch.float64, size=3):
     return logits, torch.randint(0, 2, (size, 5), generator=generator)
 
 
+def initialised(loss, **options):
+    """Return a loss that has parameters, always with the same."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return loss(**options)
+
+
 class Case(NamedTuple):
     """A loss, a maker of (input, target) with a given dtype, and what does not hold for it."""
 
@@ -70,9 +80,12 @@ class Case(NamedTuple):
     ignores: bool = True  # an index can be ignored
     in_range: bool = True  # indices are classes of the input, others are refused
     per_element: bool = True  # "none" gives one loss an element, and weights belong to elements
+    weights_only_scale: bool = True  # a weight scales its element and changes no other
     plain_mean: bool = True  # "mean" is the mean of "none"; else it leaves out more than what is ignored
     class_symmetric: bool = True  # the options treat all classes alike
     differentiable: bool = True  # smooth, and its gradient is that of its value: no factor that counts as constant
+    # The backward pass may run in autocast too. torch advises against it, and rounds its own products there.
+    backward_in_autocast: bool = True
     compiles: bool = True  # torch.compile takes it without a graph break
 
 
@@ -85,6 +98,44 @@ CASES = {
     "focal_sigmoid": Case(FocalLoss(use_sigmoid=True, alpha=0.25), class_scores),
     "focal_sigmoid_gamma_half": Case(FocalLoss(use_sigmoid=True, gamma=0.5), class_scores),
     "focal_softmax": Case(FocalLoss(alpha=[0.1, 0.2, 0.3, 0.4]), class_scores, class_symmetric=False),
+    # An element of weight 0 is never kept: another takes its place.
+    "ohem": Case(
+        OHEMLoss(CrossEntropyLoss(), keep_ratio=0.5), class_scores, weights_only_scale=False, plain_mean=False
+    ),
+    "ohem_all": Case(OHEMLoss(BCELoss(), keep_ratio=1.0), class_scores),
+    "ohem_negatives": Case(
+        OHEMLoss(FocalLoss(use_sigmoid=True), negative_ratio=1.5, background=0, min_kept=1),
+        class_scores,
+        weights_only_scale=False,
+        plain_mean=False,
+        class_symmetric=False,
+    ),
+    "ohem_image": Case(
+        OHEMLoss(CrossEntropyLoss(), keep_ratio=0.5, over="image"),
+        pixel_scores,
+        weights_only_scale=False,
+        plain_mean=False,
+    ),
+    # The second dimension are features, not classes. All classes are drawn: another draw gives the same.
+    "sampled_softmax": Case(
+        initialised(SampledSoftmaxLoss, in_features=4, num_classes=4, num_sampled=4),
+        class_scores,
+        class_symmetric=False,
+        backward_in_autocast=False,
+    ),
+    "sampled_softmax_eval": Case(
+        initialised(SampledSoftmaxLoss, in_features=4, num_classes=4, num_sampled=1).eval(),
+        class_scores,
+        class_symmetric=False,
+        backward_in_autocast=False,
+    ),
+    "adaptive_softmax": Case(
+        initialised(AdaptiveSoftmaxLoss, in_features=4, num_classes=4, cutoffs=[2], frequencies=[1, 3, 2, 4]),
+        class_scores,
+        class_symmetric=False,
+        backward_in_autocast=False,
+        compiles=False,  # torch looks up which clusters it needs
+    ),
     "dice": Case(DiceLoss(), pixel_scores, per_element=False),
     "dice_batch": Case(DiceLoss(beta=2, over="batch", smooth=0.1), pixel_scores, per_element=False),
     "dice_binary": Case(DiceLoss(mode="binary"), masks, ignores=False, per_element=False),
@@ -155,7 +206,7 @@ def test_mean_follows_from_none(loss, make):
     torch.testing.assert_close(loss(logits, target), loss(logits, target, reduction="none").mean())
 
 
-@cases_that("per_element")
+@cases_that("per_element", "weights_only_scale")
 def test_weight_scales_each_element(loss, make):
     logits, target = make()
     weight = torch.arange(len(target), dtype=logits.dtype)
@@ -213,15 +264,32 @@ def test_half_precision_is_computed_in_float32(loss, make, dtype):
 @every_loss
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_autocast_changes_nothing_beyond_rounding(loss, make, dtype):
+    expected = value_and_gradient(loss, make)
+    with torch.autocast("cpu", dtype=dtype):
+        leaf, value = value_of_leaf(loss, make)
+    value.backward()
+    torch.testing.assert_close((value.detach(), leaf.grad), expected, rtol=1e-5, atol=1e-6)
+
+
+@cases_that("backward_in_autocast")
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_neither_does_backward_in_autocast(loss, make, dtype):
+    expected = value_and_gradient(loss, make)
+    with torch.autocast("cpu", dtype=dtype):
+        in_autocast = value_and_gradient(loss, make)
+    torch.testing.assert_close(in_autocast, expected, rtol=1e-5, atol=1e-6)
+
+
+def value_of_leaf(loss, make):
     logits, target = make(torch.float32)
-    gradients = []
-    for enabled in (False, True):
-        leaf = logits.clone().requires_grad_()
-        with torch.autocast("cpu", dtype=dtype, enabled=enabled):
-            value = loss(leaf, target)
-            value.backward()
-        gradients.append((value.detach(), leaf.grad))
-    torch.testing.assert_close(gradients[1], gradients[0], rtol=1e-5, atol=1e-6)
+    logits.requires_grad_()
+    return logits, loss(logits, target)
+
+
+def value_and_gradient(loss, make):
+    leaf, value = value_of_leaf(loss, make)
+    value.backward()
+    return value.detach(), leaf.grad
 
 
 @every_loss
