@@ -117,6 +117,11 @@ class CoreConvention(nn.Module):
         """Whether the scores are one sigmoid per class."""
         return bool(getattr(self.loss, "use_sigmoid", False))
 
+    @property
+    def ignore_index(self) -> int | None:
+        """The index that the loss ignores if the call names none."""
+        return getattr(getattr(self.loss, "loss", self.loss), "ignore_index", None)
+
     def forward(self, pred: Tensor, target: Tensor, **call: Any) -> Tensor:
         """Translate the core's arguments into OpenMMLab's."""
         theirs = {"divisor": "avg_factor", "reduction": "reduction_override"}

@@ -72,6 +72,47 @@ def test_box_losses_train_both_heads(loss):
 
 
 @pytest.mark.slow
+def test_hard_examples_are_mined_in_both_heads():
+    """Three negatives a positive in the RPN, a quarter of the samples in the box head; the heads see one loss."""
+    from mmengine.optim import OptimWrapper
+
+    rpn = dict(
+        type="cvplugins.OHEMLoss", loss=dict(FOCAL, use_sigmoid=True), negative_ratio=3, background=1, use_sigmoid=True
+    )
+    roi = dict(type="cvplugins.OHEMLoss", loss=dict(type="CrossEntropyLoss"), keep_ratio=0.25)
+    model = small_faster_rcnn(rpn, roi)
+    optimizer = OptimWrapper(torch.optim.SGD(model.parameters(), lr=0.01))
+    watched = ("rpn_head.rpn_cls.weight", "roi_head.bbox_head.fc_cls.weight")
+    before = [model.get_parameter(name).clone() for name in watched]
+    for _ in range(2):
+        logged = model.train_step(batch(), optimizer)
+    assert all(value.isfinite() for value in logged.values())
+    assert logged["loss_rpn_cls"] > 0
+    for name, value in zip(watched, before, strict=True):
+        assert not torch.equal(model.get_parameter(name), value), name
+
+
+@pytest.mark.parametrize("wrapped", ["mmdet.CrossEntropyLoss", "cvplugins.CrossEntropyLoss"])
+def test_mining_equals_the_wrapped_loss_on_what_is_kept(wrapped):
+    from mmengine.registry import MODELS
+
+    logits, target, weight = torch.randn(40, 4), torch.randint(0, 4, (40,)), torch.rand(40)
+    ohem = MODELS.build(dict(type="cvplugins.OHEMLoss", loss=dict(type=wrapped), keep_ratio=0.3, loss_weight=2.0))
+    each = torch.nn.functional.cross_entropy(logits, target, reduction="none") * weight
+    expected = 2 * each.topk(12).values.sum() / 5
+    torch.testing.assert_close(ohem(logits, target, weight, avg_factor=5), expected)
+
+
+def test_mining_leaves_out_what_the_wrapped_loss_ignores():
+    from mmengine.registry import MODELS
+
+    part = dict(type="cvplugins.CrossEntropyLoss", ignore_index=7)
+    ohem = MODELS.build(dict(type="cvplugins.OHEMLoss", loss=part, keep_ratio=1.0))
+    logits, target = torch.randn(4, 4), torch.tensor([0, 7, 2, 7])
+    torch.testing.assert_close(ohem(logits, target), torch.nn.functional.cross_entropy(logits[::2], target[::2]))
+
+
+@pytest.mark.slow
 def test_retinanet_trains_with_ours():
     from mmdet.registry import MODELS
     from mmengine.config import Config
@@ -101,6 +142,7 @@ def test_segmentation_head_logs_each_of_its_losses():
 
     names = ("FocalLoss", "CrossEntropyLoss", "DiceLoss", "TverskyLoss", "IoULoss", "GeneralizedDiceLoss", "LovaszLoss")
     losses = [dict(type=f"cvplugins.{name}") for name in names]
+    losses.append(dict(type="cvplugins.OHEMLoss", loss=dict(type="CrossEntropyLoss"), keep_ratio=0.1, min_kept=4))
     with DefaultScope.overwrite_default_scope("mmseg"):
         head = MODELS.build(
             dict(type="FCNHead", in_channels=4, channels=4, num_classes=3, num_convs=1, loss_decode=losses)
@@ -109,7 +151,7 @@ def test_segmentation_head_logs_each_of_its_losses():
     label[:, :2] = 255
     sample = SegDataSample(gt_sem_seg=PixelData(data=label))
     logged = head.loss([torch.randn(1, 4, 8, 8)], [sample], None)
-    assert {"loss_focal", "loss_cross_entropy", "loss_dice", "loss_tversky", "loss_iou"} <= set(logged)
+    assert {"loss_focal", "loss_cross_entropy", "loss_dice", "loss_tversky", "loss_iou", "loss_ohem"} <= set(logged)
     for name, value in logged.items():
         if name.startswith("loss"):
             (gradient,) = torch.autograd.grad(value, head.conv_seg.weight, retain_graph=True)
