@@ -6,7 +6,17 @@
 from .box_iou import BoxIoULoss, box_iou_loss, xywh_to_xyxy
 from .cross_entropy import BCELoss, CrossEntropyLoss, binary_cross_entropy, cross_entropy
 from .focal import FocalLoss, sigmoid_focal_loss, softmax_focal_loss
+from .gan import GANLoss, discriminator_loss, generator_loss, gradient_penalty, r1_penalty
 from .lovasz import LovaszLoss, lovasz_hinge_loss, lovasz_softmax_loss
+from .perceptual import (
+    FeatureMatchingLoss,
+    PerceptualLoss,
+    StyleLoss,
+    feature_matching_loss,
+    gram_matrix,
+    perceptual_loss,
+    style_loss,
+)
 from .reduction import reduce_loss
 from .region import (
     DiceLoss,
@@ -35,14 +45,18 @@ LOSSES = (
     CharbonnierLoss,
     CrossEntropyLoss,
     DiceLoss,
+    FeatureMatchingLoss,
     FocalLoss,
     FocalTverskyLoss,
+    GANLoss,
     GeneralizedDiceLoss,
     IoULoss,
     L1Loss,
     L2Loss,
     LovaszLoss,
+    PerceptualLoss,
     SmoothL1Loss,
+    StyleLoss,
     TverskyLoss,
 )
 
@@ -53,29 +67,41 @@ __all__ = [
     "CharbonnierLoss",
     "CrossEntropyLoss",
     "DiceLoss",
+    "FeatureMatchingLoss",
     "FocalLoss",
     "FocalTverskyLoss",
+    "GANLoss",
     "GeneralizedDiceLoss",
     "IoULoss",
     "L1Loss",
     "L2Loss",
     "LovaszLoss",
+    "PerceptualLoss",
     "SmoothL1Loss",
+    "StyleLoss",
     "TverskyLoss",
     "binary_cross_entropy",
     "box_iou_loss",
     "charbonnier_loss",
     "cross_entropy",
+    "discriminator_loss",
+    "feature_matching_loss",
     "generalized_dice_loss",
+    "generator_loss",
+    "gradient_penalty",
+    "gram_matrix",
     "l1_loss",
     "l2_loss",
     "lovasz_hinge_loss",
     "lovasz_softmax_loss",
+    "perceptual_loss",
+    "r1_penalty",
     "reduce_loss",
     "region_sums",
     "sigmoid_focal_loss",
     "smooth_l1_loss",
     "softmax_focal_loss",
+    "style_loss",
     "tversky_loss",
     "xywh_to_xyxy",
 ]
