@@ -34,7 +34,7 @@ def feature_maps(output: Any) -> list[Tensor]:
         return [output]
     if not isinstance(output, Mapping | Sequence) or isinstance(output, str):
         raise TypeError(
-            f"{type(output).__name__} is no feature map; expected tensors, or a list, tuple or dict of them"
+            f"{type(output).__name__} is no feature map; expected a tensor, or a list, tuple or dict of them"
         )
     parts = output.values() if isinstance(output, Mapping) else output
     return [each for part in parts for each in feature_maps(part)]
@@ -83,7 +83,7 @@ class FrozenFeatures(nn.Module):
     ) -> None:
         super().__init__()
         if isinstance(backbone, str):
-            network = _torchvision_layers(backbone, weights, layers)
+            network, layers = _torchvision_layers(backbone, weights, layers)
         elif isinstance(backbone, nn.Module):
             network = copy.deepcopy(backbone)  # freezing the caller's own would be a surprise
             if weights is not None:
@@ -92,8 +92,9 @@ class FrozenFeatures(nn.Module):
             raise TypeError(
                 f"backbone is a {type(backbone).__name__}; expected a module or the name of a torchvision model"
             )
-        # Past nn.Module's bookkeeping, which would make it a part of the model.
-        self.__dict__["backbone"] = network.eval().requires_grad_(False)
+        network.eval()  # apart, because mmdet's networks return nothing here
+        network.requires_grad_(False)
+        self.__dict__["backbone"] = network  # past nn.Module's bookkeeping, which would make it a part of the model
         self.layers = layers
         self.register_buffer("mean", _per_channel(mean), persistent=False)
         self.register_buffer("std", _per_channel(std), persistent=False)
@@ -120,6 +121,10 @@ class FrozenFeatures(nn.Module):
             return images.to(parameter.dtype)
         return images
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)  # type: ignore[no-untyped-call]
+        self.backbone.eval()  # a copy of torchvision's feature extractor comes in training mode
+
     def _apply(self, *arguments: Any, **options: Any) -> FrozenFeatures:
         """Move the network too, wherever the model goes."""
         self.backbone._apply(*arguments, **options)  # type: ignore[no-untyped-call]
@@ -133,14 +138,14 @@ def _per_channel(values: Sequence[float] | None) -> Tensor | None:
 
 def _torchvision_layers(
     name: str, weights: str | os.PathLike[str] | None, layers: Sequence[str | int] | None
-) -> nn.Module:
-    """Return a torchvision model cut after the last of the layers; it returns a dict of them."""
+) -> tuple[nn.Module, list[str]]:
+    """Return a torchvision model cut after the last of the layers, which gives a dict, and its keys in their order."""
     try:
-        from torchvision.models import get_model, list_models
+        from torchvision import models
         from torchvision.models.feature_extraction import create_feature_extractor
     except ImportError as error:
         raise ImportError(f"backbone {name!r} needs torchvision: pip install torchvision; or give a module") from error
-    if name not in list_models():
+    if name not in models.list_models(models):
         raise ValueError(f"torchvision has no model {name!r}; torchvision.models.list_models() lists those it has")
     if weights is None:
         raise ValueError(
@@ -150,17 +155,17 @@ def _torchvision_layers(
     if layers is None:
         raise ValueError(f"backbone {name!r} needs layers: names of its nodes, such as 'layer2' of a ResNet")
     published = weights == "torchvision"
-    model = (_published(name) if published else get_model(name, weights=None)).eval()
+    model = _published(name) if published else models.get_model(name, weights=None)
     for layer in model.modules():
         if hasattr(layer, "inplace"):
             layer.inplace = False  # else "conv1_2" would hold what the ReLU after it wrote there
     nodes = _nodes(model, name, layers)
-    network: nn.Module = create_feature_extractor(model, dict(zip(nodes, map(str, layers), strict=True)))
+    network: nn.Module = create_feature_extractor(model, nodes, suppress_diff_warning=True)
     if not (published or weights == "random"):
         state = _state_dict(weights)
         unused = model.state_dict().keys() - network.state_dict().keys()
         _load(network, {key: value for key, value in state.items() if key not in unused}, f"weights {weights}")
-    return network
+    return network, nodes
 
 
 def _published(name: str) -> nn.Module:
@@ -183,7 +188,7 @@ def _nodes(model: nn.Module, name: str, layers: Sequence[str | int]) -> list[str
 
     known = _names_in_papers(model)
     nodes = [known.get(str(layer), str(layer)) for layer in layers]
-    exist = get_graph_node_names(model)[1]
+    exist = get_graph_node_names(model, suppress_diff_warning=True)[1]
     for layer, node in zip(layers, nodes, strict=True):
         if not any(each == node or each.startswith(f"{node}.") for each in exist):
             raise ValueError(f"backbone {name!r} has no layer {layer!r}; it has {', '.join(known or exist)}")
@@ -211,7 +216,7 @@ def _names_in_papers(model: nn.Module) -> dict[str, str]:
 def _state_dict(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     """Read a file of weights without running code from it."""
     if not os.path.isfile(path):
-        raise UserError(f"weights {path}: there is no such file")
+        raise UserError(f"weights {path}: there is no such file; give the path of a state dict")
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many kinds for what is no checkpoint
@@ -231,7 +236,8 @@ def _load(network: nn.Module, state: dict[str, Tensor], source: str) -> None:
     try:
         missing, unexpected = network.load_state_dict(state, strict=False)
     except RuntimeError as error:  # another shape
-        raise UserError(f"{source} do not fit the backbone: {error}") from error
+        lines = [line.strip() for line in str(error).splitlines()[1:]]
+        raise UserError(f"{source} do not fit the backbone: {_some(lines, 2)}") from error
     if missing or unexpected:
         raise UserError(f"{source} do not fit the backbone: missing {_some(missing)}; unexpected {_some(unexpected)}")
 
