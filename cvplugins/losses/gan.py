@@ -44,7 +44,7 @@ def discriminator_loss(
     With ``t`` 1 for real and 0 for fake, and ``s`` for the scores:
 
     - ``"vanilla"``: ``bce(sigmoid(s), t)``, Goodfellow et al. 2014, arXiv:1406.2661.
-    - ``"lsgan"``: ``(s - t) ** 2``, Mao et al. 2017, arXiv:1611.04076, without its factor of a half, as everywhere.
+    - ``"lsgan"``: ``(s - t) ** 2``, Mao et al. 2017, arXiv:1611.04076; without its factor of a half, as in BasicSR.
     - ``"hinge"``: ``max(0, 1 - s)`` for real, ``max(0, 1 + s)`` for fake, Lim and Ye 2017, arXiv:1705.02894.
     - ``"wgan"``: ``-s`` for real, ``s`` for fake, Arjovsky et al. 2017, arXiv:1701.07875; it needs
       :func:`gradient_penalty`.

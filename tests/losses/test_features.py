@@ -230,6 +230,9 @@ def test_files_that_do_not_fit_are_answered(name, resnet, tmp_path):
     with pytest.raises(UserError, match=r"missing \S+weight, .* and \d+ more; unexpected first\.weight$"):
         load(path)
     right = (resnet if name else small_network()).state_dict()
+    torch.save({**right, "more.weight": torch.ones(3)}, path)
+    with pytest.raises(UserError, match=r"missing nothing; unexpected more\.weight$"):
+        load(path)
     key = next(iter(right))
     torch.save({**right, key: torch.ones(2)}, path)
     with pytest.raises(UserError, match=r"do not fit the backbone: size mismatch for \S+weight: .*\.$") as raised:

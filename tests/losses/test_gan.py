@@ -211,7 +211,7 @@ def test_penalties_of_flat_and_steep_discriminators_are_finite(scale):
 
 
 def test_penalties_leave_the_samples_alone_and_take_none():
-    network = nn.Linear(4, 1)
+    network = nn.Sequential(nn.Linear(4, 3), nn.Tanh(), nn.Linear(3, 1))
     real, fake = torch.randn(5, 4, requires_grad=True), torch.randn(5, 4, requires_grad=True)
     plain = torch.randn(5, 4)
     gradient_penalty(network, real, fake).backward()
@@ -219,13 +219,13 @@ def test_penalties_leave_the_samples_alone_and_take_none():
     assert real.grad is None
     assert fake.grad is None
     assert not plain.requires_grad
-    assert network.weight.grad.abs().sum() > 0
+    assert network[0].weight.grad.abs().sum() > 0
     empty = torch.zeros(0, 4)
     for loss in (gradient_penalty(network, empty, empty), r1_penalty(network, empty)):
         network.zero_grad()
         loss.backward()
         assert loss == 0
-        assert not network.weight.grad.any()
+        assert not network[0].weight.grad.any()
 
 
 def test_penalties_are_in_full_precision_under_autocast():
