@@ -336,7 +336,8 @@ def _pairs(features: Any, target_features: Any) -> list[tuple[Tensor, Tensor]]:
                 f"feature map {index}: target {tuple(other.shape)} does not fit {tuple(one.shape)}; "
                 "expected (N, C, *) for both"
             )
-    return [(at_least_float32(one), at_least_float32(other.detach())) for one, other in zip(maps, targets, strict=True)]
+    in_float = [at_least_float32(each.detach()) for each in targets]
+    return list(zip([at_least_float32(each) for each in maps], in_float, strict=True))
 
 
 def _distance(features: Tensor, target: Tensor, distance: str) -> Tensor:

@@ -137,11 +137,10 @@ def test_it_computes_in_its_own_type_and_compares_in_full_precision(dtype):
     torch.testing.assert_close(value.float(), expected, rtol=0.05, atol=0)
 
 
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_autocast_leaves_it_alone(dtype):
+def test_autocast_leaves_it_alone():
     loss = PerceptualLoss(small_network())
     images = torch.rand(2, 2, 3, 6, 6)
-    with torch.autocast("cpu", dtype=dtype):
+    with torch.autocast("cpu", dtype=torch.bfloat16):
         assert {each.dtype for each in loss.features(images[0])} == {torch.float32}
         inside = loss(*images)
     torch.testing.assert_close(inside, loss(*images))
