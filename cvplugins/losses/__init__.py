@@ -9,8 +9,18 @@ from .class_sampling import ByFrequency, LogUniform, Uniform
 from .composite import CompositeLoss, scheduled_weight, uncertainty_weighted
 from .cross_entropy import BCELoss, CrossEntropyLoss, binary_cross_entropy, cross_entropy
 from .focal import FocalLoss, sigmoid_focal_loss, softmax_focal_loss
+from .gan import GANLoss, discriminator_loss, generator_loss, gradient_penalty, r1_penalty
 from .hard_examples import OHEMLoss, hardest, hardest_negatives
 from .lovasz import LovaszLoss, lovasz_hinge_loss, lovasz_softmax_loss
+from .perceptual import (
+    FeatureMatchingLoss,
+    PerceptualLoss,
+    StyleLoss,
+    feature_matching_loss,
+    gram_matrix,
+    perceptual_loss,
+    style_loss,
+)
 from .reduction import reduce_loss
 from .region import (
     DiceLoss,
@@ -43,8 +53,10 @@ LOSSES = (
     CompositeLoss,
     CrossEntropyLoss,
     DiceLoss,
+    FeatureMatchingLoss,
     FocalLoss,
     FocalTverskyLoss,
+    GANLoss,
     GeneralizedDiceLoss,
     IoULoss,
     L1Loss,
@@ -52,7 +64,9 @@ LOSSES = (
     LovaszLoss,
     OHEMLoss,
     SampledSoftmaxLoss,
+    PerceptualLoss,
     SmoothL1Loss,
+    StyleLoss,
     TverskyLoss,
 )
 
@@ -66,8 +80,10 @@ __all__ = [
     "CompositeLoss",
     "CrossEntropyLoss",
     "DiceLoss",
+    "FeatureMatchingLoss",
     "FocalLoss",
     "FocalTverskyLoss",
+    "GANLoss",
     "GeneralizedDiceLoss",
     "IoULoss",
     "L1Loss",
@@ -75,8 +91,10 @@ __all__ = [
     "LogUniform",
     "LovaszLoss",
     "OHEMLoss",
+    "PerceptualLoss",
     "SampledSoftmaxLoss",
     "SmoothL1Loss",
+    "StyleLoss",
     "TverskyLoss",
     "Uniform",
     "WeightPenalty",
@@ -85,13 +103,20 @@ __all__ = [
     "box_iou_loss",
     "charbonnier_loss",
     "cross_entropy",
+    "discriminator_loss",
+    "feature_matching_loss",
     "generalized_dice_loss",
+    "generator_loss",
+    "gradient_penalty",
+    "gram_matrix",
     "hardest",
     "hardest_negatives",
     "l1_loss",
     "l2_loss",
     "lovasz_hinge_loss",
     "lovasz_softmax_loss",
+    "perceptual_loss",
+    "r1_penalty",
     "reduce_loss",
     "region_sums",
     "sampled_softmax_loss",
@@ -99,6 +124,7 @@ __all__ = [
     "sigmoid_focal_loss",
     "smooth_l1_loss",
     "softmax_focal_loss",
+    "style_loss",
     "tversky_loss",
     "uncertainty_weighted",
     "weight_penalty",

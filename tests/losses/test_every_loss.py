@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from cvplugins.losses import (
@@ -18,16 +19,20 @@ from cvplugins.losses import (
     CompositeLoss,
     CrossEntropyLoss,
     DiceLoss,
+    FeatureMatchingLoss,
     FocalLoss,
     FocalTverskyLoss,
+    GANLoss,
     GeneralizedDiceLoss,
     IoULoss,
     L1Loss,
     L2Loss,
     LovaszLoss,
     OHEMLoss,
+    PerceptualLoss,
     SampledSoftmaxLoss,
     SmoothL1Loss,
+    StyleLoss,
     TverskyLoss,
 )
 
@@ -70,6 +75,27 @@ def initialised(loss, **options):
     with torch.random.fork_rng():
         torch.manual_seed(0)
         return loss(**options)
+
+
+def images(dtype=torch.float64, size=3):
+    generator = torch.Generator().manual_seed(0)
+    predicted, target = torch.rand(2, size, 3, 6, 6, generator=generator, dtype=torch.float64).to(dtype)
+    return predicted, target
+
+
+def patch_scores(dtype=torch.float64, size=3):
+    generator = torch.Generator().manual_seed(0)
+    scores = torch.randn(size, 2, 3, 3, generator=generator, dtype=torch.float64).to(dtype)
+    return scores, torch.arange(size) % 2
+
+
+class TwoMaps(nn.Module):
+    """A network of fixed filters, which computes in the type of its images."""
+
+    def forward(self, images):
+        filters = torch.arange(108, dtype=images.dtype).sin().view(4, 3, 3, 3)
+        fine = F.conv2d(images, filters, padding=1).tanh()
+        return {"fine": fine, "coarse": F.avg_pool2d(fine, 2).square()}
 
 
 class Case(NamedTuple):
@@ -163,6 +189,13 @@ CASES = {
         ),
         class_scores,
     ),
+    "perceptual": Case(PerceptualLoss(TwoMaps(), layer_weight=[1.0, 0.5]), images, ignores=False),
+    "style": Case(StyleLoss(TwoMaps()), images, ignores=False),
+    "feature_matching": Case(FeatureMatchingLoss(TwoMaps(), layers=["coarse"]), images, ignores=False),
+    "gan": Case(GANLoss(real_label=0.9), masks, ignores=False),
+    "gan_patches": Case(GANLoss("lsgan"), patch_scores, ignores=False),
+    "gan_hinge": Case(GANLoss("hinge"), masks, ignores=False),
+    "gan_wgan": Case(GANLoss("wgan"), patch_scores, ignores=False),
     **{
         f"box_{kind}": Case(BoxIoULoss(kind=kind), boxes, ignores=False, differentiable=kind != "ciou")
         for kind in ("iou", "giou", "diou", "ciou", "eiou", "siou", "alpha_iou")
