@@ -14,16 +14,23 @@ from cvplugins.losses import (
     BCELoss,
     BoxIoULoss,
     CharbonnierLoss,
+    ContrastiveLoss,
+    CosineSimilarityLoss,
     CrossEntropyLoss,
     DiceLoss,
     FocalLoss,
     FocalTverskyLoss,
     GeneralizedDiceLoss,
+    InfoNCELoss,
     IoULoss,
     L1Loss,
     L2Loss,
     LovaszLoss,
+    MSSSIMLoss,
     SmoothL1Loss,
+    SSIMLoss,
+    SupConLoss,
+    TripletLoss,
     TverskyLoss,
 )
 
@@ -59,6 +66,19 @@ def masks(dtype=torch.float64, size=3):
     generator = torch.Generator().manual_seed(0)
     logits = torch.randn(size, 5, generator=generator, dtype=torch.float64).to(dtype)
     return logits, torch.randint(0, 2, (size, 5), generator=generator)
+
+
+def embeddings(dtype=torch.float64, size=6):
+    """Vectors with labels that are no indices; of six, each has a positive and a negative."""
+    generator = torch.Generator().manual_seed(0)
+    vectors = torch.randn(size, 4, generator=generator, dtype=torch.float64).to(dtype)
+    return vectors, torch.tensor([7, 3, -1, 3, 7, -1])[:size]
+
+
+def images(dtype=torch.float64, size=3):
+    generator = torch.Generator().manual_seed(0)
+    predicted, target = torch.rand(2, size, 2, 8, 7, generator=generator, dtype=torch.float64).to(dtype)
+    return predicted, target
 
 
 class Case(NamedTuple):
@@ -104,6 +124,16 @@ CASES = {
     "l2": Case(L2Loss(), values, ignores=False),
     "charbonnier": Case(CharbonnierLoss(eps=0.1), values, ignores=False),
     "smooth_l1": Case(SmoothL1Loss(beta=0.7), values, ignores=False),
+    "cosine": Case(CosineSimilarityLoss(), values, ignores=False),
+    "contrastive": Case(ContrastiveLoss(margin=3.0), embeddings, in_range=False),
+    "sup_con": Case(SupConLoss(), embeddings, in_range=False),
+    "info_nce": Case(InfoNCELoss(), values, ignores=False),
+    "info_nce_symmetric": Case(InfoNCELoss(temperature=0.5, symmetric=True), values, ignores=False),
+    "triplet_batch_hard": Case(TripletLoss(), embeddings, in_range=False),
+    "triplet_batch_hard_soft_cosine": Case(TripletLoss(margin="soft", distance="cosine"), embeddings, in_range=False),
+    "triplet_semi_hard": Case(TripletLoss(margin=3.0, mining="semi_hard"), embeddings, in_range=False),
+    "ssim": Case(SSIMLoss(window=5), images, ignores=False),
+    "ms_ssim": Case(MSSSIMLoss(window=3, scale_weights=[0.4, 0.6]), images, ignores=False),
     **{
         f"box_{kind}": Case(BoxIoULoss(kind=kind), boxes, ignores=False, differentiable=kind != "ciou")
         for kind in ("iou", "giou", "diou", "ciou", "eiou", "siou", "alpha_iou")
