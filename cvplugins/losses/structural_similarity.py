@@ -8,12 +8,14 @@ maps have to be blurred instead of five.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd import Function
+from torch.autograd.function import once_differentiable
 
 from .reduction import at_least_float32, check_reduction, full_precision, weight_and_reduce
 
@@ -65,10 +67,8 @@ def ssim_loss(
     """
     _check_options(window, sigma, value_range)
     images, target = _fitting(images, target, window)
-    luminance, contrast = _losses(images, target, window, sigma, value_range)
-    # 1 - (1 - l) * (1 - c), without the difference of two numbers close to 1.
-    loss = luminance + contrast - luminance * contrast
-    return weight_and_reduce(loss.mean((1, 2, 3)), weight, reduction, divisor)
+    loss = _mean_loss(images, target, window, sigma, value_range)
+    return weight_and_reduce(loss.mean(1), weight, reduction, divisor)
 
 
 def ms_ssim_loss(
@@ -117,14 +117,12 @@ def ms_ssim_loss(
     """
     _check_options(window, sigma, value_range, scale_weights)
     images, target = _fitting(images, target, window, len(scale_weights))
-    means = []
-    for scale in range(len(scale_weights)):
-        if scale:
-            images, target = F.avg_pool2d(images, 2), F.avg_pool2d(target, 2)
-        luminance, contrast = _losses(images, target, window, sigma, value_range)
-        means.append(1 - contrast.mean((2, 3)))
-    means[-1] = ((1 - luminance) * (1 - contrast)).mean((2, 3))
-    similarity = _product_of_powers(torch.stack(means, dim=-1), scale_weights)
+    losses = []
+    for _ in scale_weights[:-1]:
+        losses.append(_mean_loss(images, target, window, sigma, value_range, contrast_only=True))
+        images, target = F.avg_pool2d(images, 2), F.avg_pool2d(target, 2)
+    losses.append(_mean_loss(images, target, window, sigma, value_range))
+    similarity = _product_of_powers(1 - torch.stack(losses, dim=-1), scale_weights)
     return weight_and_reduce(1 - similarity.mean(1), weight, reduction, divisor)
 
 
@@ -193,32 +191,77 @@ class MSSSIMLoss(nn.Module):
         )
 
 
-def _losses(images: Tensor, target: Tensor, window: int, sigma: float, value_range: float) -> tuple[Tensor, Tensor]:
-    """Return one minus luminance, and one minus contrast and structure, of each window: ``(N, C, H', W')``."""
-    total, difference = images + target, images - target
-    blurred = _blur(torch.stack([total, difference, total.square(), difference.square()]), window, sigma)
-    squared_mean = blurred[:2].square()
-    variance = (blurred[2:] - squared_mean).clamp(min=0)  # rounding may leave less than 0
-    # The mean over sum and difference is the sum over the two images.
-    luminance = squared_mean[1] / (squared_mean.mean(0) + (K1 * value_range) ** 2)
-    contrast = variance[1] / (variance.mean(0) + (K2 * value_range) ** 2)
-    return luminance, contrast
+class _MeanLoss(Function):
+    """Mean over windows of ``1 - luminance * contrast`` or ``1 - contrast``, ``(N, C)``.
+
+    Keeps its gradient, which is as large as the image, in place of a dozen of maps.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, images: Tensor, target: Tensor, window: int, sigma: float, value_range: float, contrast_only: bool
+    ) -> Tensor:
+        kernel = _gaussian(images, window, sigma)
+        total, difference = images + target, images - target
+        maps = torch.stack([total, difference, total.square(), difference.square()])
+        blurred = _separable(F.conv2d, maps, kernel)
+        mean, squared_mean = blurred[:2], blurred[:2].square()
+        variance = (blurred[2:] - squared_mean).clamp_(min=0)  # rounding may leave less than 0
+        contrast, to_variance = _share_of_difference(variance, (K2 * value_range) ** 2)
+        loss, to_squared_mean = contrast, torch.zeros_like(mean)
+        if not contrast_only:
+            luminance, to_squared_mean = _share_of_difference(squared_mean, (K1 * value_range) ** 2)
+            # 1 - (1 - l) * (1 - c), without the difference of two numbers close to 1.
+            loss = luminance + contrast - luminance * contrast
+            to_squared_mean, to_variance = to_squared_mean.mul_(1 - contrast), to_variance.mul_(1 - luminance)
+        if any(ctx.needs_input_grad):
+            # In place from here on: on a CPU fresh memory costs more than the arithmetic.
+            to_mean = to_squared_mean.sub_(to_variance).mul_(mean).mul_(2)
+            back = _separable(F.conv_transpose2d, torch.cat([to_mean, to_variance]), kernel)
+            of_total, of_difference = back[:2].addcmul_(maps[:2], back[2:], value=2).div_(loss[0, 0].numel())
+            of_images = of_total + of_difference if ctx.needs_input_grad[0] else None
+            ctx.save_for_backward(of_images, of_total - of_difference if ctx.needs_input_grad[1] else None)
+        return loss.mean((2, 3))
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        gradients = (each if each is None else each * grad[..., None, None] for each in ctx.saved_tensors)
+        return (*gradients, None, None, None, None)
 
 
-def _blur(maps: Tensor, window: int, sigma: float) -> Tensor:
-    """Average over Gaussian windows inside of ``(*, H, W)``: down the columns, then along the rows.
+def _mean_loss(
+    images: Tensor, target: Tensor, window: int, sigma: float, value_range: float, contrast_only: bool = False
+) -> Tensor:
+    if not len(images):
+        return images.sum((2, 3))  # a convolution needs a channel
+    loss: Tensor = _MeanLoss.apply(images, target, window, sigma, value_range, contrast_only)  # type: ignore[no-untyped-call]
+    return loss
+
+
+def _share_of_difference(powers: Tensor, constant: float) -> tuple[Tensor, Tensor]:
+    """Return the power of the difference over the mean of both powers, sum and difference, and its gradient."""
+    below = powers.mean(0) + constant  # this mean is the sum of the powers of the two images
+    share = powers[1] / below
+    return share, torch.stack([-share / 2, 1 - share / 2]).div_(below)
+
+
+def _gaussian(images: Tensor, window: int, sigma: float) -> Tensor:
+    offset = torch.arange(window, dtype=images.dtype, device=images.device) - (window - 1) / 2
+    kernel = torch.exp(-offset.square() / (2 * sigma**2))
+    return kernel / kernel.sum()
+
+
+def _separable(convolve: Callable[..., Tensor], maps: Tensor, kernel: Tensor) -> Tensor:
+    """Convolve each map of ``(*, H, W)`` with the kernel, down the columns and then along the rows.
 
     As channels of one image all maps go through one convolution, which the libraries vectorise over channels.
     """
-    if not maps.numel():
-        return maps[..., window - 1 :, window - 1 :]  # a convolution needs a channel
-    offset = torch.arange(window, dtype=maps.dtype, device=maps.device) - (window - 1) / 2
-    kernel = torch.exp(-offset.square() / (2 * sigma**2))
-    kernel = (kernel / kernel.sum()).expand(maps[..., 0, 0].numel(), 1, 1, window)
     channels = maps.flatten(0, -3).unsqueeze(0)
+    kernel = kernel.expand(channels.shape[1], 1, 1, len(kernel))
     with full_precision(maps):
-        down = F.conv2d(channels, kernel.transpose(2, 3), groups=len(kernel))
-        along = F.conv2d(down, kernel, groups=len(kernel))
+        down = convolve(channels, kernel.transpose(2, 3), groups=len(kernel))
+        along = convolve(down, kernel, groups=len(kernel))
     return along.reshape(*maps.shape[:-2], *along.shape[2:])
 
 
