@@ -100,7 +100,7 @@ def supcon_loss(
     positive, negative = label_pairs(embeddings, target, ignore_index)
     embeddings = at_least_float32(embeddings)
     scores = cosine_similarities(embeddings, embeddings) / temperature
-    # The lowest finite number: with -inf, the gradient of a row without others would be NaN.
+    # The lowest finite number, not -inf: a row without others then makes no NaN on the way, not even a masked one.
     others = scores.masked_fill(~(positive | negative), torch.finfo(scores.dtype).min).logsumexp(1)
     count = positive.sum(1)
     loss = others - (scores * positive).sum(1) / count.clamp(min=1)

@@ -8,7 +8,7 @@ maps have to be blurred instead of five.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -39,8 +39,8 @@ def ssim_loss(
     """One minus the structural similarity (SSIM), in [0, 2].
 
     Over all windows that lie inside of the image, as in the paper and in scikit-image with ``gaussian_weights=True,
-    use_sample_covariance=False``. Reference: Wang et al., Image Quality Assessment: From Error Visibility to Structural
-    Similarity, TIP 2004.
+    use_sample_covariance=False``; torchmetrics also counts windows that reach over the border. Reference: Wang et al.,
+    Image Quality Assessment: From Error Visibility to Structural Similarity, TIP 2004.
 
     Args:
         images: Predicted images, floating point, shape ``(N, C, H, W)``.
@@ -204,7 +204,7 @@ class _MeanLoss(Function):
         kernel = _gaussian(images, window, sigma)
         total, difference = images + target, images - target
         maps = torch.stack([total, difference, total.square(), difference.square()])
-        blurred = _separable(F.conv2d, maps, kernel)
+        blurred = _blur(maps, kernel)
         mean, squared_mean = blurred[:2], blurred[:2].square()
         variance = (blurred[2:] - squared_mean).clamp_(min=0)  # rounding may leave less than 0
         contrast, to_variance = _share_of_difference(variance, (K2 * value_range) ** 2)
@@ -217,7 +217,8 @@ class _MeanLoss(Function):
         if any(ctx.needs_input_grad):
             # In place from here on: on a CPU fresh memory costs more than the arithmetic.
             to_mean = to_squared_mean.sub_(to_variance).mul_(mean).mul_(2)
-            back = _separable(F.conv_transpose2d, torch.cat([to_mean, to_variance]), kernel)
+            # The transpose of a blur is a blur with zeros around. As a transposed convolution, a GPU would take TF32.
+            back = _blur(F.pad(torch.cat([to_mean, to_variance]), [window - 1] * 4), kernel)
             of_total, of_difference = back[:2].addcmul_(maps[:2], back[2:], value=2).div_(loss[0, 0].numel())
             of_images = of_total + of_difference if ctx.needs_input_grad[0] else None
             ctx.save_for_backward(of_images, of_total - of_difference if ctx.needs_input_grad[1] else None)
@@ -252,16 +253,16 @@ def _gaussian(images: Tensor, window: int, sigma: float) -> Tensor:
     return kernel / kernel.sum()
 
 
-def _separable(convolve: Callable[..., Tensor], maps: Tensor, kernel: Tensor) -> Tensor:
-    """Convolve each map of ``(*, H, W)`` with the kernel, down the columns and then along the rows.
+def _blur(maps: Tensor, kernel: Tensor) -> Tensor:
+    """Average ``(*, H, W)`` over the windows that lie inside: down the columns, then along the rows.
 
     As channels of one image all maps go through one convolution, which the libraries vectorise over channels.
     """
     channels = maps.flatten(0, -3).unsqueeze(0)
     kernel = kernel.expand(channels.shape[1], 1, 1, len(kernel))
     with full_precision(maps):
-        down = convolve(channels, kernel.transpose(2, 3), groups=len(kernel))
-        along = convolve(down, kernel, groups=len(kernel))
+        down = F.conv2d(channels, kernel.transpose(2, 3), groups=len(kernel))
+        along = F.conv2d(down, kernel, groups=len(kernel))
     return along.reshape(*maps.shape[:-2], *along.shape[2:])
 
 

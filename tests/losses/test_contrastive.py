@@ -40,6 +40,14 @@ def test_contrastive_equals_a_loop():
     torch.testing.assert_close(contrastive_loss(embeddings, target, margin=2.5), mean)
 
 
+def test_contrastive_of_one_pair():
+    """Hadsell's two terms without the factor of 1/2."""
+    pair = torch.tensor([[0.0, 0.0], [0.3, 0.4]])
+    torch.testing.assert_close(contrastive_loss(pair, torch.tensor([1, 1])), torch.tensor(0.25))
+    torch.testing.assert_close(contrastive_loss(pair, torch.tensor([1, 2]), margin=0.7), torch.tensor(0.04))
+    assert contrastive_loss(pair, torch.tensor([1, 2]), margin=0.4) == 0
+
+
 def test_sup_con_equals_its_formula():
     embeddings, target = with_ignored()
     labels = target.tolist()

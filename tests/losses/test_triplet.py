@@ -71,6 +71,12 @@ def test_semi_hard_takes_the_farthest_negative_where_none_is_farther_than_the_po
     assert loss.tolist() == [3.0, 0.0, 0.0, 0.0]
 
 
+def test_a_negative_as_far_as_the_positive_is_not_semi_hard():
+    embeddings = torch.tensor([[0.0], [2.0], [-2.0], [4.0]])
+    loss = triplet_loss(embeddings, torch.tensor([0, 0, 1, 2]), margin=1.0, mining="semi_hard", reduction="none")
+    assert loss.tolist() == [0.0, 0.0, 0.0, 0.0]  # the next are at 4, and of the second anchor at 4
+
+
 @pytest.mark.openmmlab
 def test_batch_hard_equals_mmdets():
     from mmdet.models.losses import TripletLoss as Theirs
