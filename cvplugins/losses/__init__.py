@@ -7,6 +7,15 @@ from .adaptive_softmax import AdaptiveSoftmaxLoss, adaptive_softmax_loss
 from .box_iou import BoxIoULoss, box_iou_loss, xywh_to_xyxy
 from .class_sampling import ByFrequency, LogUniform, Uniform
 from .composite import CompositeLoss, scheduled_weight, uncertainty_weighted
+from .contrastive import (
+    ContrastiveLoss,
+    InfoNCELoss,
+    SupConLoss,
+    contrastive_loss,
+    info_nce_loss,
+    supcon_loss,
+)
+from .cosine import CosineSimilarityLoss, cosine_similarity_loss
 from .cross_entropy import BCELoss, CrossEntropyLoss, binary_cross_entropy, cross_entropy
 from .focal import FocalLoss, sigmoid_focal_loss, softmax_focal_loss
 from .gan import GANLoss, discriminator_loss, generator_loss, gradient_penalty, r1_penalty
@@ -43,6 +52,8 @@ from .regression import (
     smooth_l1_loss,
 )
 from .sampled_softmax import SampledSoftmaxLoss, sampled_softmax_loss
+from .structural_similarity import MSSSIMLoss, SSIMLoss, ms_ssim_loss, ssim_loss
+from .triplet import TripletLoss, triplet_loss
 from .weight_penalty import WeightPenalty, weight_penalty
 
 LOSSES = (
@@ -51,6 +62,8 @@ LOSSES = (
     BoxIoULoss,
     CharbonnierLoss,
     CompositeLoss,
+    ContrastiveLoss,
+    CosineSimilarityLoss,
     CrossEntropyLoss,
     DiceLoss,
     FeatureMatchingLoss,
@@ -58,6 +71,7 @@ LOSSES = (
     FocalTverskyLoss,
     GANLoss,
     GeneralizedDiceLoss,
+    InfoNCELoss,
     IoULoss,
     L1Loss,
     L2Loss,
@@ -67,6 +81,11 @@ LOSSES = (
     PerceptualLoss,
     SmoothL1Loss,
     StyleLoss,
+    MSSSIMLoss,
+    SSIMLoss,
+    SmoothL1Loss,
+    SupConLoss,
+    TripletLoss,
     TverskyLoss,
 )
 
@@ -78,6 +97,8 @@ __all__ = [
     "ByFrequency",
     "CharbonnierLoss",
     "CompositeLoss",
+    "ContrastiveLoss",
+    "CosineSimilarityLoss",
     "CrossEntropyLoss",
     "DiceLoss",
     "FeatureMatchingLoss",
@@ -85,16 +106,21 @@ __all__ = [
     "FocalTverskyLoss",
     "GANLoss",
     "GeneralizedDiceLoss",
+    "InfoNCELoss",
     "IoULoss",
     "L1Loss",
     "L2Loss",
     "LogUniform",
     "LovaszLoss",
+    "MSSSIMLoss",
     "OHEMLoss",
     "PerceptualLoss",
+    "SSIMLoss",
     "SampledSoftmaxLoss",
     "SmoothL1Loss",
     "StyleLoss",
+    "SupConLoss",
+    "TripletLoss",
     "TverskyLoss",
     "Uniform",
     "WeightPenalty",
@@ -102,6 +128,8 @@ __all__ = [
     "binary_cross_entropy",
     "box_iou_loss",
     "charbonnier_loss",
+    "contrastive_loss",
+    "cosine_similarity_loss",
     "cross_entropy",
     "discriminator_loss",
     "feature_matching_loss",
@@ -111,10 +139,12 @@ __all__ = [
     "gram_matrix",
     "hardest",
     "hardest_negatives",
+    "info_nce_loss",
     "l1_loss",
     "l2_loss",
     "lovasz_hinge_loss",
     "lovasz_softmax_loss",
+    "ms_ssim_loss",
     "perceptual_loss",
     "r1_penalty",
     "reduce_loss",
@@ -124,7 +154,10 @@ __all__ = [
     "sigmoid_focal_loss",
     "smooth_l1_loss",
     "softmax_focal_loss",
+    "ssim_loss",
     "style_loss",
+    "supcon_loss",
+    "triplet_loss",
     "tversky_loss",
     "uncertainty_weighted",
     "weight_penalty",

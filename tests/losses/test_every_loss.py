@@ -17,6 +17,8 @@ from cvplugins.losses import (
     BoxIoULoss,
     CharbonnierLoss,
     CompositeLoss,
+    ContrastiveLoss,
+    CosineSimilarityLoss,
     CrossEntropyLoss,
     DiceLoss,
     FeatureMatchingLoss,
@@ -24,15 +26,20 @@ from cvplugins.losses import (
     FocalTverskyLoss,
     GANLoss,
     GeneralizedDiceLoss,
+    InfoNCELoss,
     IoULoss,
     L1Loss,
     L2Loss,
     LovaszLoss,
+    MSSSIMLoss,
     OHEMLoss,
     PerceptualLoss,
     SampledSoftmaxLoss,
     SmoothL1Loss,
+    SSIMLoss,
     StyleLoss,
+    SupConLoss,
+    TripletLoss,
     TverskyLoss,
 )
 
@@ -77,9 +84,16 @@ def initialised(loss, **options):
         return loss(**options)
 
 
+def embeddings(dtype=torch.float64, size=6):
+    """Vectors with labels that are no indices; of six, each has a positive and a negative."""
+    generator = torch.Generator().manual_seed(0)
+    vectors = torch.randn(size, 4, generator=generator, dtype=torch.float64).to(dtype)
+    return vectors, torch.tensor([7, 3, -1, 3, 7, -1])[:size]
+
+
 def images(dtype=torch.float64, size=3):
     generator = torch.Generator().manual_seed(0)
-    predicted, target = torch.rand(2, size, 3, 6, 6, generator=generator, dtype=torch.float64).to(dtype)
+    predicted, target = torch.rand(2, size, 3, 8, 7, generator=generator, dtype=torch.float64).to(dtype)
     return predicted, target
 
 
@@ -196,6 +210,16 @@ CASES = {
     "gan_patches": Case(GANLoss("lsgan"), patch_scores, ignores=False),
     "gan_hinge": Case(GANLoss("hinge"), masks, ignores=False),
     "gan_wgan": Case(GANLoss("wgan"), patch_scores, ignores=False),
+    "cosine": Case(CosineSimilarityLoss(), values, ignores=False),
+    "contrastive": Case(ContrastiveLoss(margin=3.0), embeddings, in_range=False),
+    "sup_con": Case(SupConLoss(), embeddings, in_range=False),
+    "info_nce": Case(InfoNCELoss(), values, ignores=False),
+    "info_nce_symmetric": Case(InfoNCELoss(temperature=0.5, symmetric=True), values, ignores=False),
+    "triplet_batch_hard": Case(TripletLoss(), embeddings, in_range=False),
+    "triplet_batch_hard_soft_cosine": Case(TripletLoss(margin="soft", distance="cosine"), embeddings, in_range=False),
+    "triplet_semi_hard": Case(TripletLoss(margin=3.0, mining="semi_hard"), embeddings, in_range=False),
+    "ssim": Case(SSIMLoss(window=5), images, ignores=False),
+    "ms_ssim": Case(MSSSIMLoss(window=3, scale_weights=[0.4, 0.6]), images, ignores=False),
     **{
         f"box_{kind}": Case(BoxIoULoss(kind=kind), boxes, ignores=False, differentiable=kind != "ciou")
         for kind in ("iou", "giou", "diou", "ciou", "eiou", "siou", "alpha_iou")
