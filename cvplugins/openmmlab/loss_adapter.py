@@ -48,10 +48,11 @@ class OpenMMLabLoss(nn.Module):
         avg_factor: float | Tensor | None = None,
         reduction_override: str | None = None,
         ignore_index: int | None = None,
+        **more: Any,
     ) -> Tensor:
-        """Translate OpenMMLab's arguments into the core's and scale the result."""
+        """Translate OpenMMLab's arguments into the core's and scale the result; what is ``more`` is the core's own."""
         call = core_arguments(pred, weight, avg_factor, reduction_override, ignore_index)
-        return self.loss_weight * self.compute(pred, target, **call)
+        return self.loss_weight * self.compute(pred, target, **call, **more)
 
     def compute(self, pred: Tensor, target: Tensor, **call: Any) -> Tensor:
         """Call the core."""
@@ -92,7 +93,7 @@ def core_arguments(
     ignore_index: int | None = None,
 ) -> dict[str, Any]:
     """Return what a head gave under the core's names."""
-    if weight is not None and weight.ndim == 1 and weight.numel() == pred.numel():
+    if weight is not None and weight.ndim == 1 and isinstance(pred, Tensor) and weight.numel() == pred.numel():
         weight = weight.view_as(pred)  # some mmdet heads flatten (N, C), see focal_loss.py there
     if isinstance(avg_factor, Tensor):
         avg_factor = avg_factor.reshape(())  # one number of shape (1,) from mask2former_head.py in mmdet 3.5
@@ -141,6 +142,8 @@ def _built(name: str, value: Any) -> Any:
         return {key: _built("loss", part) for key, part in value.items()}
     if isinstance(value, Mapping) and "type" in value:
         value = MODELS.parent.build(dict(value))
+        if name == "backbone" and hasattr(value, "init_weights"):
+            value.init_weights()  # loads what init_cfg names; the model's own call does not reach a frozen backbone
     return CoreConvention(value) if name == "loss" else value
 
 

@@ -112,6 +112,34 @@ def test_mining_leaves_out_what_the_wrapped_loss_ignores():
     torch.testing.assert_close(ohem(logits, target), torch.nn.functional.cross_entropy(logits[::2], target[::2]))
 
 
+def test_backbone_in_a_config_is_built_with_its_weights(tmp_path):
+    """PerceptualLoss freezes it, so that the model's init_weights would not find it."""
+    from mmdet.registry import MODELS as mmdet_models
+    from mmengine.registry import MODELS, DefaultScope
+
+    backbone = dict(type="ResNet", depth=18, num_stages=1, out_indices=(0,), strides=(1,), dilations=(1,))
+    with DefaultScope.overwrite_default_scope("mmdet"):
+        resnet = mmdet_models.build(backbone)
+        torch.save(resnet.state_dict(), tmp_path / "weights.pth")
+        backbone["init_cfg"] = dict(type="Pretrained", checkpoint=str(tmp_path / "weights.pth"))
+        loss = MODELS.build(dict(type="cvplugins.PerceptualLoss", backbone=backbone))
+    images = torch.rand(2, 1, 3, 32, 32)
+    resnet.eval()
+    mean, std = torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1), torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1)
+    one, other = (resnet((image - mean) / std)[0] for image in images)
+    torch.testing.assert_close(loss(*images), (one - other).square().mean())
+
+
+def test_options_of_one_loss_alone_pass_through():
+    from mmengine.registry import MODELS
+
+    loss = MODELS.build(dict(type="cvplugins.GANLoss", kind="hinge", loss_weight=2.0))
+    assert loss(torch.tensor([[0.5]]), True, for_generator=True) == -1
+    features = MODELS.build(dict(type="cvplugins.FeatureMatchingLoss"))
+    value = features([torch.ones(2, 3)], [torch.zeros(2, 3)], torch.tensor([1.0, 3.0]))
+    assert value == 2
+
+
 @pytest.mark.slow
 def test_retinanet_trains_with_ours():
     from mmdet.registry import MODELS
