@@ -240,6 +240,7 @@ every_loss = cases_that()
 
 def test_every_listed_loss_has_a_case():
     assert {type(case.loss) for case in CASES.values()} == set(LOSSES)
+    assert len(LOSSES) == len(set(LOSSES))
 
 
 @cases_that("differentiable")
