@@ -25,7 +25,7 @@ from .reduction import (
     full_precision,
     weight_and_reduce,
 )
-from .targets import check_indices
+from .targets import check_indices, valid_elements
 
 __all__ = [
     "DiceLoss",
@@ -95,12 +95,13 @@ def region_sums(
     weight = None if weight is None else weight.reshape(samples, pixels)
     if mode == "multiclass":
         target = target.reshape(samples, pixels)
-        factor = factor_per_element(flat, target != ignore_index, weight)
-        index = (target if factor is None else target.masked_fill(target == ignore_index, 0)).unsqueeze(1)
+        valid = valid_elements(target, ignore_index)
+        factor = factor_per_element(flat, valid, weight)
+        index = (target if valid is None else target.masked_fill(~valid, 0)).unsqueeze(1)
         sums = _SoftmaxSums.apply(flat, index, factor)  # type: ignore[no-untyped-call]
     else:
         target = target.reshape(samples, classes, pixels)
-        factor = factor_per_element(flat, target != ignore_index, weight)
+        factor = factor_per_element(flat, valid_elements(target, ignore_index), weight)
         sums = _SigmoidSums.apply(flat, target, factor)  # type: ignore[no-untyped-call]
     return RegionSums(*sums)
 
@@ -165,7 +166,8 @@ class _SigmoidSums(Function):
                 probability, positive = probability.mul_(factor[piece]), positive * factor[piece]
             predicted[regions] += probability.sum(2)
             true[regions] += positive.sum(2)
-            intersection[regions] += probability.mul_(target[piece]).sum(2)
+            with full_precision(logits):
+                intersection[regions] += torch.einsum("ncp,ncp->nc", probability, target[piece].to(logits.dtype))
         ctx.mark_non_differentiable(true)
         return intersection, predicted, true
 
@@ -182,7 +184,7 @@ class _SigmoidSums(Function):
                 for_intersection[regions].unsqueeze(2),
                 target[piece].to(logits.dtype),
             )
-            slope.mul_(probability).mul_(1 - probability)
+            slope.mul_(torch.addcmul(probability, probability, probability, value=-1))
             gradient[piece] = slope if factor is None else slope.mul_(factor[piece])
         return gradient, None, None
 

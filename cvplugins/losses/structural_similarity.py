@@ -17,11 +17,13 @@ from torch import Tensor, nn
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
+from .chunks import values_at_once
 from .reduction import at_least_float32, check_reduction, full_precision, weight_and_reduce
 
 __all__ = ["MSSSIMLoss", "SSIMLoss", "ms_ssim_loss", "ssim_loss"]
 
 K1, K2 = 0.01, 0.03  # of the paper; everyone keeps them
+VALUES_AT_ONCE = 1 << 18  # of a CPU
 SCALE_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
 
 
@@ -236,8 +238,11 @@ def _mean_loss(
 ) -> Tensor:
     if not len(images):
         return images.sum((2, 3))  # a convolution needs a channel
-    loss: Tensor = _MeanLoss.apply(images, target, window, sigma, value_range, contrast_only)  # type: ignore[no-untyped-call]
-    return loss
+    # A few images at a time: all their maps would need forty times the memory of the images.
+    size = max(1, values_at_once(images, VALUES_AT_ONCE) // images[0].numel())
+    parts = zip(torch.split(images, size), torch.split(target, size), strict=True)
+    options = (window, sigma, value_range, contrast_only)
+    return torch.cat([_MeanLoss.apply(*part, *options) for part in parts])  # type: ignore[no-untyped-call]
 
 
 def _share_of_difference(powers: Tensor, constant: float) -> tuple[Tensor, Tensor]:

@@ -273,6 +273,12 @@ def test_weight_scales_each_element(loss, make):
     torch.testing.assert_close(loss(logits, target, weight=weight, reduction="none"), expected)
 
 
+@cases_that("per_element", "weights_only_scale")
+def test_weight_may_be_one_number(loss, make):
+    logits, target = make()
+    torch.testing.assert_close(loss(logits, target, weight=torch.tensor(2.0)), 2 * loss(logits, target))
+
+
 @every_loss
 @pytest.mark.parametrize("reduction", ["sum", "mean"])
 def test_empty_input_gives_zero_with_a_graph(loss, make, reduction):
