@@ -5,6 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+try:
+    from torch.compiler import is_compiling  # since torch 2.3
+except ImportError:
+    from torch._utils import is_compiling
+
 __all__ = ["check_indices", "check_range", "is_compiling", "one_per_class"]
 
 
@@ -70,9 +75,3 @@ def one_per_class(logits: Tensor, target: Tensor, ignore_index: int) -> tuple[Te
     valid = (target != ignore_index).unsqueeze(1).expand_as(logits)
     classes = torch.arange(logits.shape[1], device=logits.device).view(-1, *[1] * (logits.ndim - 2))
     return (target.unsqueeze(1) == classes).to(logits.dtype), valid
-
-
-def is_compiling() -> bool:
-    """Return whether torch.compile reads this code, instead of Python running it."""
-    asked = getattr(torch.compiler, "is_compiling", None)  # since torch 2.3
-    return bool(asked()) if asked is not None else False
