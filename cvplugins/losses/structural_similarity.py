@@ -216,14 +216,14 @@ class _MeanLoss(Function):
             # 1 - (1 - l) * (1 - c), without the difference of two numbers close to 1.
             loss = luminance + contrast - luminance * contrast
             to_squared_mean, to_variance = to_squared_mean.mul_(1 - contrast), to_variance.mul_(1 - luminance)
-        if any(ctx.needs_input_grad):
+        if images.requires_grad or target.requires_grad:
             # In place from here on: on a CPU fresh memory costs more than the arithmetic.
             to_mean = to_squared_mean.sub_(to_variance).mul_(mean).mul_(2)
             # The transpose of a blur is a blur with zeros around. As a transposed convolution, a GPU would take TF32.
             back = _blur(F.pad(torch.cat([to_mean, to_variance]), [window - 1] * 4), kernel)
             of_total, of_difference = back[:2].addcmul_(maps[:2], back[2:], value=2).div_(loss[0, 0].numel())
-            of_images = of_total + of_difference if ctx.needs_input_grad[0] else None
-            ctx.save_for_backward(of_images, of_total - of_difference if ctx.needs_input_grad[1] else None)
+            of_images = of_total + of_difference if images.requires_grad else None
+            ctx.save_for_backward(of_images, of_total - of_difference if target.requires_grad else None)
         return loss.mean((2, 3))
 
     @staticmethod

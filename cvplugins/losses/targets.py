@@ -5,6 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+try:
+    from torch.compiler import is_compiling  # since torch 2.3
+except ImportError:
+    from torch._utils import is_compiling
+
 __all__ = ["check_indices", "check_range", "is_compiling", "one_per_class", "valid_elements"]
 
 
@@ -92,9 +97,3 @@ def valid_elements(target: Tensor, ignore_index: int) -> Tensor | None:
         if not low <= ignore_index <= high:
             return None
     return target != ignore_index
-
-
-def is_compiling() -> bool:
-    """Return whether torch.compile reads this code, instead of Python running it."""
-    asked = getattr(torch.compiler, "is_compiling", None)  # since torch 2.3
-    return bool(asked()) if asked is not None else False
