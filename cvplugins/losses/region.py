@@ -112,20 +112,20 @@ class _SoftmaxSums(Function):
     @staticmethod
     def forward(ctx: Any, logits: Tensor, index: Tensor, factor: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
         ctx.save_for_backward(logits, index, factor)
-        intersection, predicted, true = logits.new_zeros(3, *logits.shape[:2]).unbind()
+        intersection, predicted, true = (logits.new_zeros(logits.shape[:2]) for _ in range(3))
         for piece in chunks(logits, VALUES_AT_ONCE):
             samples, of_pixel = piece[0], index[piece]
             probability = logits[piece].softmax(1)
             of_target = probability.gather(1, of_pixel)
             if factor is None:
                 counted = torch.ones_like(of_target)
-                predicted[samples] += probability.sum(2)
+                predicted[samples].add_(probability.sum(2))
             else:
                 counted = factor[piece]
                 of_target = of_target * counted
                 # A product with the factors sums without a weighted copy of the probabilities.
                 with full_precision(logits):
-                    predicted[samples] += torch.bmm(probability, counted.transpose(1, 2)).squeeze(2)
+                    predicted[samples].add_(torch.bmm(probability, counted.transpose(1, 2)).squeeze(2))
             intersection[samples].scatter_add_(1, of_pixel.squeeze(1), of_target.squeeze(1))
             true[samples].scatter_add_(1, of_pixel.squeeze(1), counted.squeeze(1))
         ctx.mark_non_differentiable(true)
@@ -158,16 +158,17 @@ class _SigmoidSums(Function):
     @staticmethod
     def forward(ctx: Any, logits: Tensor, target: Tensor, factor: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
         ctx.save_for_backward(logits, target, factor)
-        intersection, predicted, true = logits.new_zeros(3, *logits.shape[:2]).unbind()
+        intersection, predicted, true = (logits.new_zeros(logits.shape[:2]) for _ in range(3))
         for piece in chunks(logits, VALUES_AT_ONCE):
             regions = piece[:2]
             probability, positive = logits[piece].sigmoid(), target[piece].to(logits.dtype)
             if factor is not None:
                 probability, positive = probability.mul_(factor[piece]), positive * factor[piece]
-            predicted[regions] += probability.sum(2)
-            true[regions] += positive.sum(2)
+            predicted[regions].add_(probability.sum(2))
+            true[regions].add_(positive.sum(2))
             with full_precision(logits):
-                intersection[regions] += torch.einsum("ncp,ncp->nc", probability, target[piece].to(logits.dtype))
+                both = torch.einsum("ncp,ncp->nc", probability, target[piece].to(logits.dtype))
+            intersection[regions].add_(both)
         ctx.mark_non_differentiable(true)
         return intersection, predicted, true
 
