@@ -3,8 +3,18 @@
 ``LOSSES`` lists every module; the adapters of OpenMMLab and Detectron2 register what stands here.
 """
 
+from .boundary import (
+    BoundaryCrossEntropyLoss,
+    BoundaryLoss,
+    HausdorffLoss,
+    boundary_cross_entropy,
+    boundary_loss,
+    boundary_weights,
+    hausdorff_loss,
+)
 from .box_iou import BoxIoULoss, box_iou_loss, xywh_to_xyxy
 from .cross_entropy import BCELoss, CrossEntropyLoss, binary_cross_entropy, cross_entropy
+from .distance import DistanceCache, distance_transform, signed_distance_maps
 from .focal import FocalLoss, sigmoid_focal_loss, softmax_focal_loss
 from .lovasz import LovaszLoss, lovasz_hinge_loss, lovasz_softmax_loss
 from .reduction import reduce_loss
@@ -31,6 +41,8 @@ from .regression import (
 
 LOSSES = (
     BCELoss,
+    BoundaryCrossEntropyLoss,
+    BoundaryLoss,
     BoxIoULoss,
     CharbonnierLoss,
     CrossEntropyLoss,
@@ -38,6 +50,7 @@ LOSSES = (
     FocalLoss,
     FocalTverskyLoss,
     GeneralizedDiceLoss,
+    HausdorffLoss,
     IoULoss,
     L1Loss,
     L2Loss,
@@ -49,13 +62,17 @@ LOSSES = (
 __all__ = [
     "LOSSES",
     "BCELoss",
+    "BoundaryCrossEntropyLoss",
+    "BoundaryLoss",
     "BoxIoULoss",
     "CharbonnierLoss",
     "CrossEntropyLoss",
     "DiceLoss",
+    "DistanceCache",
     "FocalLoss",
     "FocalTverskyLoss",
     "GeneralizedDiceLoss",
+    "HausdorffLoss",
     "IoULoss",
     "L1Loss",
     "L2Loss",
@@ -63,10 +80,15 @@ __all__ = [
     "SmoothL1Loss",
     "TverskyLoss",
     "binary_cross_entropy",
+    "boundary_cross_entropy",
+    "boundary_loss",
+    "boundary_weights",
     "box_iou_loss",
     "charbonnier_loss",
     "cross_entropy",
+    "distance_transform",
     "generalized_dice_loss",
+    "hausdorff_loss",
     "l1_loss",
     "l2_loss",
     "lovasz_hinge_loss",
@@ -74,6 +96,7 @@ __all__ = [
     "reduce_loss",
     "region_sums",
     "sigmoid_focal_loss",
+    "signed_distance_maps",
     "smooth_l1_loss",
     "softmax_focal_loss",
     "tversky_loss",
