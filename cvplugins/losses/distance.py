@@ -291,8 +291,8 @@ def _within_rows(mask: Tensor) -> Tensor:
 def _across(squares: Tensor, step: float) -> Tensor:
     """Return at each place ``i`` of the last axis the minimum over ``j`` of ``squares[j] + (step * (i - j)) ** 2``."""
     length = squares.shape[-1]
-    position = torch.arange(length, dtype=torch.float32, device=squares.device) * step
-    parabolas = (position.unsqueeze(1) - position).square()
+    position = torch.arange(length, dtype=torch.float32, device=squares.device)
+    parabolas = ((position.unsqueeze(1) - position) * step).square()
     lines = squares.reshape(-1, 1, length)
     nearest = [(part + parabolas).amin(2) for part in torch.split(lines, max(1, VALUES_AT_ONCE // length**2))]
     return torch.cat(nearest).view(squares.shape)
