@@ -18,6 +18,7 @@ from .distance import (
     boundary_distance,
     distance_transform,
     occurring,
+    portions,
     sides_of,
     signed_regions,
 )
@@ -34,8 +35,6 @@ __all__ = [
     "boundary_weights",
     "hausdorff_loss",
 ]
-
-VALUES_AT_ONCE = 1 << 22  # bounds what a loss needs beside its inputs, its distance maps and one softmax
 
 
 def boundary_loss(
@@ -92,9 +91,8 @@ def boundary_loss(
     logits, target = _on_grid(logits, target, mode, ignore_index)
     find: Callable[[Tensor, int, int], Regions] = signed_regions if cache is None else cache
     rows, maps = find(target, logits.shape[1], ignore_index)
-    if normalise:
-        maps = maps / _diagonal(logits)
-    loss = _over_classes(logits, rows, maps, None, mode, class_weight)
+    scale = _scale(logits, rows, class_weight) / (_diagonal(logits) if normalise else 1)
+    loss = _over_regions(logits, rows, scale, maps, None, mode)
     return weight_and_reduce(loss, weight, reduction, divisor, _valid(target, mode, ignore_index))
 
 
@@ -148,11 +146,14 @@ def hausdorff_loss(
     labels = [target] if one_sided else [target, _predicted(logits.detach(), target, mode, ignore_index)]
     there = torch.stack([occurring(label, classes, ignore_index) for label in labels]).any(0)
     rows = there.flatten().nonzero().squeeze(1)
-    sides = [sides_of(label, rows, classes, ignore_index) for label in labels]
-    maps = sum((boundary_distance(*each) ** alpha for each in sides), start=torch.zeros((), device=logits.device))
-    if normalise:
-        maps = maps / _diagonal(logits) ** alpha
-    loss = _over_classes(logits, rows, maps, sides[0][0], mode, class_weight)
+    maps = torch.empty(len(rows), *logits.shape[2:], device=logits.device)
+    inside = torch.empty_like(maps, dtype=torch.bool)
+    for part in portions(len(rows), maps.shape[1:].numel()):
+        sides = [sides_of(label, rows[part], classes, ignore_index) for label in labels]
+        inside[part] = sides[0][0]
+        maps[part] = sum(boundary_distance(*each) ** alpha for each in sides)
+    scale = _scale(logits, rows, class_weight) / (_diagonal(logits) ** alpha if normalise else 1)
+    loss = _over_regions(logits, rows, scale, maps, inside, mode)
     return weight_and_reduce(loss, weight, reduction, divisor, _valid(target, mode, ignore_index))
 
 
@@ -351,17 +352,18 @@ class BoundaryCrossEntropyLoss(nn.Module):
 
 
 class _SoftmaxErrors(Function):
-    """Sum over the regions of a pixel of error times map: of ``p``, or of ``(p - inside) ** 2`` if that is given.
+    """Sum over the regions of a pixel of scale times error times map.
 
-    ``logits`` ``(N, C, P)``; ``rows`` ``(K,)``, ``sample * C + class`` of each region; ``maps`` and ``inside``
-    ``(K, P)``. It keeps its inputs, and needs one softmax and a portion of the regions beside them.
+    The error is the probability ``p``, or ``(p - inside) ** 2`` if that is given. ``logits`` ``(N, C, P)``; ``rows``,
+    ``sample * C + class`` of each region, and ``scale`` ``(K,)``; ``maps`` and ``inside`` ``(K, P)``. It keeps its
+    inputs, and beside them needs one softmax and a portion of the regions.
     """
 
     @staticmethod
-    def forward(ctx: Any, logits: Tensor, rows: Tensor, maps: Tensor, inside: Tensor | None) -> Tensor:
+    def forward(ctx: Any, logits: Tensor, *regions: Tensor | None) -> Tensor:
         normaliser = logits.logsumexp(1)
-        ctx.save_for_backward(logits, normaliser, rows, maps, inside)
-        return _sum_of_errors(logits, normaliser, rows, maps, inside)
+        ctx.save_for_backward(logits, normaliser, *regions)
+        return _sum_of_errors(logits, normaliser, *regions)
 
     @staticmethod
     @once_differentiable
@@ -369,40 +371,38 @@ class _SoftmaxErrors(Function):
         logits, normaliser, *regions = ctx.saved_tensors
         # With g the gradient of a probability, that of its logit is p * (g - mean), with the mean over the classes.
         mean = torch.zeros_like(normaliser)
-        for _, sample, probability, factor, true in _portions(logits, normaliser, *regions):
-            mean.index_add_(0, sample, probability * _slope(probability, true) * factor)
+        for row, probability, factor, true in _portions(logits, normaliser, *regions):
+            mean.index_add_(0, row // logits.shape[1], probability * _slope(probability, true) * factor)
         grad = logits.softmax(1).mul_(-mean.unsqueeze(1))
-        for row, _, probability, factor, true in _portions(logits, normaliser, *regions):
+        for row, probability, factor, true in _portions(logits, normaliser, *regions):
             grad.flatten(0, 1).index_add_(0, row, probability * _slope(probability, true) * factor)
-        return grad.mul_(for_sum.unsqueeze(1)), None, None, None
+        return grad.mul_(for_sum.unsqueeze(1)), None, None, None, None
 
 
 class _SigmoidErrors(Function):
     """The same with one sigmoid per class."""
 
     @staticmethod
-    def forward(ctx: Any, logits: Tensor, rows: Tensor, maps: Tensor, inside: Tensor | None) -> Tensor:
-        ctx.save_for_backward(logits, rows, maps, inside)
-        return _sum_of_errors(logits, None, rows, maps, inside)
+    def forward(ctx: Any, logits: Tensor, *regions: Tensor | None) -> Tensor:
+        ctx.save_for_backward(logits, *regions)
+        return _sum_of_errors(logits, None, *regions)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, for_sum: Tensor) -> tuple[Tensor | None, ...]:
         logits, *regions = ctx.saved_tensors
         grad = torch.zeros_like(logits)
-        for row, sample, probability, factor, true in _portions(logits, None, *regions):
-            slope = _slope(probability, true) * factor * for_sum[sample]
+        for row, probability, factor, true in _portions(logits, None, *regions):
+            slope = _slope(probability, true) * factor * for_sum[row // logits.shape[1]]
             grad.flatten(0, 1).index_copy_(0, row, slope * probability * (1 - probability))
-        return grad, None, None, None
+        return grad, None, None, None, None
 
 
-def _sum_of_errors(
-    logits: Tensor, normaliser: Tensor | None, rows: Tensor, maps: Tensor, inside: Tensor | None
-) -> Tensor:
+def _sum_of_errors(logits: Tensor, normaliser: Tensor | None, *regions: Any) -> Tensor:
     total = logits.new_zeros(len(logits), logits.shape[2])
-    for _, sample, probability, factor, true in _portions(logits, normaliser, rows, maps, inside):
+    for row, probability, factor, true in _portions(logits, normaliser, *regions):
         error = probability if true is None else (probability - true).square()
-        total.index_add_(0, sample, error * factor)
+        total.index_add_(0, row // logits.shape[1], error * factor)
     return total
 
 
@@ -412,37 +412,32 @@ def _slope(probability: Tensor, true: Tensor | None) -> Tensor | float:
 
 
 def _portions(
-    logits: Tensor, normaliser: Tensor | None, rows: Tensor, maps: Tensor, inside: Tensor | None
-) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor, Tensor | None]]:
-    """Yield some regions at a time: their rows, samples, probabilities, maps and masks."""
-    size = max(1, VALUES_AT_ONCE // max(1, logits.shape[2]))
-    for start in range(0, len(rows), size):
-        part = slice(start, start + size)
-        row, sample = rows[part], rows[part] // logits.shape[1]
+    logits: Tensor, normaliser: Tensor | None, rows: Tensor, scale: Tensor, maps: Tensor, inside: Tensor | None
+) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor | None]]:
+    """Yield of some regions at a time the rows, probabilities, scaled maps and masks."""
+    for part in portions(len(rows), logits.shape[2]):
+        row = rows[part]
         score = logits.flatten(0, 1)[row]
-        probability = score.sigmoid() if normaliser is None else (score - normaliser[sample]).exp()
+        probability = score.sigmoid() if normaliser is None else (score - normaliser[row // logits.shape[1]]).exp()
         true = None if inside is None else inside[part].to(score.dtype)
-        yield row, sample, probability, maps[part].to(score.dtype), true
+        yield row, probability, maps[part] * scale[part].unsqueeze(1), true
 
 
-def _over_classes(
-    logits: Tensor,
-    rows: Tensor,
-    maps: Tensor,
-    inside: Tensor | None,
-    mode: str,
-    class_weight: Sequence[float] | None,
+def _over_regions(
+    logits: Tensor, rows: Tensor, scale: Tensor, maps: Tensor, inside: Tensor | None, mode: str
 ) -> Tensor:
-    """Return the mean over the classes of weight times error times map, ``(N, *)``."""
-    scores = at_least_float32(logits).flatten(2).contiguous()
-    maps = maps.flatten(1)
-    if class_weight is not None:
-        factors = class_weights("class_weight", class_weight, scores).flatten().expand(logits.shape[1])
-        maps = maps * factors[rows % logits.shape[1]].unsqueeze(1)
+    """Return the sum over regions of scale times error times map, ``(N, *)``."""
     errors = _SoftmaxErrors if mode == "multiclass" else _SigmoidErrors
-    total = errors.apply(scores, rows, maps, None if inside is None else inside.flatten(1))  # type: ignore[no-untyped-call]
-    loss: Tensor = total / logits.shape[1]
-    return loss.view(len(logits), *logits.shape[2:])
+    scores = at_least_float32(logits).flatten(2).contiguous()
+    total: Tensor = errors.apply(scores, rows, scale, maps.flatten(1), None if inside is None else inside.flatten(1))  # type: ignore[no-untyped-call]
+    return total.view(len(logits), *logits.shape[2:])
+
+
+def _scale(logits: Tensor, rows: Tensor, class_weight: Sequence[float] | None) -> Tensor:
+    """Return the factor of each region in a mean over the classes."""
+    classes = logits.shape[1]
+    factors = class_weights("class_weight", 1.0 if class_weight is None else class_weight, at_least_float32(logits))
+    return factors.flatten().expand(classes)[rows % classes] / classes
 
 
 def _on_grid(logits: Tensor, target: Tensor, mode: str, ignore_index: int) -> tuple[Tensor, Tensor]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import torch
@@ -17,13 +17,14 @@ __all__ = [
     "boundary_distance",
     "distance_transform",
     "occurring",
+    "portions",
     "sides_of",
     "signed_distance",
     "signed_distance_maps",
     "signed_regions",
 ]
 
-VALUES_AT_ONCE = 1 << 22  # bounds what a distance transform on a GPU needs beside its result
+VALUES_AT_ONCE = 1 << 22  # bounds what distances and their losses need beside their results
 
 
 def distance_transform(mask: Tensor, *, spacing: float | Sequence[float] = 1.0) -> Tensor:
@@ -61,8 +62,7 @@ def distance_transform(mask: Tensor, *, spacing: float | Sequence[float] = 1.0) 
         return torch.zeros(mask.shape, device=mask.device)
     if mask.device.type == "cpu":
         return _by_scipy(mask, steps)
-    samples = max(1, VALUES_AT_ONCE // mask[0].numel())
-    return torch.cat([_by_axes(part, steps) for part in torch.split(mask, samples)])
+    return torch.cat([_by_axes(mask[part], steps) for part in portions(len(mask), mask[0].numel())])
 
 
 def boundary_distance(inside: Tensor, outside: Tensor) -> Tensor:
@@ -172,7 +172,11 @@ def signed_regions(target: Tensor, num_classes: int, ignore_index: int) -> Regio
                 [-1.,  0.,  1.]]))
     """
     rows = occurring(target, num_classes, ignore_index).flatten().nonzero().squeeze(1)
-    return Regions(rows, signed_distance(*sides_of(target, rows, num_classes, ignore_index)))
+    grid = target.shape[2:] if target.is_floating_point() else target.shape[1:]
+    maps = torch.empty(len(rows), *grid, device=target.device)
+    for part in portions(len(rows), grid.numel()):
+        maps[part] = signed_distance(*sides_of(target, rows[part], num_classes, ignore_index))
+    return Regions(rows, maps)
 
 
 class DistanceCache:
@@ -264,6 +268,17 @@ def signed_distance_maps(
     return dense.index_copy_(0, rows, maps).view(len(target), num_classes, *target.shape[1:])
 
 
+def portions(count: int, values: int) -> Iterator[slice]:
+    """Yield slices over ``count`` things of so many values each, of no more than VALUES_AT_ONCE values or one thing.
+
+    >>> [range(5)[part] for part in portions(5, VALUES_AT_ONCE // 3)]
+    [range(0, 3), range(3, 5)]
+    """
+    size = max(1, VALUES_AT_ONCE // max(1, values))
+    for start in range(0, count, size):
+        yield slice(start, start + size)
+
+
 def _by_scipy(mask: Tensor, spacing: Sequence[float]) -> Tensor:
     distance = torch.full(mask.shape, torch.inf)
     for each, into in zip(mask.numpy(), distance, strict=True):
@@ -294,5 +309,5 @@ def _across(squares: Tensor, step: float) -> Tensor:
     position = torch.arange(length, dtype=torch.float32, device=squares.device)
     parabolas = ((position.unsqueeze(1) - position) * step).square()
     lines = squares.reshape(-1, 1, length)
-    nearest = [(part + parabolas).amin(2) for part in torch.split(lines, max(1, VALUES_AT_ONCE // length**2))]
+    nearest = [(lines[part] + parabolas).amin(2) for part in portions(len(lines), length**2)]
     return torch.cat(nearest).view(squares.shape)
