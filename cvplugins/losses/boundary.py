@@ -17,6 +17,7 @@ from .distance import (
     Regions,
     boundary_distance,
     distance_transform,
+    nearest_false,
     occurring,
     portions,
     sides_of,
@@ -163,13 +164,14 @@ def boundary_weights(
     """Return a weight per pixel that falls with the distance ``d`` to the nearest boundary between two labels.
 
     It is ``1 + boundary_weight * exp(-d ** 2 / (2 * sigma ** 2))``. A pixel lies on a boundary if a pixel that shares
-    a side with it has another label; both have ``d = 0``.
+    a side with it has another label; both have ``d = 0``. A boundary may lie hidden in a strip of ignored pixels, as
+    around the objects of VOC, so each of them counts as of the nearest label: the boundary runs in their middle.
 
     Args:
         target: Labels on a grid, ``(N, H, W)`` or ``(N, D, H, W)``.
         boundary_weight: What a boundary adds to the weight.
         sigma: How far that reaches, in pixels.
-        ignore_index: Pixels with this label make no boundary.
+        ignore_index: Pixels with this label are filled from the nearest others.
 
     Returns:
         float32 in the shape of ``target``; 1 everywhere in a sample without boundaries.
@@ -178,7 +180,8 @@ def boundary_weights(
         >>> boundary_weights(torch.tensor([[[0, 0, 0, 1]]]), sigma=1.0)
         tensor([[[ 2.3534,  7.0653, 11.0000, 11.0000]]])
     """
-    distance = distance_transform(~_on_boundary(target, ignore_index))
+    filled = target.flatten(1).gather(1, nearest_false(target == ignore_index).flatten(1)).view_as(target)
+    distance = distance_transform(~_on_boundary(filled))
     return 1 + boundary_weight * (-0.5 * (distance / sigma).square()).exp()
 
 
@@ -207,7 +210,7 @@ def boundary_cross_entropy(
         sigma: How far that reaches, in pixels.
         class_weight: Factor of each class.
         weight: Factor per pixel.
-        ignore_index: Pixels with this target add no loss and no gradient and make no boundary.
+        ignore_index: Pixels with this target add no loss and no gradient.
         reduction: ``"none"``, ``"sum"`` or ``"mean"``, over pixels.
         divisor: What ``"mean"`` divides by; the number of pixels that are not ignored if None.
 
@@ -487,18 +490,12 @@ def _predicted(logits: Tensor, target: Tensor, mode: str, ignore_index: int) -> 
     return label.masked_fill(target == ignore_index, ignore_index)
 
 
-def _on_boundary(target: Tensor, ignore_index: int) -> Tensor:
+def _on_boundary(target: Tensor) -> Tensor:
     """Return which pixels share a side with one of another label, boolean."""
     found = torch.zeros_like(target, dtype=torch.bool)
-    valid = target != ignore_index
     for axis in range(1, target.ndim):
-        before, behind = slice(None, -1), slice(1, None)
-        here, next_one = (_along(axis, part) for part in (before, behind))
-        differs = (target[here] != target[next_one]) & valid[here] & valid[next_one]
-        found[here] |= differs
-        found[next_one] |= differs
+        edges = target.diff(dim=axis) != 0
+        for side in (slice(None, -1), slice(1, None)):
+            place = (*[slice(None)] * axis, side)
+            found[place] |= edges
     return found
-
-
-def _along(axis: int, part: slice) -> tuple[slice, ...]:
-    return (*[slice(None)] * axis, part)

@@ -5,9 +5,11 @@ from __future__ import annotations
 import hashlib
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from scipy import ndimage
 from torch import Tensor
 
@@ -16,6 +18,7 @@ __all__ = [
     "Regions",
     "boundary_distance",
     "distance_transform",
+    "nearest_false",
     "occurring",
     "portions",
     "sides_of",
@@ -52,17 +55,34 @@ def distance_transform(mask: Tensor, *, spacing: float | Sequence[float] = 1.0) 
         >>> distance_transform(torch.tensor([[True, True, False, True]]))
         tensor([[2., 1., 0., 1.]])
     """
-    if mask.dtype != torch.bool:
-        raise TypeError(f"mask holds {mask.dtype}; a distance transform takes booleans, such as target == 1")
     axes = mask.ndim - 1
     steps = [float(spacing)] * axes if isinstance(spacing, int | float) else [float(step) for step in spacing]
     if axes < 1 or len(steps) != axes:
         raise ValueError(f"spacing {spacing} does not fit mask {tuple(mask.shape)}: one axis or more behind the first")
-    if not mask.numel():
-        return torch.zeros(mask.shape, device=mask.device)
-    if mask.device.type == "cpu":
-        return _by_scipy(mask, steps)
-    return torch.cat([_by_axes(mask[part], steps) for part in portions(len(mask), mask[0].numel())])
+    return _each_sample(
+        mask, torch.float32, lambda each: _scipy_distance(each, steps), lambda part: _by_axes(part, steps)[0]
+    )
+
+
+def nearest_false(mask: Tensor) -> Tensor:
+    """Return where the nearest element that is False lies; see :func:`distance_transform`.
+
+    Args:
+        mask: Boolean, shape ``(N, *)``.
+
+    Returns:
+        int64 in the shape of ``mask``: an index into the flattened sample, one of them if several are nearest; any
+        index where a sample is never False.
+
+    Raises:
+        TypeError: ``mask`` is not boolean.
+
+    Example:
+        >>> nearest_false(torch.tensor([[[True, True, False], [False, True, True]]]))
+        tensor([[[3, 2, 2],
+                 [3, 3, 2]]])
+    """
+    return _each_sample(mask, torch.int64, _scipy_nearest, lambda part: _by_axes(part, [1.0] * (mask.ndim - 1))[1])
 
 
 def boundary_distance(inside: Tensor, outside: Tensor) -> Tensor:
@@ -279,35 +299,72 @@ def portions(count: int, values: int) -> Iterator[slice]:
         yield slice(start, start + size)
 
 
-def _by_scipy(mask: Tensor, spacing: Sequence[float]) -> Tensor:
-    distance = torch.full(mask.shape, torch.inf)
-    for each, into in zip(mask.numpy(), distance, strict=True):
-        if not each.all():
-            into.copy_(torch.from_numpy(ndimage.distance_transform_edt(each, sampling=spacing)))
+def _each_sample(
+    mask: Tensor,
+    dtype: torch.dtype,
+    on_cpu: Callable[[NDArray[np.bool_]], NDArray[Any]],
+    elsewhere: Callable[[Tensor], Tensor],
+) -> Tensor:
+    """Let SciPy work on one sample after another, which is the fastest on a CPU, or a device on several."""
+    if mask.dtype != torch.bool:
+        raise TypeError(f"mask holds {mask.dtype}; a distance transform takes booleans, such as target == 1")
+    result = torch.empty(mask.shape, dtype=dtype, device=mask.device)
+    if not mask.numel():
+        return result
+    if mask.device.type == "cpu":
+        for each, found in zip(mask.numpy(), result.numpy(), strict=True):
+            found[...] = on_cpu(each)
+    else:
+        for part in portions(len(mask), mask[0].numel()):
+            result[part] = elsewhere(mask[part])
+    return result
+
+
+def _scipy_distance(mask: NDArray[np.bool_], spacing: Sequence[float]) -> NDArray[Any]:
+    if mask.all():
+        return np.full(mask.shape, np.inf)
+    distance: NDArray[Any] = ndimage.distance_transform_edt(mask, sampling=spacing)
     return distance
 
 
-def _by_axes(mask: Tensor, spacing: Sequence[float]) -> Tensor:
-    """The same from a pass along each axis; each pass takes the squared distances of the one before."""
-    squares = _within_rows(mask).mul_(spacing[-1]).square_()
+def _scipy_nearest(mask: NDArray[np.bool_]) -> NDArray[Any]:
+    if mask.all() or not mask.any():
+        return np.arange(mask.size).reshape(mask.shape)
+    places = ndimage.distance_transform_edt(mask, return_distances=False, return_indices=True)
+    flat: NDArray[Any] = np.ravel_multi_index(tuple(places), mask.shape)
+    return flat
+
+
+def _by_axes(mask: Tensor, spacing: Sequence[float]) -> tuple[Tensor, Tensor]:
+    """Return distance and index of the nearest False, from one pass along each axis."""
+    length = mask.shape[-1]
+    column = torch.arange(length, device=mask.device)
+    nearest = _within_rows(mask)
+    squares = ((nearest - column) * spacing[-1]).square_()
+    first = torch.arange(0, mask[0].numel(), length, device=mask.device).view(*mask.shape[1:-1], 1)
+    place = nearest.clamp_(0, length - 1).long() + first  # the clamp: an infinite column is none
     for axis, step in zip(range(1, mask.ndim - 1), spacing, strict=False):
-        squares = _across(squares.movedim(axis, -1), step).movedim(-1, axis)
-    return squares.sqrt()
+        across = _across(squares.movedim(axis, -1), place.movedim(axis, -1), step)
+        squares, place = (each.movedim(-1, axis) for each in across)
+    return squares.sqrt(), place
 
 
 def _within_rows(mask: Tensor) -> Tensor:
-    """Return the distance to the nearest False along the last axis."""
-    position = torch.arange(mask.shape[-1], dtype=torch.float32, device=mask.device).expand(mask.shape)
-    before = position.masked_fill(mask, -torch.inf).cummax(-1).values
-    behind = position.masked_fill(mask, torch.inf).flip(-1).cummin(-1).values.flip(-1)
-    return torch.minimum(position - before, behind - position)
+    """Return the column of the nearest False along the last axis; infinite if there is none."""
+    column = torch.arange(mask.shape[-1], dtype=torch.float32, device=mask.device).expand(mask.shape)
+    before = column.masked_fill(mask, -torch.inf).cummax(-1).values
+    behind = column.masked_fill(mask, torch.inf).flip(-1).cummin(-1).values.flip(-1)
+    return torch.where(column - before <= behind - column, before, behind)
 
 
-def _across(squares: Tensor, step: float) -> Tensor:
-    """Return at each place ``i`` of the last axis the minimum over ``j`` of ``squares[j] + (step * (i - j)) ** 2``."""
+def _across(squares: Tensor, place: Tensor, step: float) -> tuple[Tensor, Tensor]:
+    """Return for each ``i`` of the last axis the least ``squares[j] + (step * (i - j)) ** 2``, and its ``place[j]``."""
     length = squares.shape[-1]
     position = torch.arange(length, dtype=torch.float32, device=squares.device)
     parabolas = ((position.unsqueeze(1) - position) * step).square()
-    lines = squares.reshape(-1, 1, length)
-    nearest = [(lines[part] + parabolas).amin(2) for part in portions(len(lines), length**2)]
-    return torch.cat(nearest).view(squares.shape)
+    lines, places = squares.reshape(-1, 1, length), place.reshape(-1, length)
+    least, where = torch.empty_like(lines[:, 0]), torch.empty_like(places)
+    for part in portions(len(lines), length**2):
+        least[part], nearest = (lines[part] + parabolas).min(2)
+        where[part] = places[part].gather(1, nearest)
+    return least.view(squares.shape), where.view(squares.shape)

@@ -198,20 +198,26 @@ def test_hausdorff_of_a_perfect_prediction_is_nothing_and_grows_with_the_distanc
 
 def test_boundary_weights_equal_their_formula():
     target = scores((2, 12, 14))[1]
-    target[0, :, 5] = 255
     expected = torch.ones(target.shape)
     for sample, label in enumerate(target):
         edge = []
         for row, column in np.ndindex(*label.shape):
-            for other in ((row - 1, column), (row + 1, column), (row, column - 1), (row, column + 1)):
-                on_grid = 0 <= other[0] < 12 and 0 <= other[1] < 14
-                pair = {int(label[row, column]), int(label[other])} if on_grid else {255}
-                if len(pair) == 2 and 255 not in pair:
-                    edge.append((row, column))
+            beside = ((row - 1, column), (row + 1, column), (row, column - 1), (row, column + 1))
+            on_grid = [place for place in beside if 0 <= place[0] < 12 and 0 <= place[1] < 14]
+            if any(label[place] != label[row, column] for place in on_grid):
+                edge.append((row, column))
         for place in np.ndindex(*label.shape):
             nearest = min(math.dist(place, each) for each in edge)
             expected[sample][place] += 7 * math.exp(-(nearest**2) / (2 * 3**2))
     torch.testing.assert_close(boundary_weights(target, boundary_weight=7, sigma=3), expected)
+
+
+def test_a_boundary_in_a_strip_of_ignored_pixels_lies_in_its_middle():
+    target = torch.tensor([0, 0, 0, 255, 255, 255, 255, 1, 1]).expand(2, 5, 9)
+    distance = torch.tensor([4.0, 3, 2, 1, 0, 0, 1, 2, 3])
+    expected = (1 + 10 * (-(distance**2) / 50).exp()).expand(2, 5, 9)
+    torch.testing.assert_close(boundary_weights(target), expected)
+    torch.testing.assert_close(boundary_weights(target.transpose(1, 2)), expected.transpose(1, 2))
 
 
 def test_boundary_cross_entropy_is_weighted_cross_entropy():

@@ -58,11 +58,11 @@ def test_passes_along_axes_equal_scipy(mask, spaced, at_once, monkeypatch):
     spacing = [0.7, 2.0, 1.3][: mask.ndim - 1] if spaced else [1.0] * (mask.ndim - 1)
     expected = [ndimage.distance_transform_edt(each, sampling=spacing) for each in mask.numpy()]
     expected = torch.from_numpy(np.stack(expected)).float()
-    torch.testing.assert_close(distance._by_axes(mask, spacing), expected, rtol=1e-6, atol=0)
+    torch.testing.assert_close(distance._by_axes(mask, spacing)[0], expected, rtol=1e-6, atol=0)
     torch.testing.assert_close(distance_transform(mask, spacing=spacing), expected, rtol=1e-6, atol=0)
 
 
-@pytest.mark.parametrize("transform", [distance_transform, lambda mask: distance._by_axes(mask, [1.0, 1.0])])
+@pytest.mark.parametrize("transform", [distance_transform, lambda mask: distance._by_axes(mask, [1.0, 1.0])[0]])
 def test_without_a_false_everything_is_infinitely_far(transform):
     mask = torch.ones(3, 4, 5, dtype=torch.bool)
     mask[1, 2, 2] = False
@@ -74,6 +74,26 @@ def test_without_a_false_everything_is_infinitely_far(transform):
 def test_equals_a_search():
     mask = some_false(1, 6, 5)
     torch.testing.assert_close(distance_transform(mask, spacing=0.5)[0], nearest_false(mask[0], [0.5, 0.5]))
+
+
+@pytest.mark.parametrize("at_once", [1, 200, 1 << 22])
+@pytest.mark.parametrize("mask", MASKS.values(), ids=MASKS)
+def test_nearest_false_is_as_far_as_the_distance(mask, at_once, monkeypatch):
+    monkeypatch.setattr(distance, "VALUES_AT_ONCE", at_once)
+    places = torch.from_numpy(np.stack(np.unravel_index(np.arange(mask[0].numel()), mask.shape[1:]), 1)).double()
+    expected = distance_transform(mask).flatten(1).double()
+    for found in (distance.nearest_false(mask), distance._by_axes(mask, [1.0] * (mask.ndim - 1))[1]):
+        assert found.dtype == torch.int64
+        flat = found.flatten(1)
+        assert not mask.flatten(1).gather(1, flat).any()
+        torch.testing.assert_close((places - places[flat]).norm(dim=2), expected)
+
+
+def test_nearest_false_of_nothing_is_a_place_in_the_sample():
+    mask = torch.ones(2, 4, 5, dtype=torch.bool)
+    for found in (distance.nearest_false(mask), distance._by_axes(mask, [1.0, 1.0])[1]):
+        assert found.min() >= 0
+        assert found.max() < 20
 
 
 @pytest.mark.gpu
