@@ -15,6 +15,8 @@ from cvplugins.losses import (
     LOSSES,
     AdaptiveSoftmaxLoss,
     BCELoss,
+    BoundaryCrossEntropyLoss,
+    BoundaryLoss,
     BoxIoULoss,
     CharbonnierLoss,
     CompositeLoss,
@@ -27,6 +29,7 @@ from cvplugins.losses import (
     FocalTverskyLoss,
     GANLoss,
     GeneralizedDiceLoss,
+    HausdorffLoss,
     InfoNCELoss,
     IoULoss,
     L1Loss,
@@ -113,6 +116,18 @@ class TwoMaps(nn.Module):
         return {"fine": fine, "coarse": F.avg_pool2d(fine, 2).square()}
 
 
+def grid_scores(dtype=torch.float64, size=2, classes=4):
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(size, classes, 6, 5, generator=generator, dtype=torch.float64).to(dtype)
+    return logits, torch.randint(0, classes, (size, 6, 5), generator=generator)
+
+
+def grid_masks(dtype=torch.float64, size=2):
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(size, 6, 5, generator=generator, dtype=torch.float64).to(dtype)
+    return logits, torch.randint(0, 2, (size, 6, 5), generator=generator)
+
+
 class Case(NamedTuple):
     """A loss, a maker of (input, target) with a given dtype, and what does not hold for it."""
 
@@ -193,6 +208,19 @@ CASES = {
         class_symmetric=False,
     ),
     "lovasz_hinge": Case(LovaszLoss(binary=True), masks, ignores=False, per_element=False, plain_mean=False),
+    # Distances come from SciPy on the CPU, and which classes are there decides about shapes: no graph holds that.
+    "boundary": Case(BoundaryLoss(), grid_scores, compiles=False),
+    "boundary_normalised": Case(
+        BoundaryLoss(normalise=True, class_weight=[0.0, 1.0, 2.0, 1.0], cache_size=4),
+        grid_scores,
+        class_symmetric=False,
+        compiles=False,
+    ),
+    "boundary_binary": Case(BoundaryLoss(mode="binary"), grid_masks, in_range=False, compiles=False),
+    "hausdorff": Case(HausdorffLoss(), grid_scores, compiles=False),
+    "hausdorff_one_sided": Case(HausdorffLoss(alpha=1.0, one_sided=True), grid_scores, compiles=False),
+    "hausdorff_binary": Case(HausdorffLoss(mode="binary"), grid_masks, in_range=False, compiles=False),
+    "boundary_cross_entropy": Case(BoundaryCrossEntropyLoss(), grid_scores, compiles=False),
     "l1": Case(L1Loss(), values, ignores=False),
     "l2": Case(L2Loss(), values, ignores=False),
     "charbonnier": Case(CharbonnierLoss(eps=0.1), values, ignores=False),
@@ -274,6 +302,8 @@ def test_weight_scales_each_element(loss, make):
     weight = torch.arange(len(target), dtype=logits.dtype)
     each = loss(logits, target, reduction="none")
     expected = each * weight.view(-1, *[1] * (each.ndim - 1))
+    if each.ndim > 2:  # an element is a pixel
+        weight = weight.view(-1, *[1] * (each.ndim - 1)).expand_as(each)
     torch.testing.assert_close(loss(logits, target, weight=weight, reduction="none"), expected)
 
 
