@@ -128,6 +128,31 @@ def grid_masks(dtype=torch.float64, size=2):
     return logits, torch.randint(0, 2, (size, 6, 5), generator=generator)
 
 
+def certain(logits, target):
+    """Return scores that say the target: high for its class, or of its sign."""
+    if logits.shape == target.shape:
+        return 200.0 * target - 100
+    classes = torch.arange(logits.shape[1]).view(-1, *[1] * (target.ndim - 1))
+    return 200.0 * (target.unsqueeze(1) == classes) - 100
+
+
+def the_same(predicted, target):
+    return target
+
+
+# What predicts the target of a maker perfectly.
+BEST = {
+    class_scores: certain,
+    pixel_scores: certain,
+    grid_scores: certain,
+    masks: certain,
+    grid_masks: certain,
+    boxes: the_same,
+    values: the_same,
+    images: the_same,
+}
+
+
 class Case(NamedTuple):
     """A loss, a maker of (input, target) with a given dtype, and what does not hold for it."""
 
@@ -142,13 +167,17 @@ class Case(NamedTuple):
     differentiable: bool = True  # smooth, and its gradient is that of its value: no factor that counts as constant
     # The backward pass may run in autocast too. torch advises against it, and rounds its own products there.
     backward_in_autocast: bool = True
+    zero_at_best: bool = True  # a perfect prediction costs nothing, and its gradient is 0
     compiles: bool = True  # torch.compile takes it without a graph break, since torch 2.3
 
 
 CASES = {
     "cross_entropy": Case(CrossEntropyLoss(), class_scores),
     "cross_entropy_smooth": Case(
-        CrossEntropyLoss([1.0, 2.0, 0.5, 3.0], label_smoothing=0.2), class_scores, class_symmetric=False
+        CrossEntropyLoss([1.0, 2.0, 0.5, 3.0], label_smoothing=0.2),
+        class_scores,
+        class_symmetric=False,
+        zero_at_best=False,
     ),
     "bce": Case(BCELoss(pos_weight=2.0), class_scores),
     "focal_sigmoid": Case(FocalLoss(use_sigmoid=True, alpha=0.25), class_scores),
@@ -178,12 +207,14 @@ CASES = {
         class_scores,
         class_symmetric=False,
         backward_in_autocast=False,
+        zero_at_best=False,
     ),
     "sampled_softmax_eval": Case(
         initialised(SampledSoftmaxLoss, in_features=4, num_classes=4, num_sampled=1).eval(),
         class_scores,
         class_symmetric=False,
         backward_in_autocast=False,
+        zero_at_best=False,
     ),
     "adaptive_softmax": Case(
         initialised(AdaptiveSoftmaxLoss, in_features=4, num_classes=4, cutoffs=[2], frequencies=[1, 3, 2, 4]),
@@ -191,12 +222,13 @@ CASES = {
         class_symmetric=False,
         backward_in_autocast=False,
         compiles=False,  # torch looks up which clusters it needs
+        zero_at_best=False,
     ),
     "dice": Case(DiceLoss(), pixel_scores, per_element=False),
     "dice_batch": Case(DiceLoss(beta=2, over="batch", smooth=0.1), pixel_scores, per_element=False),
     "dice_binary": Case(DiceLoss(mode="binary"), masks, ignores=False, per_element=False),
     "iou": Case(IoULoss(class_weight=[1.0, 2.0, 0.0, 1.0]), pixel_scores, per_element=False, class_symmetric=False),
-    "tversky": Case(TverskyLoss(smooth=0), pixel_scores, per_element=False),
+    "tversky": Case(TverskyLoss(smooth=0), pixel_scores, per_element=False, zero_at_best=False),
     "focal_tversky": Case(FocalTverskyLoss(), pixel_scores, per_element=False),
     "generalized_dice": Case(GeneralizedDiceLoss(), pixel_scores, per_element=False),
     "lovasz": Case(LovaszLoss(), pixel_scores, per_element=False, plain_mean=False),
@@ -209,21 +241,24 @@ CASES = {
     ),
     "lovasz_hinge": Case(LovaszLoss(binary=True), masks, ignores=False, per_element=False, plain_mean=False),
     # Distances come from SciPy on the CPU, and which classes are there decides about shapes: no graph holds that.
-    "boundary": Case(BoundaryLoss(), grid_scores, compiles=False),
+    "boundary": Case(BoundaryLoss(), grid_scores, compiles=False, zero_at_best=False),
     "boundary_normalised": Case(
         BoundaryLoss(normalise=True, class_weight=[0.0, 1.0, 2.0, 1.0], cache_size=4),
         grid_scores,
         class_symmetric=False,
         compiles=False,
+        zero_at_best=False,
     ),
-    "boundary_binary": Case(BoundaryLoss(mode="binary"), grid_masks, in_range=False, compiles=False),
+    "boundary_binary": Case(
+        BoundaryLoss(mode="binary"), grid_masks, in_range=False, compiles=False, zero_at_best=False
+    ),
     "hausdorff": Case(HausdorffLoss(), grid_scores, compiles=False),
     "hausdorff_one_sided": Case(HausdorffLoss(alpha=1.0, one_sided=True), grid_scores, compiles=False),
     "hausdorff_binary": Case(HausdorffLoss(mode="binary"), grid_masks, in_range=False, compiles=False),
     "boundary_cross_entropy": Case(BoundaryCrossEntropyLoss(), grid_scores, compiles=False),
     "l1": Case(L1Loss(), values, ignores=False),
     "l2": Case(L2Loss(), values, ignores=False),
-    "charbonnier": Case(CharbonnierLoss(eps=0.1), values, ignores=False),
+    "charbonnier": Case(CharbonnierLoss(eps=0.1), values, ignores=False, zero_at_best=False),
     "smooth_l1": Case(SmoothL1Loss(beta=0.7), values, ignores=False),
     "composite": Case(
         CompositeLoss(
@@ -231,19 +266,20 @@ CASES = {
             {"ce": 2.0, "focal": "learned", "smooth": [(0, 0.5), (10, 1.0)]},
         ),
         class_scores,
+        zero_at_best=False,
     ),
     "perceptual": Case(PerceptualLoss(TwoMaps(), layer_weight=[1.0, 0.5]), images, ignores=False),
     "style": Case(StyleLoss(TwoMaps()), images, ignores=False),
     "feature_matching": Case(FeatureMatchingLoss(TwoMaps(), layers=["coarse"]), images, ignores=False),
-    "gan": Case(GANLoss(real_label=0.9), masks, ignores=False),
+    "gan": Case(GANLoss(real_label=0.9), masks, ignores=False, zero_at_best=False),
     "gan_patches": Case(GANLoss("lsgan"), patch_scores, ignores=False),
     "gan_hinge": Case(GANLoss("hinge"), masks, ignores=False),
     "gan_wgan": Case(GANLoss("wgan"), patch_scores, ignores=False),
     "cosine": Case(CosineSimilarityLoss(), values, ignores=False),
     "contrastive": Case(ContrastiveLoss(margin=3.0), embeddings, in_range=False),
     "sup_con": Case(SupConLoss(), embeddings, in_range=False),
-    "info_nce": Case(InfoNCELoss(), values, ignores=False),
-    "info_nce_symmetric": Case(InfoNCELoss(temperature=0.5, symmetric=True), values, ignores=False),
+    "info_nce": Case(InfoNCELoss(), values, ignores=False, zero_at_best=False),
+    "info_nce_symmetric": Case(InfoNCELoss(temperature=0.5, symmetric=True), values, ignores=False, zero_at_best=False),
     "triplet_batch_hard": Case(TripletLoss(), embeddings, in_range=False),
     "triplet_batch_hard_soft_cosine": Case(TripletLoss(margin="soft", distance="cosine"), embeddings, in_range=False),
     "triplet_semi_hard": Case(TripletLoss(margin=3.0, mining="semi_hard"), embeddings, in_range=False),
@@ -256,7 +292,7 @@ CASES = {
 }
 
 
-def cases_that(*demands):
+def cases_that(*demands, made_by=None):
     """Parametrise over the cases whose fields of these names are all true."""
     chosen = {
         name: (case.loss, case.make) for name, case in CASES.items() if all(getattr(case, demand) for demand in demands)
@@ -398,6 +434,15 @@ def test_one_element(loss, make):
     value.backward()
     assert value.isfinite()
     assert logits.grad.isfinite().all()
+
+
+@cases_that("zero_at_best", made_by=BEST)
+def test_perfect_prediction_costs_nothing(loss, make):
+    perfect = BEST[make](*make()).double().requires_grad_()
+    value = loss(perfect, make()[1])
+    value.backward()
+    torch.testing.assert_close(value, torch.zeros_like(value), rtol=0, atol=1e-7)
+    torch.testing.assert_close(perfect.grad, torch.zeros_like(perfect), rtol=0, atol=1e-7)
 
 
 @every_loss
