@@ -293,9 +293,11 @@ CASES = {
 
 
 def cases_that(*demands, made_by=None):
-    """Parametrise over the cases whose fields of these names are all true."""
+    """Parametrise over the cases whose fields of these names are all true, of certain makers or of all."""
     chosen = {
-        name: (case.loss, case.make) for name, case in CASES.items() if all(getattr(case, demand) for demand in demands)
+        name: (case.loss, case.make)
+        for name, case in CASES.items()
+        if all(getattr(case, demand) for demand in demands) and (made_by is None or case.make in made_by)
     }
     return pytest.mark.parametrize(("loss", "make"), chosen.values(), ids=chosen)
 
