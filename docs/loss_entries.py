@@ -280,15 +280,15 @@ BOXES = [
         family="Boxes and numbers",
         summary="boxes by their overlap; seven kinds",
         formula=r"""\begin{aligned}
-\text{iou} \quad & 1 - \mathrm{IoU} \\
-\text{giou} \quad & 1 - \mathrm{IoU} + (|E| - |U|) / |E| \\
-\text{diou} \quad & 1 - \mathrm{IoU} + d^2 / c^2 \\
-\text{ciou} \quad & \text{diou} + \alpha v, \quad
+\mathtt{iou} \quad & 1 - \mathrm{IoU} \\
+\mathtt{giou} \quad & 1 - \mathrm{IoU} + (|E| - |U|) / |E| \\
+\mathtt{diou} \quad & 1 - \mathrm{IoU} + d^2 / c^2 \\
+\mathtt{ciou} \quad & \mathtt{diou} + \alpha v, \quad
 v = \tfrac{4}{\pi^2} \bigl(\arctan \tfrac{w_t}{h_t} - \arctan \tfrac{w}{h}\bigr)^2, \quad
 \alpha = \tfrac{v}{1 - \mathrm{IoU} + v} \\
-\text{eiou} \quad & \text{diou} + (w - w_t)^2 / w_E^2 + (h - h_t)^2 / h_E^2 \\
-\text{siou} \quad & 1 - \mathrm{IoU} + (\Delta + \Omega) / 2 \\
-\text{alpha\_iou} \quad & 1 - \mathrm{IoU}^3
+\mathtt{eiou} \quad & \mathtt{diou} + (w - w_t)^2 / w_E^2 + (h - h_t)^2 / h_E^2 \\
+\mathtt{siou} \quad & 1 - \mathrm{IoU} + (\Delta + \Omega) / 2 \\
+\mathtt{alpha\_iou} \quad & 1 - \mathrm{IoU}^3
 \end{aligned}""",
         where="$E$ is the enclosing box with diagonal $c$, $U$ the union, $d$ the distance of the centres, $w$ and $h$ "
         "sizes; Δ and Ω are the distance cost, which depends on the angle, and the shape cost.",
@@ -689,10 +689,10 @@ loss = FeatureMatchingLoss()([images, images[:, :, ::2, ::2]], [target_images, t
         summary="adversarial training: vanilla, lsgan, hinge, wgan",
         formula=r"""\begin{array}{lll}
 & \text{discriminator: real, fake} & \text{generator} \\
-\text{vanilla} & -\log \sigma(s),\; -\log(1 - \sigma(s)) & -\log \sigma(s) \\
-\text{lsgan} & (s - 1)^2,\; s^2 & (s - 1)^2 \\
-\text{hinge} & \max(0, 1 - s),\; \max(0, 1 + s) & -s \\
-\text{wgan} & -s,\; s & -s
+\mathtt{vanilla} & -\log \sigma(s),\; -\log(1 - \sigma(s)) & -\log \sigma(s) \\
+\mathtt{lsgan} & (s - 1)^2,\; s^2 & (s - 1)^2 \\
+\mathtt{hinge} & \max(0, 1 - s),\; \max(0, 1 + s) & -s \\
+\mathtt{wgan} & -s,\; s & -s
 \end{array}""",
         where="$s$ are the discriminator's raw scores. `gradient_penalty` and `r1_penalty` bound its gradient.",
         prediction="raw scores `(N, *)`, one per sample or per patch",
