@@ -11,7 +11,8 @@ from .targets import is_compiling
 
 __all__ = ["chunks", "per_sample"]
 
-VALUES_AT_ONCE = {"cpu": 1 << 16, "other": 1 << 24}  # a core's cache; enough to keep a GPU busy
+VALUES_AT_ONCE = 1 << 16  # of a CPU: a core's cache
+VALUES_AT_ONCE_ELSEWHERE = 1 << 24  # enough to keep a GPU busy
 
 
 def per_sample(values: Tensor) -> Tensor:
@@ -25,21 +26,26 @@ def per_sample(values: Tensor) -> Tensor:
     return values.reshape(len(values), channels, math.prod(values.shape[2:]))
 
 
-def chunks(values: Tensor) -> Iterator[tuple[slice, slice, slice]]:
+def chunks(values: Tensor, size: int | None = None) -> Iterator[tuple[slice, slice, slice]]:
     """Yield indices that cut ``values`` ``(N, C, P)`` into pieces: some samples, or some positions of one sample.
 
     A compiler fuses the operations itself, so that it gets everything in one piece.
 
-    >>> import torch
-    >>> list(chunks(torch.zeros(2, 3, 4)))
-    [(slice(0, 5461, None), slice(None, None, None), slice(None, None, None))]
+    Args:
+        values: What is cut.
+        size: How many values a piece holds at most on a CPU.
+
+    Example:
+        >>> import torch
+        >>> list(chunks(torch.zeros(2, 3, 4)))
+        [(slice(0, 5461, None), slice(None, None, None), slice(None, None, None))]
     """
     samples, channels, positions = values.shape
     everything = slice(None)
     if is_compiling():
         yield everything, everything, everything
         return
-    size = VALUES_AT_ONCE.get(values.device.type, VALUES_AT_ONCE["other"])
+    size = (size or VALUES_AT_ONCE) if values.device.type == "cpu" else VALUES_AT_ONCE_ELSEWHERE
     if channels * positions <= size:
         step = size // max(1, channels * positions)
         for start in range(0, samples, step):

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .reduction import at_least_float32, check_reduction, class_weights, weight_and_reduce
+from .chunks import per_sample
+from .reduction import (
+    at_least_float32,
+    check_reduction,
+    class_weights,
+    factor_per_element,
+    reduce_loss,
+    weight_and_reduce,
+)
 from .targets import check_indices, one_per_class
 
 __all__ = ["BCELoss", "CrossEntropyLoss", "binary_cross_entropy", "cross_entropy"]
@@ -58,10 +67,16 @@ def cross_entropy(
     factors = None
     if class_weight is not None:
         factors = class_weights("class_weight", class_weight, logits).reshape(-1).expand(logits.shape[1])
+    if count is None and divisor is None and reduction == "mean":
+        divisor = math.prod(logits.shape[:1] + logits.shape[2:])
+    elif count is not None:
+        divisor = count
+    # torch sums without keeping the loss of each element; only a weight needs that.
+    inside = "sum" if weight is None and check_reduction(reduction) != "none" else "none"
     loss = F.cross_entropy(
-        logits, target, factors, ignore_index=ignore_index, reduction="none", label_smoothing=label_smoothing
+        logits, target, factors, ignore_index=ignore_index, reduction=inside, label_smoothing=label_smoothing
     )
-    return weight_and_reduce(loss, weight, reduction, divisor if count is None else count)
+    return weight_and_reduce(loss, weight, reduction, divisor)
 
 
 def binary_cross_entropy(
@@ -99,11 +114,18 @@ def binary_cross_entropy(
     """
     logits = at_least_float32(logits)
     target, valid = one_per_class(logits, target, ignore_index)
-    factor = None
-    if pos_weight is not None:
-        factor = class_weights("pos_weight", pos_weight, logits)
-    loss = F.binary_cross_entropy_with_logits(logits, target, pos_weight=factor, reduction="none")
-    return weight_and_reduce(loss, weight, reduction, divisor, valid)
+    of_class = None if pos_weight is None else class_weights("pos_weight", pos_weight, logits)
+    if check_reduction(reduction) == "none" or (weight is not None and weight.requires_grad):
+        loss = F.binary_cross_entropy_with_logits(logits, target, pos_weight=of_class, reduction="none")
+        return weight_and_reduce(loss, weight, reduction, divisor, valid)
+    # torch sums without keeping the loss of each element.
+    factor = factor_per_element(logits, valid, weight)
+    if of_class is not None:
+        of_class = of_class.reshape(1, -1, 1)
+    total = F.binary_cross_entropy_with_logits(
+        per_sample(logits), per_sample(target), factor, pos_weight=of_class, reduction="sum"
+    )
+    return reduce_loss(total, reduction, valid.sum() if divisor is None and reduction == "mean" else divisor)
 
 
 class CrossEntropyLoss(nn.Module):

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from .targets import is_compiling
+from .targets import known_to_hold
 
 __all__ = [
     "REDUCTIONS",
@@ -137,7 +137,7 @@ def factor_per_element(logits: Tensor, valid: Tensor, weight: Tensor | None) -> 
         >>> factor_per_element(torch.zeros(2, 3), torch.tensor([True, False]), torch.tensor(2.0)).shape
         torch.Size([2, 1, 1])
     """
-    if weight is None and valid.device.type == "cpu" and not is_compiling() and bool(valid.all()):
+    if weight is None and known_to_hold(valid):
         return None
     factor = _three_dimensional(valid, logits).to(logits.dtype)
     if weight is None:

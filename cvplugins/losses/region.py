@@ -15,7 +15,16 @@ from torch import Tensor, nn
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
-from .reduction import at_least_float32, check_over, check_reduction, class_weights, full_precision, weight_and_reduce
+from .chunks import chunks
+from .reduction import (
+    at_least_float32,
+    check_over,
+    check_reduction,
+    class_weights,
+    factor_per_element,
+    full_precision,
+    weight_and_reduce,
+)
 from .targets import check_indices
 
 __all__ = [
@@ -31,7 +40,7 @@ __all__ = [
 ]
 
 MODES = ("multiclass", "multilabel", "binary")
-VALUES_AT_ONCE = 1 << 22  # bounds what the gradient needs beside itself
+VALUES_AT_ONCE = 1 << 18  # of a CPU: a softmax needs longer pieces than elementwise functions do
 
 
 class RegionSums(NamedTuple):
@@ -83,76 +92,99 @@ def region_sums(
     flat = at_least_float32(logits).reshape(samples, classes, pixels)
     if weight is not None and weight.numel() != samples * pixels:
         raise ValueError(f"weight {tuple(weight.shape)} does not fit the {samples} x {pixels} pixels")
-    factor = None if weight is None else weight.reshape(samples, 1, pixels).to(flat.dtype)
+    weight = None if weight is None else weight.reshape(samples, pixels)
     if mode == "multiclass":
-        sums = _SoftmaxSums.apply(flat, target.reshape(samples, pixels), factor, ignore_index)  # type: ignore[no-untyped-call]
+        target = target.reshape(samples, pixels)
+        factor = factor_per_element(flat, target != ignore_index, weight)
+        index = (target if factor is None else target.masked_fill(target == ignore_index, 0)).unsqueeze(1)
+        sums = _SoftmaxSums.apply(flat, index, factor)  # type: ignore[no-untyped-call]
     else:
-        sums = _SigmoidSums.apply(flat, target.reshape(samples, classes, pixels), factor, ignore_index)  # type: ignore[no-untyped-call]
+        target = target.reshape(samples, classes, pixels)
+        factor = factor_per_element(flat, target != ignore_index, weight)
+        sums = _SigmoidSums.apply(flat, target, factor)  # type: ignore[no-untyped-call]
     return RegionSums(*sums)
 
 
 class _SoftmaxSums(Function):
-    """Sums of a softmax; ``logits`` ``(N, C, P)``, ``target`` ``(N, P)``, ``weight`` ``(N, 1, P)``."""
+    """Sums of a softmax; ``logits`` ``(N, C, P)``, ``index`` and ``factor`` of each pixel ``(N, 1, P)``."""
 
     @staticmethod
-    def forward(
-        ctx: Any, logits: Tensor, target: Tensor, weight: Tensor | None, ignore_index: int
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        ctx.save_for_backward(logits, target, weight)
-        ctx.ignore_index = ignore_index
-        probability = logits.softmax(1)
-        factor, index = _factor_and_index(target, weight, ignore_index, logits.dtype)
-        # A product with the factors sums without a weighted copy of the probabilities.
-        with full_precision(logits):
-            predicted = torch.bmm(probability, factor.transpose(1, 2)).squeeze(2)
-        of_target = probability.gather(1, index) * factor
-        zeros = logits.new_zeros(logits.shape[:2])
-        intersection = zeros.scatter_add(1, index.squeeze(1), of_target.squeeze(1))
-        true = zeros.scatter_add(1, index.squeeze(1), factor.squeeze(1))
+    def forward(ctx: Any, logits: Tensor, index: Tensor, factor: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+        ctx.save_for_backward(logits, index, factor)
+        intersection, predicted, true = logits.new_zeros(3, *logits.shape[:2]).unbind()
+        for piece in chunks(logits, VALUES_AT_ONCE):
+            samples, of_pixel = piece[0], index[piece]
+            probability = logits[piece].softmax(1)
+            of_target = probability.gather(1, of_pixel)
+            if factor is None:
+                counted = torch.ones_like(of_target)
+                predicted[samples] += probability.sum(2)
+            else:
+                counted = factor[piece]
+                of_target = of_target * counted
+                # A product with the factors sums without a weighted copy of the probabilities.
+                with full_precision(logits):
+                    predicted[samples] += torch.bmm(probability, counted.transpose(1, 2)).squeeze(2)
+            intersection[samples].scatter_add_(1, of_pixel.squeeze(1), of_target.squeeze(1))
+            true[samples].scatter_add_(1, of_pixel.squeeze(1), counted.squeeze(1))
         ctx.mark_non_differentiable(true)
         return intersection, predicted, true
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, for_intersection: Tensor, for_predicted: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
-        logits, target, weight = ctx.saved_tensors
-        probability = logits.softmax(1)
-        factor, index = _factor_and_index(target, weight, ctx.ignore_index, logits.dtype)
-        # The gradient of a probability is g = for_predicted, and for_intersection more for the target's class;
-        # that of a logit is factor * p * (g - mean), with the mean of g over the classes.
-        more = for_intersection.gather(1, index.squeeze(1)).unsqueeze(1) * probability.gather(1, index)
-        with full_precision(logits):
-            mean = torch.bmm(for_predicted.unsqueeze(1), probability) + more
-        size = max(1, VALUES_AT_ONCE // max(1, logits[..., 0].numel()))
-        for part, part_mean in zip(probability.split(size, 2), mean.split(size, 2), strict=True):
-            part.mul_(for_predicted.unsqueeze(2) - part_mean)  # in place: the probabilities become the gradient
-        probability.scatter_add_(1, index, more)
-        return probability.mul_(factor), None, None, None
+        logits, index, factor = ctx.saved_tensors
+        gradient = torch.empty_like(logits)
+        for piece in chunks(logits, VALUES_AT_ONCE):
+            samples, of_pixel = piece[0], index[piece]
+            of_class = for_predicted[samples]
+            probability = logits[piece].softmax(1)
+            # The gradient of a probability is g = for_predicted, and for_intersection more for the target's class;
+            # that of a logit is factor * p * (g - mean), with the mean of g over the classes.
+            more = for_intersection[samples].gather(1, of_pixel.squeeze(1)).unsqueeze(1) * probability.gather(
+                1, of_pixel
+            )
+            with full_precision(logits):
+                mean = torch.bmm(of_class.unsqueeze(1), probability).add_(more)
+            probability.mul_(of_class.unsqueeze(2) - mean).scatter_add_(1, of_pixel, more)
+            gradient[piece] = probability if factor is None else probability.mul_(factor[piece])
+        return gradient, None, None
 
 
 class _SigmoidSums(Function):
-    """Sums of a sigmoid; ``logits`` and ``target`` ``(N, C, P)``, ``weight`` ``(N, 1, P)``."""
+    """Sums of a sigmoid; ``logits`` and ``target`` ``(N, C, P)``, ``factor`` broadcastable to them."""
 
     @staticmethod
-    def forward(
-        ctx: Any, logits: Tensor, target: Tensor, weight: Tensor | None, ignore_index: int
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        ctx.save_for_backward(logits, target, weight)
-        ctx.ignore_index = ignore_index
-        factor = _valid_factor(target, weight, ignore_index, logits.dtype)
-        probability, positive = logits.sigmoid() * factor, target * factor
-        true = positive.sum(2)
+    def forward(ctx: Any, logits: Tensor, target: Tensor, factor: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+        ctx.save_for_backward(logits, target, factor)
+        intersection, predicted, true = logits.new_zeros(3, *logits.shape[:2]).unbind()
+        for piece in chunks(logits, VALUES_AT_ONCE):
+            regions = piece[:2]
+            probability, positive = logits[piece].sigmoid(), target[piece].to(logits.dtype)
+            if factor is not None:
+                probability, positive = probability.mul_(factor[piece]), positive * factor[piece]
+            predicted[regions] += probability.sum(2)
+            true[regions] += positive.sum(2)
+            intersection[regions] += probability.mul_(target[piece]).sum(2)
         ctx.mark_non_differentiable(true)
-        return (probability * target).sum(2), probability.sum(2), true
+        return intersection, predicted, true
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, for_intersection: Tensor, for_predicted: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
-        logits, target, weight = ctx.saved_tensors
-        probability = logits.sigmoid()
-        grad = (for_intersection.unsqueeze(2) * target).add_(for_predicted.unsqueeze(2))
-        grad.mul_(_valid_factor(target, weight, ctx.ignore_index, logits.dtype))
-        return grad.mul_(probability).mul_(1 - probability), None, None, None
+        logits, target, factor = ctx.saved_tensors
+        gradient = torch.empty_like(logits)
+        for piece in chunks(logits, VALUES_AT_ONCE):
+            regions = piece[:2]
+            probability = logits[piece].sigmoid()
+            slope = torch.addcmul(
+                for_predicted[regions].unsqueeze(2),
+                for_intersection[regions].unsqueeze(2),
+                target[piece].to(logits.dtype),
+            )
+            slope.mul_(probability).mul_(1 - probability)
+            gradient[piece] = slope if factor is None else slope.mul_(factor[piece])
+        return gradient, None, None
 
 
 def tversky_loss(
@@ -411,16 +443,3 @@ class GeneralizedDiceLoss(_RegionLoss):
 
 def _pooled(sums: RegionSums, over: str) -> RegionSums:
     return sums if over == "image" else RegionSums(*(each.sum(0, keepdim=True) for each in sums))
-
-
-def _factor_and_index(
-    target: Tensor, weight: Tensor | None, ignore_index: int, dtype: torch.dtype
-) -> tuple[Tensor, Tensor]:
-    """Return the weight of each pixel, 0 where it is ignored, and an index that is valid everywhere; ``(N, 1, P)``."""
-    target = target.unsqueeze(1)
-    return _valid_factor(target, weight, ignore_index, dtype), target.masked_fill(target == ignore_index, 0)
-
-
-def _valid_factor(target: Tensor, weight: Tensor | None, ignore_index: int, dtype: torch.dtype) -> Tensor:
-    valid = (target != ignore_index).to(dtype)
-    return valid if weight is None else valid * weight

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .reduction import at_least_float32, check_reduction, weight_and_reduce
+from .reduction import at_least_float32, check_reduction, reduce_loss, weight_and_reduce
 
 __all__ = [
     "CharbonnierLoss",
@@ -49,8 +51,7 @@ def l1_loss(
         >>> l1_loss(torch.tensor([1.0, 3.0]), torch.tensor([0.0, 0.0]))
         tensor(2.)
     """
-    values, target = _fitting(values, target)
-    return weight_and_reduce((values - target).abs(), weight, reduction, divisor)
+    return _reduced(F.l1_loss, values, target, weight, reduction, divisor)
 
 
 def l2_loss(
@@ -81,8 +82,7 @@ def l2_loss(
         >>> l2_loss(torch.tensor([1.0, 3.0]), torch.tensor([0.0, 0.0]))
         tensor(5.)
     """
-    values, target = _fitting(values, target)
-    return weight_and_reduce((values - target).square(), weight, reduction, divisor)
+    return _reduced(F.mse_loss, values, target, weight, reduction, divisor)
 
 
 def charbonnier_loss(
@@ -157,8 +157,7 @@ def smooth_l1_loss(
         tensor([0.1250, 2.5000])
     """
     _check_beta(beta)
-    values, target = _fitting(values, target)
-    return weight_and_reduce(F.smooth_l1_loss(values, target, reduction="none", beta=beta), weight, reduction, divisor)
+    return _reduced(partial(F.smooth_l1_loss, beta=beta), values, target, weight, reduction, divisor)
 
 
 class L1Loss(nn.Module):
@@ -245,3 +244,19 @@ def _fitting(values: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
     if values.shape != target.shape:
         raise ValueError(f"target {tuple(target.shape)} does not fit values {tuple(values.shape)}")
     return at_least_float32(values), at_least_float32(target)
+
+
+def _reduced(
+    function: Callable[..., Tensor],
+    values: Tensor,
+    target: Tensor,
+    weight: Tensor | None,
+    reduction: str,
+    divisor: float | Tensor | None,
+) -> Tensor:
+    """Apply a loss of torch, which sums without keeping the loss of each value where no weight needs that."""
+    values, target = _fitting(values, target)
+    if weight is not None or check_reduction(reduction) == "none":
+        return weight_and_reduce(function(values, target, reduction="none"), weight, reduction, divisor)
+    total = function(values, target, reduction="sum")
+    return reduce_loss(total, reduction, values.numel() if divisor is None and reduction == "mean" else divisor)

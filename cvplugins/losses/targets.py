@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-__all__ = ["check_indices", "check_range", "is_compiling", "one_per_class"]
+__all__ = ["check_indices", "check_range", "is_compiling", "known_to_hold", "one_per_class"]
 
 
 def check_indices(logits: Tensor, target: Tensor, ignore_index: int, *, with_background: bool = False) -> None:
@@ -39,11 +39,15 @@ def check_range(target: Tensor, num_classes: int, ignore_index: int) -> None:
     """
     if target.is_floating_point():
         raise ValueError(f"target holds {target.dtype}; class indices have to be integers")
-    if target.device.type == "cpu" and not is_compiling():
-        highest = num_classes - 1
-        wrong = target[(target != ignore_index) & ((target < 0) | (target > highest))]
+    if target.device.type != "cpu" or is_compiling() or not target.numel():
+        return
+    low, high = (int(extreme) for extreme in target.aminmax())  # one pass; what is wrong is looked for afterwards
+    if low < 0 or high >= num_classes:
+        wrong = target[(target != ignore_index) & ((target < 0) | (target >= num_classes))]
         if len(wrong):
-            raise ValueError(f"target holds {int(wrong[0])}; expected 0 to {highest}, or {ignore_index} to ignore")
+            raise ValueError(
+                f"target holds {int(wrong[0])}; expected 0 to {num_classes - 1}, or {ignore_index} to ignore"
+            )
 
 
 def one_per_class(logits: Tensor, target: Tensor, ignore_index: int) -> tuple[Tensor, Tensor]:
@@ -65,11 +69,23 @@ def one_per_class(logits: Tensor, target: Tensor, ignore_index: int) -> tuple[Te
     """
     if target.shape == logits.shape:
         valid = target != ignore_index
-        return target.to(logits.dtype).where(valid, logits.new_zeros(())), valid
+        target = target.to(logits.dtype)
+        if known_to_hold(valid):
+            return target, valid
+        return target.where(valid, logits.new_zeros(())), valid
     check_indices(logits, target, ignore_index, with_background=True)
     valid = (target != ignore_index).unsqueeze(1).expand_as(logits)
     classes = torch.arange(logits.shape[1], device=logits.device).view(-1, *[1] * (logits.ndim - 2))
     return (target.unsqueeze(1) == classes).to(logits.dtype), valid
+
+
+def known_to_hold(mask: Tensor) -> bool:
+    """Return whether all of ``mask`` is true, as far as that can be asked: a GPU would be waited for.
+
+    >>> known_to_hold(torch.tensor([True, False]))
+    False
+    """
+    return mask.device.type == "cpu" and not is_compiling() and bool(mask.all())
 
 
 def is_compiling() -> bool:

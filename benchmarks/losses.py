@@ -1,0 +1,366 @@
+"""How do the losses compare with their peers in time and memory, forward and backward?
+
+Run ``python benchmarks/losses.py`` with as many of mmdet, mmseg, MONAI, segmentation-models-pytorch, fvcore and
+torchvision installed as you want to compare with (``pip install monai segmentation-models-pytorch fvcore``); what is
+missing is left out and said. ``--device cuda`` for a GPU, ``--only dice`` for some of the rows. The candidates of a
+row take turns; a line is the median of the rounds. *Saved* is what autograd keeps for the backward pass beside the
+inputs, *peak* the most that is held at once above them, gradients included (CPU: as torch's profiler counts it),
+both as multiples of the prediction's size.
+"""
+
+from __future__ import annotations
+
+import argparse
+import fnmatch
+import statistics
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.profiler import ProfilerActivity, profile
+
+from cvplugins import losses as ours
+
+Call = Callable[[Tensor, Tensor], Tensor]
+
+
+class Row(NamedTuple):
+    """One question: a prediction and its target, and who answers it how."""
+
+    name: str
+    make: Callable[[], tuple[Tensor, Tensor]]
+    ours: Call
+    peers: dict[str, Callable[[], Call]]  # built when needed: a peer may be missing
+
+
+def class_scores() -> tuple[Tensor, Tensor]:
+    """Return scores of 100,000 anchors and 20 classes, of which a third is background."""
+    return torch.randn(100_000, 20), torch.randint(0, 30, (100_000,)).clamp(max=20)
+
+
+def pixel_scores() -> tuple[Tensor, Tensor]:
+    """Return scores and labels of two 256 x 256 images and 19 classes."""
+    return torch.randn(2, 19, 256, 256), torch.randint(0, 19, (2, 256, 256))
+
+
+def region_scores() -> tuple[Tensor, Tensor]:
+    """Return scores of two 256 x 256 images and 19 classes, and labels in large regions."""
+    return torch.randn(2, 19, 256, 256), torch.randint(0, 19, (2, 4, 4)).repeat_interleave(64, 1).repeat_interleave(
+        64, 2
+    )
+
+
+def mask_points() -> tuple[Tensor, Tensor]:
+    """Return 100 masks of 12,544 sampled points."""
+    return torch.randn(100, 12_544), torch.randint(0, 2, (100, 12_544)).float()
+
+
+def boxes() -> tuple[Tensor, Tensor]:
+    """Return 20,000 pairs of boxes that overlap in part."""
+    corner = torch.rand(2, 20_000, 2) * 100
+    both = torch.cat([corner, corner + 1 + torch.rand(2, 20_000, 2) * 50], dim=-1)
+    return both[0], both[1]
+
+
+def offsets() -> tuple[Tensor, Tensor]:
+    """Return 100,000 box offsets."""
+    return torch.randn(100_000, 4), torch.randn(100_000, 4)
+
+
+def images() -> tuple[Tensor, Tensor]:
+    """Return four pairs of images."""
+    return torch.rand(4, 3, 256, 256), torch.rand(4, 3, 256, 256)
+
+
+def embeddings() -> tuple[Tensor, Tensor]:
+    """Return 512 vectors of 64 labels."""
+    return torch.randn(512, 128), torch.arange(512) % 64
+
+
+def mmdet(name: str, **options: object) -> Callable[[], Call]:
+    """Return a builder of a loss of mmdet."""
+
+    def build() -> Call:
+        from mmdet.models import losses
+
+        return getattr(losses, name)(**options)
+
+    return build
+
+
+def mmseg(name: str, **options: object) -> Callable[[], Call]:
+    """Return a builder of a loss of mmseg."""
+
+    def build() -> Call:
+        from mmseg.models import losses
+
+        return getattr(losses, name)(**options)
+
+    return build
+
+
+def monai(name: str, *, classes: bool = False, **options: object) -> Callable[[], Call]:
+    """Return a builder of a loss of MONAI, which wants labels with a channel."""
+
+    def build() -> Call:
+        from monai import losses
+
+        loss = getattr(losses, name)(**options)
+        return (lambda x, y: loss(x, y.unsqueeze(1))) if classes else loss
+
+    return build
+
+
+def smp(name: str, **options: object) -> Callable[[], Call]:
+    """Return a builder of a loss of segmentation-models-pytorch."""
+
+    def build() -> Call:
+        from segmentation_models_pytorch import losses
+
+        return getattr(losses, name)(**options)
+
+    return build
+
+
+def fvcore(name: str, *, one_hot: int = 0, **options: object) -> Callable[[], Call]:
+    """Return a builder of a function of fvcore, with one-hot targets of so many classes and the background."""
+
+    def build() -> Call:
+        from fvcore import nn
+
+        function = getattr(nn, name)
+        return lambda x, y: function(x, _one_hot(y, one_hot) if one_hot else y, reduction="mean", **options)
+
+    return build
+
+
+def torchvision(name: str, *, one_hot: int = 0, **options: object) -> Callable[[], Call]:
+    """Return a builder of a function of torchvision, with one-hot targets of so many classes and the background."""
+
+    def build() -> Call:
+        from torchvision import ops
+
+        function = getattr(ops, name)
+        return lambda x, y: function(x, _one_hot(y, one_hot) if one_hot else y, reduction="mean", **options)
+
+    return build
+
+
+def _one_hot(target: Tensor, classes: int) -> Tensor:
+    return F.one_hot(target, classes + 1)[:, :classes].float()
+
+
+def plain(call: Call) -> Callable[[], Call]:
+    """Return a builder of what one writes with torch alone."""
+    return lambda: call
+
+
+def one_hot_dice(logits: Tensor, target: Tensor) -> Tensor:
+    """Return Dice as it is often written."""
+    probability = logits.softmax(1)
+    true = F.one_hot(target, logits.shape[1]).permute(0, 3, 1, 2).float()
+    intersection = (probability * true).sum((2, 3))
+    return (1 - (2 * intersection + 1) / (probability.sum((2, 3)) + true.sum((2, 3)) + 1)).mean()
+
+
+ROWS = [
+    Row("focal sigmoid 100k x 20", class_scores, ours.FocalLoss(use_sigmoid=True, alpha=0.25), {
+        "mmdet": mmdet("FocalLoss", use_sigmoid=True),
+        "fvcore": fvcore("sigmoid_focal_loss", one_hot=20, alpha=0.25),
+        "torchvision": torchvision("sigmoid_focal_loss", one_hot=20, alpha=0.25),
+    }),
+    Row("focal softmax 2x19x256x256", pixel_scores, ours.FocalLoss(), {
+        "smp": smp("FocalLoss", mode="multiclass"),
+        "MONAI": monai("FocalLoss", classes=True, use_softmax=True, to_onehot_y=True),
+    }),
+    Row("cross-entropy 2x19x256x256", pixel_scores, ours.CrossEntropyLoss(), {
+        "torch": plain(F.cross_entropy),
+        "mmseg": mmseg("CrossEntropyLoss"),
+    }),
+    Row("BCE 100 masks x 12544 points", mask_points, ours.BCELoss(), {
+        "torch": plain(F.binary_cross_entropy_with_logits),
+        "mmdet": mmdet("CrossEntropyLoss", use_sigmoid=True),
+    }),
+    Row("dice 2x19x256x256", pixel_scores, ours.DiceLoss(), {
+        "one-hot": plain(one_hot_dice),
+        "mmseg": mmseg("DiceLoss"),
+        "MONAI": monai("DiceLoss", classes=True, softmax=True, to_onehot_y=True),
+        "smp": smp("DiceLoss", mode="multiclass"),
+    }),
+    Row("dice binary 100 x 12544", mask_points, ours.DiceLoss(mode="binary"), {
+        "mmdet": mmdet("DiceLoss", use_sigmoid=True, activate=True, naive_dice=True, eps=1.0),
+    }),
+    Row("IoU 2x19x256x256", pixel_scores, ours.IoULoss(), {
+        "smp": smp("JaccardLoss", mode="multiclass"),
+        "MONAI": monai("DiceLoss", classes=True, softmax=True, to_onehot_y=True, jaccard=True),
+    }),
+    Row("tversky 2x19x256x256", pixel_scores, ours.TverskyLoss(), {
+        "mmseg": mmseg("TverskyLoss"),
+        "MONAI": monai("TverskyLoss", classes=True, softmax=True, to_onehot_y=True),
+        "smp": smp("TverskyLoss", mode="multiclass"),
+    }),
+    Row("generalized dice 2x19x256x256", pixel_scores, ours.GeneralizedDiceLoss(), {
+        "MONAI": monai("GeneralizedDiceLoss", classes=True, softmax=True, to_onehot_y=True),
+    }),
+    Row("lovasz 2x19x256x256", pixel_scores, ours.LovaszLoss(over="batch"), {
+        "mmseg": mmseg("LovaszLoss", reduction="none"),
+        "smp": smp("LovaszLoss", mode="multiclass"),
+    }),
+    Row("hausdorff 2x19x256x256", region_scores, ours.HausdorffLoss(), {
+        "MONAI": monai("HausdorffDTLoss", classes=True, softmax=True, to_onehot_y=True, include_background=True),
+    }),
+    Row("GIoU 20k pairs", boxes, ours.BoxIoULoss("giou"), {
+        "mmdet": mmdet("GIoULoss"),
+        "fvcore": fvcore("giou_loss"),
+        "torchvision": torchvision("generalized_box_iou_loss"),
+    }),
+    Row("DIoU 20k pairs", boxes, ours.BoxIoULoss("diou"), {
+        "mmdet": mmdet("DIoULoss"),
+        "torchvision": torchvision("distance_box_iou_loss"),
+    }),
+    Row("CIoU 20k pairs", boxes, ours.BoxIoULoss("ciou"), {
+        "mmdet": mmdet("CIoULoss"),
+        "torchvision": torchvision("complete_box_iou_loss"),
+    }),
+    Row("SIoU 20k pairs", boxes, ours.BoxIoULoss("siou"), {"mmdet": mmdet("SIoULoss", neg_gamma=True)}),
+    Row("L1 100k x 4", offsets, ours.L1Loss(), {"torch": plain(F.l1_loss), "mmdet": mmdet("L1Loss")}),
+    Row("smooth L1 100k x 4", offsets, ours.SmoothL1Loss(), {
+        "torch": plain(F.smooth_l1_loss),
+        "mmdet": mmdet("SmoothL1Loss"),
+        "fvcore": fvcore("smooth_l1_loss", beta=1.0),
+    }),
+    Row("L2 100k x 4", offsets, ours.L2Loss(), {"torch": plain(F.mse_loss), "mmdet": mmdet("MSELoss")}),
+    Row("SSIM 4x3x256x256", images, ours.SSIMLoss(), {"MONAI": monai("SSIMLoss", spatial_dims=2)}),
+    Row("triplet 512 x 128", embeddings, ours.TripletLoss(), {"mmdet": mmdet("TripletLoss")}),
+]  # fmt: skip
+
+
+class Measured(NamedTuple):
+    """Medians of one candidate: milliseconds forward and backward, and multiples of the prediction's size."""
+
+    milliseconds: float
+    saved: float
+    peak: float
+
+
+def candidates(row: Row, compiled: bool) -> Iterator[tuple[str, Call | ImportError]]:
+    """Yield who takes part; an ImportError for a peer that is missing."""
+    yield "cvplugins", row.ours
+    if compiled:
+        torch._dynamo.reset()
+        yield "cvplugins compiled", torch.compile(row.ours)
+    for name, build in row.peers.items():
+        try:
+            yield name, build()
+        except ImportError as error:
+            yield name, error
+
+
+def step(call: Call, prediction: Tensor, target: Tensor) -> float:
+    """Return the milliseconds of forward and backward."""
+    leaf = prediction.detach().clone().requires_grad_()
+    _synchronise(prediction)
+    start = time.perf_counter()
+    call(leaf, target).sum().backward()
+    _synchronise(prediction)
+    return (time.perf_counter() - start) * 1000
+
+
+def saved_bytes(call: Call, prediction: Tensor, target: Tensor) -> int:
+    """Return what autograd keeps for the backward pass, without the inputs and their views."""
+    leaf = prediction.detach().clone().requires_grad_()
+    kept: dict[int, int] = {}
+
+    def note(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        value = call(leaf, target)
+    for known in (leaf, target, value):
+        kept.pop(known.untyped_storage().data_ptr(), None)
+    return sum(kept.values())
+
+
+def peak_bytes(call: Call, prediction: Tensor, target: Tensor) -> int:
+    """Return the most that is held at once above the inputs."""
+    leaf = prediction.detach().clone().requires_grad_()
+    if leaf.is_cuda:
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        call(leaf, target).sum().backward()
+        return torch.cuda.max_memory_allocated() - before
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
+        call(leaf, target).sum().backward()
+    now = peak = 0
+    for event in profiled.profiler.kineto_results.events():
+        if event.name() == "[memory]":
+            now += event.nbytes()
+            peak = max(peak, now)
+    return peak
+
+
+def measure(row: Row, device: str, rounds: int, compiled: bool) -> dict[str, Measured | ImportError]:
+    """Let the candidates of a row take turns."""
+    torch.manual_seed(0)
+    prediction, target = (tensor.to(device) for tensor in row.make())
+    found = dict(candidates(row, compiled))
+    present = {name: call for name, call in found.items() if not isinstance(call, ImportError)}
+    times: dict[str, list[float]] = {name: [] for name in present}
+    for number in range(rounds + 2):
+        for name, call in present.items():
+            elapsed = step(call, prediction, target)
+            if number >= 2:  # the first ones compile and warm up
+                times[name].append(elapsed)
+    size = prediction.nbytes
+    return {
+        name: call
+        if isinstance(call, ImportError)
+        else Measured(
+            statistics.median(times[name]),
+            saved_bytes(call, prediction, target) / size,
+            peak_bytes(call, prediction, target) / size,
+        )
+        for name, call in found.items()
+    }
+
+
+def show(row: Row, measured: dict[str, Measured | ImportError]) -> None:
+    """Print the lines of a row: the ratio is the time over that of cvplugins."""
+    mine = measured["cvplugins"]
+    for name, each in measured.items():
+        if isinstance(each, ImportError):
+            print(f"{row.name:<30}{name:<20} not installed ({each})")
+        elif isinstance(mine, Measured):
+            ratio = each.milliseconds / mine.milliseconds
+            print(f"{row.name:<30}{name:<20}{each.milliseconds:>9.2f}{ratio:>8.2f}{each.saved:>8.2f}{each.peak:>8.2f}")
+
+
+def _synchronise(tensor: Tensor) -> None:
+    if tensor.is_cuda:
+        torch.cuda.synchronize()
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--only", default="", help="rows whose name contains this; wildcards are possible")
+    parser.add_argument("--no-compile", action="store_true", help="leave torch.compile out")
+    args = parser.parse_args()
+    warnings.filterwarnings("ignore")
+    print(f"{args.device}, {torch.get_num_threads()} threads, torch {torch.__version__}\n")
+    print(f"{'':<50}{'ms':>9}{'times':>8}{'saved':>8}{'peak':>8}")
+    for row in ROWS:
+        if fnmatch.fnmatch(row.name.lower(), f"*{args.only.lower()}*"):
+            show(row, measure(row, args.device, args.rounds, not args.no_compile))
+
+
+if __name__ == "__main__":
+    main()
