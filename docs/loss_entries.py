@@ -40,6 +40,7 @@ class Entry:
         use: When to use it.
         avoid: When not to.
         torch: A call in a training loop of one's own.
+        logged: Names in mmseg's log, where they are not that of the loss.
     """
 
     name: str
@@ -56,6 +57,7 @@ class Entry:
     use: str
     avoid: str
     torch: str = ""
+    logged: str = ""
 
 
 def in_retinanet(part: str, loss: str, more: str = "") -> str:
@@ -93,7 +95,7 @@ model = dict(panoptic_head=dict({part}=dict(
 def in_reid(loss: str) -> str:
     """Return a config that puts a loss on the embeddings of a re-identification model."""
     return f"""\
-_base_ = 'mmdet::reid/reid_r50_8xb32-6e_mot17train80_test-mot17val20.py'
+_base_ = 'mmdet::reid/reid_r50_8xb32-6e_mot17train80_test-mot17val20.py'  # mmdet's ReID needs mmpretrain
 model = dict(head=dict(loss_triplet=dict(
     _delete_=True, type='cvplugins.{loss})))"""
 
@@ -756,6 +758,7 @@ composite = CompositeLoss(
 )
 composite.iteration = 500  # Detectron2: get_event_storage().iter
 loss = composite(predictions, targets)  # semantic head""",
+        logged="`decode.loss_ce`, `decode.loss_dice`: the names of the parts",
         use="You want each part in the log, a part that starts later, or weights you need not tune. Learned weights "
         "are parameters of the head: the optimizer sees them.",
         avoid="A plain list in mmseg's `loss_decode` does the job. Parts that read scores differently (softmax and "

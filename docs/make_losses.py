@@ -71,16 +71,17 @@ def overview(family: str) -> str:
 
 def section(entry: Entry, core: type) -> str:
     """Return all about one loss."""
+    logged = entry.logged or f"`decode.{default_loss_name(core)}`"
     facts = {
         "Prediction": entry.prediction,
         "Target": entry.target,
         "Options": options(core),
-        "In mmseg's log": f"`{default_loss_name(core)}`" if not isinstance(entry.mmseg, Nowhere) else "",
+        "In mmseg's log": "" if isinstance(entry.mmseg, Nowhere) else logged,
         "Reference": ARXIV.sub(r"[\g<0>](https://arxiv.org/abs/\1)", entry.reference),
     }
     listed = "\n".join(f"- **{name}:** {value}" for name, value in facts.items() if value)
     formula = f"```math\n{entry.formula}\n```"
-    advice = f"**Use it:** {entry.use}\n\n**Better not:** {entry.avoid}"
+    advice = f"**When:** {entry.use}\n\n**When not:** {entry.avoid}"
     parts = [f"### {entry.name}", formula, entry.where, advice, listed, *places(entry)]
     return "\n\n".join(part for part in parts if part)
 
