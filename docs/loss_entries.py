@@ -119,7 +119,7 @@ model = dict(decode_head=dict(loss_decode=[
 
 def call(place: str, function: str, line: str) -> str:
     """Return a call of a function of the core, and where in Detectron2 it goes."""
-    return f"from cvplugins.losses import {function}\n\nloss = {line}  # {place}"
+    return f"from cvplugins.losses import {function}\n\n# {place}\nloss = {line}"
 
 
 NO_GRID = Nowhere("Mask2Former hands over sampled points, which lie on no grid.")
@@ -196,7 +196,8 @@ CLASSES = [
         detectron2="""\
 from cvplugins.losses import sigmoid_focal_loss
 
-loss = sigmoid_focal_loss(  # RetinaNet
+# RetinaNet
+loss = sigmoid_focal_loss(
     cat(pred_logits, dim=1).flatten(0, 1), gt_labels.flatten(), alpha=0.25, ignore_index=-1, divisor=normalizer
 )""",
         use="Dense heads without sampling, where easy background would drown the rest; rare classes in segmentation.",
@@ -220,7 +221,8 @@ loss = sigmoid_focal_loss(  # RetinaNet
         detectron2="""\
 from cvplugins.losses import cross_entropy, hardest
 
-loss_of_each = cross_entropy(scores, gt_classes, reduction="none")  # box head
+# box head
+loss_of_each = cross_entropy(scores, gt_classes, reduction="none")
 loss = loss_of_each[hardest(loss_of_each, keep_ratio=0.25)].mean()""",
         use="Most examples are easy and you want their number bounded, not only their weight. `loss` may be any loss "
         "per element, also mmdet's or mmseg's own.",
@@ -753,11 +755,12 @@ model = dict(decode_head=dict(loss_decode=dict(
         detectron2="""\
 from cvplugins.losses import CompositeLoss, CrossEntropyLoss, DiceLoss
 
+# semantic head
 composite = CompositeLoss(
     {"ce": CrossEntropyLoss(ignore_index=255), "dice": DiceLoss()}, {"dice": [(0, 0.0), (1000, 3.0)]}
 )
-composite.iteration = 500  # Detectron2: get_event_storage().iter
-loss = composite(predictions, targets)  # semantic head""",
+composite.iteration = 500  # get_event_storage().iter
+loss = composite(predictions, targets)""",
         logged="`decode.loss_ce`, `decode.loss_dice`: the names of the parts",
         use="You want each part in the log, a part that starts later, or weights you need not tune. Learned weights "
         "are parameters of the head: the optimizer sees them.",
