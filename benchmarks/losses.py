@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import fnmatch
+import random
 import statistics
 import time
 import warnings
@@ -313,8 +314,8 @@ def measure(row: Row, device: str, rounds: int, compiled: bool) -> dict[str, Mea
     present = {name: call for name, call in found.items() if not isinstance(call, ImportError)}
     times: dict[str, list[float]] = {name: [] for name in present}
     for number in range(rounds + 2):
-        for name, call in present.items():
-            elapsed = step(call, prediction, target)
+        for name in random.sample(list(present), len(present)):  # nobody always comes after the same one
+            elapsed = step(present[name], prediction, target)
             if number >= 2:  # the first ones compile and warm up
                 times[name].append(elapsed)
     size = prediction.nbytes

@@ -15,6 +15,8 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
+TORCH = tuple(int(part) for part in torch.__version__.split(".")[:2])  # (2, 1)
+
 
 def run_ranks(function: Callable[..., Any], world_size: int, *args: Any, timeout: float = 180.0) -> list[Any]:
     """Return what ``function(*args)`` returns on each of ``world_size`` Gloo ranks on this machine.

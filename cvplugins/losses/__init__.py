@@ -4,6 +4,15 @@
 """
 
 from .adaptive_softmax import AdaptiveSoftmaxLoss, adaptive_softmax_loss
+from .boundary import (
+    BoundaryCrossEntropyLoss,
+    BoundaryLoss,
+    HausdorffLoss,
+    boundary_cross_entropy,
+    boundary_loss,
+    boundary_weights,
+    hausdorff_loss,
+)
 from .box_iou import BoxIoULoss, box_iou_loss, xywh_to_xyxy
 from .class_sampling import ByFrequency, LogUniform, Uniform
 from .composite import CompositeLoss, scheduled_weight, uncertainty_weighted
@@ -17,6 +26,7 @@ from .contrastive import (
 )
 from .cosine import CosineSimilarityLoss, cosine_similarity_loss
 from .cross_entropy import BCELoss, CrossEntropyLoss, binary_cross_entropy, cross_entropy
+from .distance import DistanceCache, distance_transform, signed_distance_maps
 from .focal import FocalLoss, sigmoid_focal_loss, softmax_focal_loss
 from .gan import GANLoss, discriminator_loss, generator_loss, gradient_penalty, r1_penalty
 from .hard_examples import OHEMLoss, hardest, hardest_negatives
@@ -59,6 +69,8 @@ from .weight_penalty import WeightPenalty, weight_penalty
 LOSSES = (
     AdaptiveSoftmaxLoss,
     BCELoss,
+    BoundaryCrossEntropyLoss,
+    BoundaryLoss,
     BoxIoULoss,
     CharbonnierLoss,
     CompositeLoss,
@@ -72,6 +84,7 @@ LOSSES = (
     GANLoss,
     GeneralizedDiceLoss,
     InfoNCELoss,
+    HausdorffLoss,
     IoULoss,
     L1Loss,
     L2Loss,
@@ -92,6 +105,8 @@ __all__ = [
     "LOSSES",
     "AdaptiveSoftmaxLoss",
     "BCELoss",
+    "BoundaryCrossEntropyLoss",
+    "BoundaryLoss",
     "BoxIoULoss",
     "ByFrequency",
     "CharbonnierLoss",
@@ -100,11 +115,13 @@ __all__ = [
     "CosineSimilarityLoss",
     "CrossEntropyLoss",
     "DiceLoss",
+    "DistanceCache",
     "FeatureMatchingLoss",
     "FocalLoss",
     "FocalTverskyLoss",
     "GANLoss",
     "GeneralizedDiceLoss",
+    "HausdorffLoss",
     "InfoNCELoss",
     "IoULoss",
     "L1Loss",
@@ -125,12 +142,16 @@ __all__ = [
     "WeightPenalty",
     "adaptive_softmax_loss",
     "binary_cross_entropy",
+    "boundary_cross_entropy",
+    "boundary_loss",
+    "boundary_weights",
     "box_iou_loss",
     "charbonnier_loss",
     "contrastive_loss",
     "cosine_similarity_loss",
     "cross_entropy",
     "discriminator_loss",
+    "distance_transform",
     "feature_matching_loss",
     "generalized_dice_loss",
     "generator_loss",
@@ -138,6 +159,7 @@ __all__ = [
     "gram_matrix",
     "hardest",
     "hardest_negatives",
+    "hausdorff_loss",
     "info_nce_loss",
     "l1_loss",
     "l2_loss",
@@ -151,6 +173,7 @@ __all__ = [
     "sampled_softmax_loss",
     "scheduled_weight",
     "sigmoid_focal_loss",
+    "signed_distance_maps",
     "smooth_l1_loss",
     "softmax_focal_loss",
     "ssim_loss",

@@ -115,7 +115,7 @@ class BoxIoULoss(nn.Module):
 
 
 class _Pair(NamedTuple):
-    """Measures of aligned boxes, each ``(N,)``: sizes, distance of centres, the enclosing box."""
+    """Measures of aligned boxes, each ``(N,)``: sizes, distance of centres, the enclosing box; the union has eps."""
 
     iou: Tensor
     union: Tensor
@@ -132,9 +132,9 @@ class _Pair(NamedTuple):
 def _measure(boxes: Tensor, target: Tensor, eps: float) -> _Pair:
     measured: Sequence[Tensor] = _Geometry.apply(boxes, target)  # type: ignore[no-untyped-call]
     intersection, width, height, enclosing_width, enclosing_height, right, down, target_width, target_height = measured
-    union = torch.addcmul(target_width * target_height - intersection, width, height)
+    union = torch.addcmul(target_width * target_height - intersection, width, height) + eps
     return _Pair(
-        iou=intersection / (union + eps),
+        iou=intersection / union,
         union=union,
         width=width,
         height=height,
@@ -160,7 +160,7 @@ class _Geometry(Function):
         offset = (target_low + target_high).sub_(low).sub_(high).div_(2)
         size, target_size = high - low, target_high - target_low
         # Which box gives an edge: 1 the target has it further up, -1 the prediction, 0 a tie, where both have half.
-        ctx.save_for_backward(torch.sign(target - boxes), overlap)
+        ctx.save_for_backward(torch.sign(target - boxes).to(torch.int8), overlap)
         ctx.set_materialize_grads(False)
         measured = [row for pair in (size, enclosing, offset, target_size) for row in pair.unbind()]
         ctx.mark_non_differentiable(*measured[-2:])
@@ -201,8 +201,8 @@ def _iou(pair: _Pair, eps: float) -> Tensor:
 
 
 def _giou(pair: _Pair, eps: float) -> Tensor:
-    area = pair.enclosing_width * pair.enclosing_height
-    return 1 - pair.iou + (area - pair.union) / (area + eps)
+    area = pair.enclosing_width * pair.enclosing_height + eps
+    return 2 - pair.iou - pair.union / area
 
 
 def _diou(pair: _Pair, eps: float) -> Tensor:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from .targets import is_compiling
 
-__all__ = ["chunks", "per_sample"]
+__all__ = ["chunks", "per_sample", "values_at_once"]
 
 VALUES_AT_ONCE = 1 << 16  # of a CPU: a core's cache
 VALUES_AT_ONCE_ELSEWHERE = 1 << 24  # enough to keep a GPU busy
@@ -26,10 +26,22 @@ def per_sample(values: Tensor) -> Tensor:
     return values.reshape(len(values), channels, math.prod(values.shape[2:]))
 
 
-def chunks(values: Tensor, size: int | None = None) -> Iterator[tuple[slice, slice, slice]]:
-    """Yield indices that cut ``values`` ``(N, C, P)`` into pieces: some samples, or some positions of one sample.
+def values_at_once(values: Tensor, on_cpu: int) -> int:
+    """Return how many values to work on at once: so many on a CPU, more elsewhere.
 
     A compiler fuses the operations itself, so that it gets everything in one piece.
+
+    >>> import torch
+    >>> values_at_once(torch.zeros(2), on_cpu=1000)
+    1000
+    """
+    if is_compiling():
+        return max(1, values.numel())
+    return on_cpu if values.device.type == "cpu" else VALUES_AT_ONCE_ELSEWHERE
+
+
+def chunks(values: Tensor, size: int | None = None) -> Iterator[tuple[slice, slice, slice]]:
+    """Yield indices that cut ``values`` ``(N, C, P)`` into pieces: some samples, or some positions of one sample.
 
     Args:
         values: What is cut.
@@ -42,12 +54,9 @@ def chunks(values: Tensor, size: int | None = None) -> Iterator[tuple[slice, sli
     """
     samples, channels, positions = values.shape
     everything = slice(None)
-    if is_compiling():
-        yield everything, everything, everything
-        return
-    size = (size or VALUES_AT_ONCE) if values.device.type == "cpu" else VALUES_AT_ONCE_ELSEWHERE
+    size = values_at_once(values, size or VALUES_AT_ONCE)
     if channels * positions <= size:
-        step = size // max(1, channels * positions)
+        step = max(1, size // max(1, channels * positions))
         for start in range(0, samples, step):
             yield slice(start, start + step), everything, everything
         return

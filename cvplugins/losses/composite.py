@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from itertools import pairwise
 from typing import Any, TypeAlias
 
 import torch
@@ -26,10 +25,12 @@ def scheduled_weight(points: Sequence[tuple[int, float]], iteration: int) -> flo
         >>> scheduled_weight([(0, 0.0), (1000, 1.0)], 250)
         0.25
     """
-    for (start, before), (end, after) in pairwise(points):
+    start, before = points[0]
+    for end, after in points[1:]:
         if iteration < end:
             return before + (after - before) * max(0.0, (iteration - start) / (end - start))
-    return points[-1][1]
+        start, before = end, after
+    return before
 
 
 def uncertainty_weighted(loss: Tensor, log_variance: Tensor) -> Tensor:

@@ -14,11 +14,12 @@ from .reduction import (
     at_least_float32,
     check_reduction,
     class_weights,
+    count_elements,
     factor_per_element,
     reduce_loss,
     weight_and_reduce,
 )
-from .targets import check_indices, one_per_class
+from .targets import check_indices, one_per_class, valid_elements
 
 __all__ = ["BCELoss", "CrossEntropyLoss", "binary_cross_entropy", "cross_entropy"]
 
@@ -60,17 +61,16 @@ def cross_entropy(
     """
     logits = at_least_float32(logits)
     if target.shape == logits.shape:
-        target, count = target.to(logits.dtype), None
+        target = target.to(logits.dtype)
     else:
         check_indices(logits, target, ignore_index)
-        count = (target != ignore_index).sum() if divisor is None and reduction == "mean" else None
+        if divisor is None and reduction == "mean":
+            divisor = count_elements(target, valid_elements(target, ignore_index))
     factors = None
     if class_weight is not None:
         factors = class_weights("class_weight", class_weight, logits).reshape(-1).expand(logits.shape[1])
-    if count is None and divisor is None and reduction == "mean":
+    if divisor is None and reduction == "mean":
         divisor = math.prod(logits.shape[:1] + logits.shape[2:])
-    elif count is not None:
-        divisor = count
     # torch sums without keeping the loss of each element; only a weight needs that.
     inside = "sum" if weight is None and check_reduction(reduction) != "none" else "none"
     loss = F.cross_entropy(
@@ -125,7 +125,9 @@ def binary_cross_entropy(
     total = F.binary_cross_entropy_with_logits(
         per_sample(logits), per_sample(target), factor, pos_weight=of_class, reduction="sum"
     )
-    return reduce_loss(total, reduction, valid.sum() if divisor is None and reduction == "mean" else divisor)
+    if divisor is None and reduction == "mean":
+        divisor = count_elements(logits, valid)
+    return reduce_loss(total, reduction, divisor)
 
 
 class CrossEntropyLoss(nn.Module):

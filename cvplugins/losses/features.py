@@ -32,7 +32,7 @@ def feature_maps(output: Any) -> list[Tensor]:
     """
     if isinstance(output, Tensor):
         return [output]
-    if not isinstance(output, Mapping | Sequence) or isinstance(output, str):
+    if not isinstance(output, (Mapping, Sequence)) or isinstance(output, str):
         raise TypeError(
             f"{type(output).__name__} is no feature map; expected a tensor, or a list, tuple or dict of them"
         )

@@ -18,11 +18,12 @@ from .reduction import (
     at_least_float32,
     check_reduction,
     class_weights,
+    count_elements,
     factor_per_element,
     reduce_loss,
     weight_and_reduce,
 )
-from .targets import check_indices, one_per_class
+from .targets import check_indices, one_per_class, valid_elements
 
 __all__ = ["FocalLoss", "sigmoid_focal_loss", "softmax_focal_loss"]
 
@@ -73,10 +74,10 @@ def sigmoid_focal_loss(
     dense = target.shape == logits.shape
     if not dense:
         check_indices(logits, target, ignore_index, with_background=True)
-    valid = target != ignore_index
+    valid = valid_elements(target, ignore_index)
     factor = factor_per_element(logits, valid, weight)
     if divisor is None and reduction == "mean":
-        divisor = valid.sum() * (1 if dense else logits.shape[1])
+        divisor = count_elements(logits, valid)
     share = None if alpha is None else class_weights("alpha", alpha, logits).reshape(1, -1, 1)
     values = per_sample(logits)
     if dense:
@@ -125,8 +126,8 @@ def softmax_focal_loss(
     """
     check_indices(logits, target, ignore_index)
     logits = at_least_float32(logits)
-    valid = target != ignore_index
-    index = target.masked_fill(~valid, 0).unsqueeze(1)
+    valid = valid_elements(target, ignore_index)
+    index = (target if valid is None else target.masked_fill(~valid, 0)).unsqueeze(1)
     loss: Tensor = SoftmaxFocal.apply(logits, index, gamma)  # type: ignore[no-untyped-call]
     if alpha is not None:
         loss = loss * class_weights("alpha", alpha, logits).expand_as(logits).gather(1, index)

@@ -11,11 +11,16 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd import Function
+from torch.autograd.function import once_differentiable
 
+from .chunks import values_at_once
 from .reduction import at_least_float32, check_over, check_reduction, class_weights, weight_and_reduce
-from .targets import check_indices
+from .targets import check_indices, valid_elements
 
 __all__ = ["LovaszLoss", "lovasz_hinge_loss", "lovasz_softmax_loss"]
+
+VALUES_AT_ONCE = 1 << 19  # bounds what sorting needs beside errors and slopes
 
 
 def lovasz_softmax_loss(
@@ -54,8 +59,10 @@ def lovasz_softmax_loss(
     target = target.flatten(1).unsqueeze(1)
     classes = torch.arange(logits.shape[1], device=logits.device).view(1, -1, 1)
     is_class = target == classes
-    # An ignored pixel has no error: sorted last, it changes nothing that comes before.
-    errors = (is_class.to(probability.dtype) - probability).abs() * (target != ignore_index)
+    errors = torch.where(is_class, 1 - probability, probability)
+    valid = valid_elements(target, ignore_index)
+    if valid is not None:
+        errors = errors.masked_fill(~valid, 0)  # an ignored pixel is sorted last and changes nothing before
     errors, is_class = _over(errors, over), _over(is_class, over)
     loss, present = _lovasz(errors, is_class), is_class.any(2)
     if class_weight is not None:
@@ -141,14 +148,35 @@ class LovaszLoss(nn.Module):
 
 def _lovasz(errors: Tensor, is_class: Tensor) -> Tensor:
     """Return the Lovász extension of the Jaccard loss of each row; both ``(N, C, P)``."""
-    ordered, order = errors.sort(dim=2, descending=True)
-    positive = is_class.gather(2, order).to(errors.dtype)
-    total = positive.sum(2, keepdim=True)
-    found = positive.cumsum(2)
-    rank = torch.arange(1, errors.shape[2] + 1, device=errors.device, dtype=errors.dtype)
-    jaccard = 1 - (total - found) / (total + rank - found)
-    steps = torch.diff(jaccard, dim=2, prepend=jaccard.new_zeros(*jaccard.shape[:2], 1))
-    return (ordered * steps).sum(2)
+    rows: Tensor = _Extension.apply(errors.flatten(0, 1), is_class.flatten(0, 1))  # type: ignore[no-untyped-call]
+    return rows.view(errors.shape[:2])
+
+
+class _Extension(Function):
+    """The same for rows ``(R, P)``. It is linear in the errors once they are sorted: only the slopes are kept."""
+
+    @staticmethod
+    def forward(ctx: Any, errors: Tensor, is_class: Tensor) -> Tensor:
+        loss, slopes = errors.new_empty(len(errors)), torch.empty_like(errors)
+        rank = torch.arange(1, errors.shape[1] + 1, device=errors.device, dtype=errors.dtype)
+        rows = max(1, values_at_once(errors, VALUES_AT_ONCE) // max(1, errors.shape[1]))
+        for start in range(0, len(errors), rows):
+            part = slice(start, start + rows)
+            ordered, order = errors[part].sort(dim=1, descending=True)
+            positive = is_class[part].gather(1, order).to(errors.dtype)
+            missing = positive.sum(1, keepdim=True) - positive.cumsum(1)
+            jaccard = 1 - missing / (missing + rank)
+            steps = torch.diff(jaccard, dim=1, prepend=jaccard.new_zeros(len(jaccard), 1))
+            loss[part] = (ordered * steps).sum(1)
+            slopes[part] = torch.zeros_like(steps).scatter_(1, order, steps)
+        ctx.save_for_backward(slopes)
+        return loss
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, outer: Tensor) -> tuple[Tensor | None, ...]:
+        (slopes,) = ctx.saved_tensors
+        return slopes * outer.unsqueeze(1), None
 
 
 def _over(values: Tensor, over: str) -> Tensor:

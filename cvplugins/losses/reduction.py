@@ -8,14 +8,13 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from .targets import known_to_hold
-
 __all__ = [
     "REDUCTIONS",
     "at_least_float32",
     "check_over",
     "check_reduction",
     "class_weights",
+    "count_elements",
     "factor_per_element",
     "full_precision",
     "reduce_loss",
@@ -120,14 +119,25 @@ def reduce_loss(loss: Tensor, reduction: str, divisor: float | Tensor | None = N
     return loss.sum() / (divisor.clamp(min=tiny) if isinstance(divisor, Tensor) else max(divisor, tiny))
 
 
-def factor_per_element(logits: Tensor, valid: Tensor, weight: Tensor | None) -> Tensor | None:
+def count_elements(logits: Tensor, valid: Tensor | None) -> int | Tensor:
+    """Return how many logits ``(N, C, *)`` count, where ``valid`` is ``(N, *)`` or in their shape, or None for all.
+
+    >>> count_elements(torch.zeros(2, 3), torch.tensor([True, False]))
+    tensor(3)
+    """
+    if valid is None:
+        return logits.numel()
+    return valid.sum() * (logits.numel() // max(1, valid.numel()))
+
+
+def factor_per_element(logits: Tensor, valid: Tensor | None, weight: Tensor | None) -> Tensor | None:
     """Return what each element counts, its weight or 0, broadcastable to ``logits`` seen as ``(N, C, P)``.
 
-    None if all count once. That is asked on the CPU only: on a GPU it would wait for the device.
+    None if all count once.
 
     Args:
         logits: ``(N, C, *)``, or ``(N,)``.
-        valid: Which elements count, ``(N, *)`` or in the shape of ``logits``.
+        valid: Which elements count, ``(N, *)`` or in the shape of ``logits``; all if None.
         weight: Factor in either shape, or one for all.
 
     Raises:
@@ -137,16 +147,16 @@ def factor_per_element(logits: Tensor, valid: Tensor, weight: Tensor | None) -> 
         >>> factor_per_element(torch.zeros(2, 3), torch.tensor([True, False]), torch.tensor(2.0)).shape
         torch.Size([2, 1, 1])
     """
-    if weight is None and known_to_hold(valid):
-        return None
-    factor = _three_dimensional(valid, logits).to(logits.dtype)
+    factor = None if valid is None else _three_dimensional(valid, logits).to(logits.dtype)
     if weight is None:
         return factor
-    if weight.ndim == 0:
-        return factor * weight
-    if weight.shape not in (logits.shape, logits.shape[:1] + logits.shape[2:]):
-        raise ValueError(f"weight {tuple(weight.shape)} does not fit the loss {tuple(logits.shape)}")
-    return factor * _three_dimensional(weight, logits)
+    if weight.ndim > 0:
+        if weight.shape not in (logits.shape, logits.shape[:1] + logits.shape[2:]):
+            raise ValueError(f"weight {tuple(weight.shape)} does not fit the loss {tuple(logits.shape)}")
+        weight = _three_dimensional(weight, logits)
+    else:
+        weight = weight.expand(len(logits), 1, math.prod(logits.shape[2:]))
+    return weight.to(logits.dtype) if factor is None else factor * weight
 
 
 def _three_dimensional(values: Tensor, logits: Tensor) -> Tensor:

@@ -25,7 +25,7 @@ from .reduction import (
     full_precision,
     weight_and_reduce,
 )
-from .targets import check_indices
+from .targets import check_indices, valid_elements
 
 __all__ = [
     "DiceLoss",
@@ -95,12 +95,13 @@ def region_sums(
     weight = None if weight is None else weight.reshape(samples, pixels)
     if mode == "multiclass":
         target = target.reshape(samples, pixels)
-        factor = factor_per_element(flat, target != ignore_index, weight)
-        index = (target if factor is None else target.masked_fill(target == ignore_index, 0)).unsqueeze(1)
+        valid = valid_elements(target, ignore_index)
+        factor = factor_per_element(flat, valid, weight)
+        index = (target if valid is None else target.masked_fill(~valid, 0)).unsqueeze(1)
         sums = _SoftmaxSums.apply(flat, index, factor)  # type: ignore[no-untyped-call]
     else:
         target = target.reshape(samples, classes, pixels)
-        factor = factor_per_element(flat, target != ignore_index, weight)
+        factor = factor_per_element(flat, valid_elements(target, ignore_index), weight)
         sums = _SigmoidSums.apply(flat, target, factor)  # type: ignore[no-untyped-call]
     return RegionSums(*sums)
 
@@ -111,20 +112,20 @@ class _SoftmaxSums(Function):
     @staticmethod
     def forward(ctx: Any, logits: Tensor, index: Tensor, factor: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
         ctx.save_for_backward(logits, index, factor)
-        intersection, predicted, true = logits.new_zeros(3, *logits.shape[:2]).unbind()
+        intersection, predicted, true = (logits.new_zeros(logits.shape[:2]) for _ in range(3))
         for piece in chunks(logits, VALUES_AT_ONCE):
             samples, of_pixel = piece[0], index[piece]
             probability = logits[piece].softmax(1)
             of_target = probability.gather(1, of_pixel)
             if factor is None:
                 counted = torch.ones_like(of_target)
-                predicted[samples] += probability.sum(2)
+                predicted[samples].add_(probability.sum(2))
             else:
                 counted = factor[piece]
                 of_target = of_target * counted
                 # A product with the factors sums without a weighted copy of the probabilities.
                 with full_precision(logits):
-                    predicted[samples] += torch.bmm(probability, counted.transpose(1, 2)).squeeze(2)
+                    predicted[samples].add_(torch.bmm(probability, counted.transpose(1, 2)).squeeze(2))
             intersection[samples].scatter_add_(1, of_pixel.squeeze(1), of_target.squeeze(1))
             true[samples].scatter_add_(1, of_pixel.squeeze(1), counted.squeeze(1))
         ctx.mark_non_differentiable(true)
@@ -157,15 +158,17 @@ class _SigmoidSums(Function):
     @staticmethod
     def forward(ctx: Any, logits: Tensor, target: Tensor, factor: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
         ctx.save_for_backward(logits, target, factor)
-        intersection, predicted, true = logits.new_zeros(3, *logits.shape[:2]).unbind()
+        intersection, predicted, true = (logits.new_zeros(logits.shape[:2]) for _ in range(3))
         for piece in chunks(logits, VALUES_AT_ONCE):
             regions = piece[:2]
             probability, positive = logits[piece].sigmoid(), target[piece].to(logits.dtype)
             if factor is not None:
                 probability, positive = probability.mul_(factor[piece]), positive * factor[piece]
-            predicted[regions] += probability.sum(2)
-            true[regions] += positive.sum(2)
-            intersection[regions] += probability.mul_(target[piece]).sum(2)
+            predicted[regions].add_(probability.sum(2))
+            true[regions].add_(positive.sum(2))
+            with full_precision(logits):
+                both = torch.einsum("ncp,ncp->nc", probability, target[piece].to(logits.dtype))
+            intersection[regions].add_(both)
         ctx.mark_non_differentiable(true)
         return intersection, predicted, true
 
@@ -182,7 +185,7 @@ class _SigmoidSums(Function):
                 for_intersection[regions].unsqueeze(2),
                 target[piece].to(logits.dtype),
             )
-            slope.mul_(probability).mul_(1 - probability)
+            slope.mul_(torch.addcmul(probability, probability, probability, value=-1))
             gradient[piece] = slope if factor is None else slope.mul_(factor[piece])
         return gradient, None, None
 

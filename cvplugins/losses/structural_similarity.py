@@ -17,11 +17,13 @@ from torch import Tensor, nn
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
+from .chunks import values_at_once
 from .reduction import at_least_float32, check_reduction, full_precision, weight_and_reduce
 
 __all__ = ["MSSSIMLoss", "SSIMLoss", "ms_ssim_loss", "ssim_loss"]
 
 K1, K2 = 0.01, 0.03  # of the paper; everyone keeps them
+VALUES_AT_ONCE = 1 << 18  # of a CPU
 SCALE_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
 
 
@@ -214,14 +216,14 @@ class _MeanLoss(Function):
             # 1 - (1 - l) * (1 - c), without the difference of two numbers close to 1.
             loss = luminance + contrast - luminance * contrast
             to_squared_mean, to_variance = to_squared_mean.mul_(1 - contrast), to_variance.mul_(1 - luminance)
-        if any(ctx.needs_input_grad):
+        if images.requires_grad or target.requires_grad:
             # In place from here on: on a CPU fresh memory costs more than the arithmetic.
             to_mean = to_squared_mean.sub_(to_variance).mul_(mean).mul_(2)
             # The transpose of a blur is a blur with zeros around. As a transposed convolution, a GPU would take TF32.
             back = _blur(F.pad(torch.cat([to_mean, to_variance]), [window - 1] * 4), kernel)
             of_total, of_difference = back[:2].addcmul_(maps[:2], back[2:], value=2).div_(loss[0, 0].numel())
-            of_images = of_total + of_difference if ctx.needs_input_grad[0] else None
-            ctx.save_for_backward(of_images, of_total - of_difference if ctx.needs_input_grad[1] else None)
+            of_images = of_total + of_difference if images.requires_grad else None
+            ctx.save_for_backward(of_images, of_total - of_difference if target.requires_grad else None)
         return loss.mean((2, 3))
 
     @staticmethod
@@ -236,8 +238,11 @@ def _mean_loss(
 ) -> Tensor:
     if not len(images):
         return images.sum((2, 3))  # a convolution needs a channel
-    loss: Tensor = _MeanLoss.apply(images, target, window, sigma, value_range, contrast_only)  # type: ignore[no-untyped-call]
-    return loss
+    # A few images at a time: all their maps would need forty times the memory of the images.
+    size = max(1, values_at_once(images, VALUES_AT_ONCE) // images[0].numel())
+    parts = zip(torch.split(images, size), torch.split(target, size), strict=True)
+    options = (window, sigma, value_range, contrast_only)
+    return torch.cat([_MeanLoss.apply(*part, *options) for part in parts])  # type: ignore[no-untyped-call]
 
 
 def _share_of_difference(powers: Tensor, constant: float) -> tuple[Tensor, Tensor]:

@@ -5,7 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-__all__ = ["check_indices", "check_range", "is_compiling", "known_to_hold", "one_per_class"]
+try:
+    from torch.compiler import is_compiling  # since torch 2.3
+except ImportError:
+    from torch._utils import is_compiling
+
+__all__ = ["check_indices", "check_range", "is_compiling", "one_per_class", "valid_elements"]
 
 
 def check_indices(logits: Tensor, target: Tensor, ignore_index: int, *, with_background: bool = False) -> None:
@@ -50,7 +55,7 @@ def check_range(target: Tensor, num_classes: int, ignore_index: int) -> None:
             )
 
 
-def one_per_class(logits: Tensor, target: Tensor, ignore_index: int) -> tuple[Tensor, Tensor]:
+def one_per_class(logits: Tensor, target: Tensor, ignore_index: int) -> tuple[Tensor, Tensor | None]:
     """Return the target of one binary classifier per class, and which logits count.
 
     Args:
@@ -60,7 +65,7 @@ def one_per_class(logits: Tensor, target: Tensor, ignore_index: int) -> tuple[Te
         ignore_index: What does not count.
 
     Returns:
-        Probabilities and a mask, both in the shape of ``logits``.
+        Probabilities and a mask, both in the shape of ``logits``; None for a mask that is known to be all true.
 
     Example:
         >>> one_per_class(torch.zeros(2, 3), torch.tensor([1, 3]), ignore_index=-100)[0]
@@ -68,27 +73,27 @@ def one_per_class(logits: Tensor, target: Tensor, ignore_index: int) -> tuple[Te
                 [0., 0., 0.]])
     """
     if target.shape == logits.shape:
-        valid = target != ignore_index
+        valid = valid_elements(target, ignore_index)
         target = target.to(logits.dtype)
-        if known_to_hold(valid):
-            return target, valid
-        return target.where(valid, logits.new_zeros(())), valid
+        return (target if valid is None else target.where(valid, logits.new_zeros(()))), valid
     check_indices(logits, target, ignore_index, with_background=True)
-    valid = (target != ignore_index).unsqueeze(1).expand_as(logits)
+    valid = valid_elements(target, ignore_index)
+    valid = None if valid is None else valid.unsqueeze(1).expand_as(logits)
     classes = torch.arange(logits.shape[1], device=logits.device).view(-1, *[1] * (logits.ndim - 2))
     return (target.unsqueeze(1) == classes).to(logits.dtype), valid
 
 
-def known_to_hold(mask: Tensor) -> bool:
-    """Return whether all of ``mask`` is true, as far as that can be asked: a GPU would be waited for.
+def valid_elements(target: Tensor, ignore_index: int) -> Tensor | None:
+    """Return which elements count, or None if it is known that all do.
 
-    >>> known_to_hold(torch.tensor([True, False]))
-    False
+    It is asked on the CPU only, by one look at the extreme values: a GPU would be waited for.
+
+    >>> valid_elements(torch.tensor([0, 255]), ignore_index=255)
+    tensor([ True, False])
+    >>> valid_elements(torch.tensor([0, 2]), ignore_index=255)
     """
-    return mask.device.type == "cpu" and not is_compiling() and bool(mask.all())
-
-
-def is_compiling() -> bool:
-    """Return whether torch.compile reads this code, instead of Python running it."""
-    asked = getattr(torch.compiler, "is_compiling", None)  # since torch 2.3
-    return bool(asked()) if asked is not None else False
+    if target.device.type == "cpu" and not is_compiling() and target.numel() and target.dtype != torch.bool:
+        low, high = target.aminmax()
+        if not low <= ignore_index <= high:
+            return None
+    return target != ignore_index

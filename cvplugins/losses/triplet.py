@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .pairs import cosine_similarities, label_pairs, root, squared_distances
+from .pairs import cosine_similarities, label_pairs, root, squared_distances, unit_vectors
 from .reduction import at_least_float32, check_reduction, weight_and_reduce
 
 __all__ = ["TripletLoss", "triplet_loss"]
@@ -62,12 +62,8 @@ def triplet_loss(
     _check_options(margin, mining, distance)
     positive, negative = label_pairs(embeddings, target, ignore_index)
     embeddings = at_least_float32(embeddings)
-    if distance == "cosine":
-        distances = 1 - cosine_similarities(embeddings, embeddings)
-    else:
-        distances = root(squared_distances(embeddings))
     mine = _batch_hard if mining == "batch_hard" else _semi_hard
-    loss = mine(distances, positive, negative, margin)
+    loss = mine(embeddings, positive, negative, margin, distance)
     return weight_and_reduce(loss, weight, reduction, divisor, positive.any(1) & negative.any(1))
 
 
@@ -106,15 +102,33 @@ class TripletLoss(nn.Module):
         )
 
 
-def _batch_hard(distances: Tensor, positive: Tensor, negative: Tensor, margin: float | str) -> Tensor:
-    if not len(distances):
-        return distances.sum(1)  # no extreme value of nothing
-    farthest = distances.masked_fill(~positive, -math.inf).amax(1)
-    nearest = distances.masked_fill(~negative, math.inf).amin(1)
-    return _above_margin(farthest - nearest, margin)
+def _distances(embeddings: Tensor, distance: str) -> Tensor:
+    """Return the distance of each to each, ``(N, N)``."""
+    if distance == "cosine":
+        return 1 - cosine_similarities(embeddings, embeddings)
+    return root(squared_distances(embeddings))
 
 
-def _semi_hard(distances: Tensor, positive: Tensor, negative: Tensor, margin: float | str) -> Tensor:
+def _distance_of_pairs(embeddings: Tensor, others: Tensor, distance: str) -> Tensor:
+    """Return the distance of each to the one in the same row, ``(N,)``."""
+    if distance == "cosine":
+        return 1 - (unit_vectors(embeddings) * unit_vectors(others)).sum(1)
+    return root((embeddings - others).square().sum(1))
+
+
+def _batch_hard(embeddings: Tensor, positive: Tensor, negative: Tensor, margin: float | str, distance: str) -> Tensor:
+    if not len(embeddings):
+        return embeddings.sum(1)  # no extreme value of nothing
+    with torch.no_grad():  # gradients flow through the two distances that are chosen alone
+        distances = _distances(embeddings, distance)
+        farthest = distances.masked_fill(~positive, -math.inf).argmax(1)
+        nearest = distances.masked_fill_(~negative, math.inf).argmin(1)
+    to_positive = _distance_of_pairs(embeddings, embeddings[farthest], distance)
+    return _above_margin(to_positive - _distance_of_pairs(embeddings, embeddings[nearest], distance), margin)
+
+
+def _semi_hard(embeddings: Tensor, positive: Tensor, negative: Tensor, margin: float | str, distance: str) -> Tensor:
+    distances = _distances(embeddings, distance)
     # In a sorted row of negatives, a search for each distance finds the next that is farther: no (N, N, N) mask.
     ordered = distances.masked_fill(~negative, math.inf).sort(1).values
     next_farther = torch.searchsorted(ordered.detach(), distances.detach(), right=True)

@@ -8,12 +8,15 @@ from typing import NamedTuple
 import pytest
 import torch
 import torch.nn.functional as F
+from helpers import TORCH
 from torch import nn
 
 from cvplugins.losses import (
     LOSSES,
     AdaptiveSoftmaxLoss,
     BCELoss,
+    BoundaryCrossEntropyLoss,
+    BoundaryLoss,
     BoxIoULoss,
     CharbonnierLoss,
     CompositeLoss,
@@ -26,6 +29,7 @@ from cvplugins.losses import (
     FocalTverskyLoss,
     GANLoss,
     GeneralizedDiceLoss,
+    HausdorffLoss,
     InfoNCELoss,
     IoULoss,
     L1Loss,
@@ -112,6 +116,18 @@ class TwoMaps(nn.Module):
         return {"fine": fine, "coarse": F.avg_pool2d(fine, 2).square()}
 
 
+def grid_scores(dtype=torch.float64, size=2, classes=4):
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(size, classes, 6, 5, generator=generator, dtype=torch.float64).to(dtype)
+    return logits, torch.randint(0, classes, (size, 6, 5), generator=generator)
+
+
+def grid_masks(dtype=torch.float64, size=2):
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(size, 6, 5, generator=generator, dtype=torch.float64).to(dtype)
+    return logits, torch.randint(0, 2, (size, 6, 5), generator=generator)
+
+
 class Case(NamedTuple):
     """A loss, a maker of (input, target) with a given dtype, and what does not hold for it."""
 
@@ -126,7 +142,7 @@ class Case(NamedTuple):
     differentiable: bool = True  # smooth, and its gradient is that of its value: no factor that counts as constant
     # The backward pass may run in autocast too. torch advises against it, and rounds its own products there.
     backward_in_autocast: bool = True
-    compiles: bool = True  # torch.compile takes it without a graph break
+    compiles: bool = True  # torch.compile takes it without a graph break, since torch 2.3
 
 
 CASES = {
@@ -192,6 +208,19 @@ CASES = {
         class_symmetric=False,
     ),
     "lovasz_hinge": Case(LovaszLoss(binary=True), masks, ignores=False, per_element=False, plain_mean=False),
+    # Distances come from SciPy on the CPU, and which classes are there decides about shapes: no graph holds that.
+    "boundary": Case(BoundaryLoss(), grid_scores, compiles=False),
+    "boundary_normalised": Case(
+        BoundaryLoss(normalise=True, class_weight=[0.0, 1.0, 2.0, 1.0], cache_size=4),
+        grid_scores,
+        class_symmetric=False,
+        compiles=False,
+    ),
+    "boundary_binary": Case(BoundaryLoss(mode="binary"), grid_masks, in_range=False, compiles=False),
+    "hausdorff": Case(HausdorffLoss(), grid_scores, compiles=False),
+    "hausdorff_one_sided": Case(HausdorffLoss(alpha=1.0, one_sided=True), grid_scores, compiles=False),
+    "hausdorff_binary": Case(HausdorffLoss(mode="binary"), grid_masks, in_range=False, compiles=False),
+    "boundary_cross_entropy": Case(BoundaryCrossEntropyLoss(), grid_scores, compiles=False),
     "l1": Case(L1Loss(), values, ignores=False),
     "l2": Case(L2Loss(), values, ignores=False),
     "charbonnier": Case(CharbonnierLoss(eps=0.1), values, ignores=False),
@@ -237,6 +266,9 @@ def cases_that(*demands):
 
 every_loss = cases_that()
 
+no_float16 = pytest.mark.skipif(TORCH < (2, 2), reason="autocast has no float16 on a CPU before torch 2.2")
+autocast_types = pytest.mark.parametrize("dtype", [pytest.param(torch.float16, marks=no_float16), torch.bfloat16])
+
 
 def test_every_listed_loss_has_a_case():
     assert {type(case.loss) for case in CASES.values()} == set(LOSSES)
@@ -270,7 +302,15 @@ def test_weight_scales_each_element(loss, make):
     weight = torch.arange(len(target), dtype=logits.dtype)
     each = loss(logits, target, reduction="none")
     expected = each * weight.view(-1, *[1] * (each.ndim - 1))
+    if each.ndim > 2:  # an element is a pixel
+        weight = weight.view(-1, *[1] * (each.ndim - 1)).expand_as(each)
     torch.testing.assert_close(loss(logits, target, weight=weight, reduction="none"), expected)
+
+
+@cases_that("per_element", "weights_only_scale")
+def test_weight_may_be_one_number(loss, make):
+    logits, target = make()
+    torch.testing.assert_close(loss(logits, target, weight=torch.tensor(2.0)), 2 * loss(logits, target))
 
 
 @every_loss
@@ -320,7 +360,7 @@ def test_half_precision_is_computed_in_float32(loss, make, dtype):
 
 
 @every_loss
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@autocast_types
 def test_autocast_changes_nothing_beyond_rounding(loss, make, dtype):
     expected = value_and_gradient(loss, make)
     with torch.autocast("cpu", dtype=dtype):
@@ -330,7 +370,7 @@ def test_autocast_changes_nothing_beyond_rounding(loss, make, dtype):
 
 
 @cases_that("backward_in_autocast")
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@autocast_types
 def test_neither_does_backward_in_autocast(loss, make, dtype):
     expected = value_and_gradient(loss, make)
     with torch.autocast("cpu", dtype=dtype):
@@ -375,10 +415,11 @@ def test_order_of_the_classes_does_not_matter(loss, make):
 
 
 @cases_that("compiles")
-def test_compiles_without_graph_break(loss, make):
+def test_compiled_gives_the_same(loss, make):
+    """In one graph since torch 2.3: Dynamo breaks at autograd.Function, zip(strict=True) or promote_types before."""
     logits, target = make(torch.float32)
     torch._dynamo.reset()
-    compiled = torch.compile(loss, fullgraph=True, backend="aot_eager")
+    compiled = torch.compile(loss, fullgraph=TORCH >= (2, 3), backend="aot_eager")
     gradients = []
     for function in (loss, compiled):
         leaf = logits.clone().requires_grad_()

@@ -152,7 +152,8 @@ def test_what_is_kept_for_backward_is_as_large_as_the_image():
     one.requires_grad_()
     with torch.autograd.graph.saved_tensors_hooks(lambda tensor: (kept.append(tensor.nbytes), tensor)[1], lambda x: x):
         ssim_loss(one, other)
-    assert sum(kept) == one.nbytes
+    assert max(kept) == one.nbytes
+    assert sum(kept) < 1.01 * one.nbytes  # torch 2.1 also keeps the loss of each channel, for its mean
 
 
 def test_wrong_options_are_named():
