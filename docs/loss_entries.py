@@ -503,6 +503,74 @@ REGIONS = [
     ),
 ]
 
+BOUNDARIES = [
+    Entry(
+        name="BoundaryLoss",
+        family="Boundaries",
+        summary="tiny or thin regions, beside a region loss",
+        formula=r"\frac{1}{C} \sum_c p_c \, \varphi_c",
+        where="$p$ is the probability, $\\varphi_c$ the signed distance to the boundary of class $c$ in the label, "
+        "negative inside. The loss may be negative.",
+        prediction=GRID_SCORES,
+        target=GRID_LABELS,
+        reference="Kervadec et al. 2019, arXiv:1812.07032",
+        mmdet=NO_GRID,
+        mmseg="""\
+_base_ = 'mmseg::fcn/fcn_r50-d8_4xb4-20k_voc12aug-512x512.py'
+model = dict(decode_head=dict(loss_decode=dict(
+    _delete_=True, type='cvplugins.CompositeLoss',
+    losses=dict(
+        dice=dict(type='cvplugins.DiceLoss'),
+        boundary=dict(type='cvplugins.BoundaryLoss', normalise=True)),
+    weights=dict(boundary=[(0, 0.01), (20000, 1.0)]))))""",
+        detectron2=call(
+            "semantic head",
+            "boundary_loss, tversky_loss",
+            "tversky_loss(predictions, targets) + 0.1 * boundary_loss(predictions, targets, normalise=True)",
+        ),
+        use="Regions so small that Dice says little. Let its weight rise during training, from about 0.01. "
+        "`cache_size` remembers distance maps of labels that come back unchanged.",
+        avoid="Alone: its gradient vanishes with small regions.",
+    ),
+    Entry(
+        name="HausdorffLoss",
+        family="Boundaries",
+        summary="errors far from the boundary, both ways",
+        formula=r"\frac{1}{C} \sum_c (p_c - y_c)^2 \, \bigl(d_{y,c}^\alpha + d_{p,c}^\alpha\bigr)",
+        where="$d_y$ and $d_p$ are the distances to the boundaries of the label and of the prediction; the latter "
+        "counts as constant.",
+        prediction=GRID_SCORES,
+        target=GRID_LABELS,
+        reference="Karimi and Salcudean 2019, arXiv:1904.10030",
+        mmdet=NO_GRID,
+        mmseg=beside_cross_entropy("HausdorffLoss', normalise=True, loss_weight=0.5"),
+        detectron2=call(
+            "semantic head",
+            "cross_entropy, hausdorff_loss",
+            "cross_entropy(predictions, targets, ignore_index=255) "
+            "+ 0.5 * hausdorff_loss(predictions, targets, normalise=True)",
+        ),
+        use="Stray islands far from the object must go; you are judged by the Hausdorff distance.",
+        avoid="Time is short and many classes are predicted: the distances of the prediction are measured anew in "
+        "each step. `one_sided=True` does without them.",
+    ),
+    Entry(
+        name="BoundaryCrossEntropyLoss",
+        family="Boundaries",
+        summary="cross-entropy with sharp edges",
+        formula=r"\bigl(1 + w_0 \, e^{-d^2 / (2 \sigma^2)}\bigr) \, \mathrm{CE}",
+        where="$d$ is the distance to the nearest boundary between two labels in pixels, $w_0$ `boundary_weight`.",
+        prediction="raw scores `(N, C, H, W)` or `(N, C, D, H, W)`",
+        target="class indices without `C`",
+        reference="Ronneberger et al. 2015, arXiv:1505.04597",
+        mmdet=NO_GRID,
+        mmseg=in_decode_head("BoundaryCrossEntropyLoss', boundary_weight=10.0, sigma=5.0"),
+        detectron2=call("semantic head", "boundary_cross_entropy", "boundary_cross_entropy(predictions, targets)"),
+        use="Touching objects and contours count. It needs no second loss.",
+        avoid="Labels are careless near boundaries.",
+    ),
+]
+
 EMBEDDINGS = [
     Entry(
         name="CosineSimilarityLoss",
@@ -792,6 +860,6 @@ loss = WeightPenalty(l1=1e-5, exclude=["*.bias"])(model)""",
 
 ENTRIES = {
     entry.name: entry
-    for entries in (CLASSES, BOXES, REGIONS, EMBEDDINGS, IMAGE_LOSSES, COMPOSITION)
+    for entries in (CLASSES, BOXES, REGIONS, BOUNDARIES, EMBEDDINGS, IMAGE_LOSSES, COMPOSITION)
     for entry in entries
 }
