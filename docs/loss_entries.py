@@ -498,8 +498,8 @@ REGIONS = [
             "semantic head", "lovasz_softmax_loss", 'lovasz_softmax_loss(predictions, targets, over="batch")'
         ),
         use="After or beside cross-entropy, when the mean IoU counts. `over='batch'` for images with few classes.",
-        avoid="From scratch and alone. It sorts all pixels for each class, which takes time with many classes. It has no "
-        "weight per pixel: leave mmseg's pixel sampler out.",
+        avoid="From scratch and alone. It sorts all pixels for each class, which takes time with many classes. It has "
+        "no weight per pixel: leave mmseg's pixel sampler out.",
     ),
 ]
 
