@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from cvplugins.registry import MODELS
 
-__all__ = ["CoreConvention", "OpenMMLabLoss", "core_arguments"]
+__all__ = ["CoreConvention", "OpenMMLabLoss", "core_arguments", "default_loss_name"]
 
 
 class OpenMMLabLoss(nn.Module):
@@ -38,7 +38,7 @@ class OpenMMLabLoss(nn.Module):
         if fixed is not None and fixed != self.use_sigmoid:
             raise ValueError(f"{self.core.__name__} works with use_sigmoid={self.use_sigmoid} only")
         self.loss_weight = loss_weight
-        self.loss_name = loss_name or _loss_name(self.core)
+        self.loss_name = loss_name or default_loss_name(self.core)
 
     def forward(
         self,
@@ -106,6 +106,17 @@ def core_arguments(
     return {name: value for name, value in call.items() if value is not None}
 
 
+def default_loss_name(core: type[nn.Module]) -> str:
+    """Return how mmseg's log calls a loss whose config does not name it.
+
+    >>> from cvplugins.losses import BoxIoULoss
+    >>> default_loss_name(BoxIoULoss)
+    'loss_box_iou'
+    """
+    words = re.findall(r"IoU|[A-Z]+(?![a-z])\d*|[A-Z][a-z]+\d*", core.__name__.removesuffix("Loss"))
+    return "_".join(["loss", *words]).lower()
+
+
 class CoreConvention(nn.Module):
     """A loss of any OpenMMLab registry, called as the core calls its own."""
 
@@ -145,8 +156,3 @@ def _built(name: str, value: Any) -> Any:
         if name == "backbone" and hasattr(value, "init_weights"):
             value.init_weights()  # loads what init_cfg names; the model's own call does not reach a frozen backbone
     return CoreConvention(value) if name == "loss" else value
-
-
-def _loss_name(core: type[nn.Module]) -> str:
-    words = re.findall(r"IoU|[A-Z]+(?![a-z])\d*|[A-Z][a-z]+\d*", core.__name__.removesuffix("Loss"))
-    return "_".join(["loss", *words]).lower()
