@@ -5,20 +5,20 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
+import torch
 from torch import Tensor
 
 from .targets import is_compiling
 
 __all__ = ["chunks", "per_sample", "values_at_once"]
 
-VALUES_AT_ONCE = 1 << 16  # of a CPU: a core's cache
+VALUES_AT_ONCE = 1 << 18  # of each thread on a CPU: a core's cache
 VALUES_AT_ONCE_ELSEWHERE = 1 << 24  # enough to keep a GPU busy
 
 
 def per_sample(values: Tensor) -> Tensor:
     """Return ``(N, C, *)`` or ``(N,)`` as ``(N, C, P)``, a view where memory allows it.
 
-    >>> import torch
     >>> per_sample(torch.zeros(2, 3, 4, 5)).shape
     torch.Size([2, 3, 20])
     """
@@ -26,35 +26,29 @@ def per_sample(values: Tensor) -> Tensor:
     return values.reshape(len(values), channels, math.prod(values.shape[2:]))
 
 
-def values_at_once(values: Tensor, on_cpu: int) -> int:
-    """Return how many values to work on at once: so many on a CPU, more elsewhere.
+def values_at_once(values: Tensor) -> int:
+    """Return how many values to work on at once: what the caches of all threads hold on a CPU, more elsewhere.
 
     A compiler fuses the operations itself, so that it gets everything in one piece.
 
-    >>> import torch
-    >>> values_at_once(torch.zeros(2), on_cpu=1000)
-    1000
+    >>> values_at_once(torch.zeros(2)) == VALUES_AT_ONCE * torch.get_num_threads()
+    True
     """
     if is_compiling():
         return max(1, values.numel())
-    return on_cpu if values.device.type == "cpu" else VALUES_AT_ONCE_ELSEWHERE
+    return VALUES_AT_ONCE * torch.get_num_threads() if values.device.type == "cpu" else VALUES_AT_ONCE_ELSEWHERE
 
 
-def chunks(values: Tensor, size: int | None = None) -> Iterator[tuple[slice, slice, slice]]:
+def chunks(values: Tensor) -> Iterator[tuple[slice, slice, slice]]:
     """Yield indices that cut ``values`` ``(N, C, P)`` into pieces: some samples, or some positions of one sample.
 
-    Args:
-        values: What is cut.
-        size: How many values a piece holds at most on a CPU.
-
-    Example:
-        >>> import torch
-        >>> list(chunks(torch.zeros(2, 3, 4)))
-        [(slice(0, 5461, None), slice(None, None, None), slice(None, None, None))]
+    >>> many = torch.zeros(2, values_at_once(torch.zeros(0)), 1)
+    >>> [samples for samples, _, _ in chunks(many)]
+    [slice(0, 1, None), slice(1, 2, None)]
     """
     samples, channels, positions = values.shape
     everything = slice(None)
-    size = values_at_once(values, size or VALUES_AT_ONCE)
+    size = values_at_once(values)
     if channels * positions <= size:
         step = max(1, size // max(1, channels * positions))
         for start in range(0, samples, step):

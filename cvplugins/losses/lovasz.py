@@ -20,8 +20,6 @@ from .targets import check_indices, valid_elements
 
 __all__ = ["LovaszLoss", "lovasz_hinge_loss", "lovasz_softmax_loss"]
 
-VALUES_AT_ONCE = 1 << 19  # bounds what sorting needs beside errors and slopes
-
 
 def lovasz_softmax_loss(
     logits: Tensor,
@@ -159,7 +157,7 @@ class _Extension(Function):
     def forward(ctx: Any, errors: Tensor, is_class: Tensor) -> Tensor:
         loss, slopes = errors.new_empty(len(errors)), torch.empty_like(errors)
         rank = torch.arange(1, errors.shape[1] + 1, device=errors.device, dtype=errors.dtype)
-        rows = max(1, values_at_once(errors, VALUES_AT_ONCE) // max(1, errors.shape[1]))
+        rows = max(1, values_at_once(errors) // max(1, errors.shape[1]))
         for start in range(0, len(errors), rows):
             part = slice(start, start + rows)
             ordered, order = errors[part].sort(dim=1, descending=True)

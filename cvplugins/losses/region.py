@@ -40,7 +40,6 @@ __all__ = [
 ]
 
 MODES = ("multiclass", "multilabel", "binary")
-VALUES_AT_ONCE = 1 << 18  # of a CPU: a softmax needs longer pieces than elementwise functions do
 
 
 class RegionSums(NamedTuple):
@@ -113,7 +112,7 @@ class _SoftmaxSums(Function):
     def forward(ctx: Any, logits: Tensor, index: Tensor, factor: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
         ctx.save_for_backward(logits, index, factor)
         intersection, predicted, true = (logits.new_zeros(logits.shape[:2]) for _ in range(3))
-        for piece in chunks(logits, VALUES_AT_ONCE):
+        for piece in chunks(logits):
             samples, of_pixel = piece[0], index[piece]
             probability = logits[piece].softmax(1)
             of_target = probability.gather(1, of_pixel)
@@ -136,7 +135,7 @@ class _SoftmaxSums(Function):
     def backward(ctx: Any, for_intersection: Tensor, for_predicted: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
         logits, index, factor = ctx.saved_tensors
         gradient = torch.empty_like(logits)
-        for piece in chunks(logits, VALUES_AT_ONCE):
+        for piece in chunks(logits):
             samples, of_pixel = piece[0], index[piece]
             of_class = for_predicted[samples]
             probability = logits[piece].softmax(1)
@@ -159,7 +158,7 @@ class _SigmoidSums(Function):
     def forward(ctx: Any, logits: Tensor, target: Tensor, factor: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
         ctx.save_for_backward(logits, target, factor)
         intersection, predicted, true = (logits.new_zeros(logits.shape[:2]) for _ in range(3))
-        for piece in chunks(logits, VALUES_AT_ONCE):
+        for piece in chunks(logits):
             regions = piece[:2]
             probability, positive = logits[piece].sigmoid(), target[piece].to(logits.dtype)
             if factor is not None:
@@ -177,7 +176,7 @@ class _SigmoidSums(Function):
     def backward(ctx: Any, for_intersection: Tensor, for_predicted: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
         logits, target, factor = ctx.saved_tensors
         gradient = torch.empty_like(logits)
-        for piece in chunks(logits, VALUES_AT_ONCE):
+        for piece in chunks(logits):
             regions = piece[:2]
             probability = logits[piece].sigmoid()
             slope = torch.addcmul(

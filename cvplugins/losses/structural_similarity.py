@@ -23,7 +23,6 @@ from .reduction import at_least_float32, check_reduction, full_precision, weight
 __all__ = ["MSSSIMLoss", "SSIMLoss", "ms_ssim_loss", "ssim_loss"]
 
 K1, K2 = 0.01, 0.03  # of the paper; everyone keeps them
-VALUES_AT_ONCE = 1 << 18  # of a CPU
 SCALE_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
 
 
@@ -239,7 +238,7 @@ def _mean_loss(
     if not len(images):
         return images.sum((2, 3))  # a convolution needs a channel
     # A few images at a time: all their maps would need forty times the memory of the images.
-    size = max(1, values_at_once(images, VALUES_AT_ONCE) // images[0].numel())
+    size = max(1, values_at_once(images) // images[0].numel())
     parts = zip(torch.split(images, size), torch.split(target, size), strict=True)
     options = (window, sigma, value_range, contrast_only)
     return torch.cat([_MeanLoss.apply(*part, *options) for part in parts])  # type: ignore[no-untyped-call]
