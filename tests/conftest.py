@@ -25,6 +25,10 @@ NEEDS = {
 }
 
 
+# Tensors are small here: threads that wait for each other cost more than they bring, most on a busy machine.
+torch.set_num_threads(1)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         for marker, (available, reason) in NEEDS.items():

@@ -92,6 +92,21 @@ class CompositeLoss(nn.Module):
         self.iteration = 0
 
     @property
+    def iteration(self) -> int:
+        """Where the schedules stand."""
+        return self._iteration
+
+    @iteration.setter
+    def iteration(self, iteration: int) -> None:
+        self._iteration = iteration
+        # As tensors they are no constants, for each of which torch.compile would compile anew.
+        self._scheduled = {
+            name: torch.tensor(scheduled_weight(weight, iteration))
+            for name, weight in self.weights.items()
+            if not isinstance(weight, (float, str))
+        }
+
+    @property
     def use_sigmoid(self) -> bool:
         """Whether the scores are one sigmoid per class; the parts have to agree.
 
@@ -108,14 +123,14 @@ class CompositeLoss(nn.Module):
         weight = self.weights[name]
         if weight == "learned":
             return float(torch.exp(-self.log_variance[name].detach()))
-        return weight if isinstance(weight, float) else scheduled_weight(weight, self.iteration)  # type: ignore[arg-type]
+        return weight if isinstance(weight, float) else float(self._scheduled[name])
 
     def part(self, name: str, predicted: Tensor, target: Tensor, **call: Any) -> Tensor:
         """Return one part, weighted."""
         loss: Tensor = self.losses[name](predicted, target, **call)
         if self.weights[name] == "learned":
             return uncertainty_weighted(loss, self.log_variance[name])
-        return loss * self.weight(name)
+        return loss * (self._scheduled[name] if name in self._scheduled else self.weight(name))
 
     def parts(self, predicted: Tensor, target: Tensor, **call: Any) -> dict[str, Tensor]:
         """Return the weighted parts, whose sum is the loss."""

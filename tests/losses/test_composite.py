@@ -56,6 +56,20 @@ def test_schedule_follows_the_iteration():
         torch.testing.assert_close(loss(logits, target), ce + weight * dice)
 
 
+def test_schedule_is_compiled_once():
+    from torch._dynamo.testing import CompileCounter
+
+    logits, target = scores()
+    loss = CompositeLoss({"ce": CrossEntropyLoss()}, {"ce": [(0, 0.0), (100, 1.0)]})
+    counter = CompileCounter()
+    torch._dynamo.reset()
+    compiled = torch.compile(loss, backend=counter)
+    for iteration in range(0, 60, 5):
+        loss.iteration = iteration
+        torch.testing.assert_close(compiled(logits, target), iteration / 100 * CrossEntropyLoss()(logits, target))
+    assert counter.frame_count == 1
+
+
 def test_learned_weight_settles_where_the_paper_says():
     """d/ds (exp(-s) L + s / 2) is 0 for a variance exp(s) of 2 L."""
     log_variance = torch.zeros((), requires_grad=True)
