@@ -21,13 +21,17 @@ class OpenMMLabLoss(nn.Module):
     Args:
         loss_weight: Factor of the loss.
         loss_name: Name in mmseg's log, beginning with ``loss_``; from the class if absent.
+        use_mask: As of mmdet's CrossEntropyLoss, for the mask head of Mask R-CNN, which hands over masks of all classes
+            ``(N, C, H, W)`` and the labels ``(N,)`` in place of ``weight``: the loss gets the masks of the labels.
         options: Options of the core loss. A config in their place (a dict with ``type``) is built first, in any
             scope: the loss of ``OHEMLoss`` or the backbone of ``PerceptualLoss``.
     """
 
     core: type[nn.Module]
 
-    def __init__(self, loss_weight: float = 1.0, loss_name: str | None = None, **options: Any) -> None:
+    def __init__(
+        self, loss_weight: float = 1.0, loss_name: str | None = None, use_mask: bool = False, **options: Any
+    ) -> None:
         super().__init__()
         accepted = inspect.signature(self.core).parameters
         fixed = _take_out_what_is_fixed(options, accepted)
@@ -37,6 +41,7 @@ class OpenMMLabLoss(nn.Module):
         self.loss = self.core(**{name: _built(name, value) for name, value in options.items()})
         if fixed is not None and fixed != self.use_sigmoid:
             raise ValueError(f"{self.core.__name__} works with use_sigmoid={self.use_sigmoid} only")
+        self.use_mask = use_mask
         self.loss_weight = loss_weight
         self.loss_name = loss_name or default_loss_name(self.core)
 
@@ -51,6 +56,8 @@ class OpenMMLabLoss(nn.Module):
         **more: Any,
     ) -> Tensor:
         """Translate OpenMMLab's arguments into the core's and scale the result; what is ``more`` is the core's own."""
+        if self.use_mask:
+            pred, weight = pred[torch.arange(len(pred), device=pred.device), weight], None
         call = core_arguments(pred, weight, avg_factor, reduction_override, ignore_index)
         return self.loss_weight * self.compute(pred, target, **call, **more)
 

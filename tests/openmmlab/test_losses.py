@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -204,6 +205,48 @@ def test_mask2former_trains_with_ours():
     assert {"loss_cls", "loss_mask", "loss_dice", "d0.loss_dice"} <= set(logged)
     assert all(value.isfinite() and value > 0 for value in logged.values())
     assert not torch.equal(model.panoptic_head.query_feat.weight, before)
+
+
+MASK_LOSSES = {
+    "bce": dict(type="cvplugins.BCELoss"),
+    "dice": dict(type="cvplugins.DiceLoss", mode="binary"),
+    "composite": dict(
+        type="cvplugins.CompositeLoss",
+        losses=dict(focal=dict(FOCAL, use_sigmoid=True), hinge=dict(type="cvplugins.LovaszLoss", binary=True)),
+    ),
+}
+
+
+@pytest.mark.parametrize("loss", MASK_LOSSES.values(), ids=MASK_LOSSES)
+@pytest.mark.parametrize("class_agnostic", [False, True])
+def test_mask_head_of_mask_rcnn_takes_masks_of_the_labels(loss, class_agnostic):
+    from mmdet.registry import MODELS
+    from mmengine.config import ConfigDict
+    from mmengine.registry import DefaultScope
+
+    head = dict(type="FCNMaskHead", num_convs=1, in_channels=4, conv_out_channels=4, num_classes=3)
+    with DefaultScope.overwrite_default_scope("mmdet"):
+        head = MODELS.build(dict(head, class_agnostic=class_agnostic, loss_mask=dict(loss, use_mask=True)))
+    masks = torch.randn(2, 1 if class_agnostic else 3, 8, 8, requires_grad=True)
+    wanted = (torch.rand(2, 8, 8) > 0.5).float()
+    head.get_targets = lambda **_: wanted  # what the head crops from the ground truth
+    labels = torch.tensor([2, 0])
+    sampled = [SimpleNamespace(pos_gt_labels=labels)]
+    value = head.loss_and_target(masks, sampled, [], ConfigDict())["loss_mask"]["loss_mask"]
+    value.sum().backward()
+    reached = masks.grad.abs().sum((2, 3)) > 0
+    expected = [[True], [True]] if class_agnostic else [[False, False, True], [True, False, False]]
+    assert reached.tolist() == expected
+
+
+def test_mask_loss_equals_mmdets():
+    from mmdet.models.losses import CrossEntropyLoss
+    from mmengine.registry import MODELS
+
+    masks, wanted, labels = torch.randn(5, 3, 8, 8), (torch.rand(5, 8, 8) > 0.5).float(), torch.randint(0, 3, (5,))
+    ours = MODELS.build(dict(type="cvplugins.BCELoss", use_mask=True, loss_weight=2.0))
+    theirs = CrossEntropyLoss(use_mask=True, loss_weight=2.0)
+    torch.testing.assert_close(ours(masks, wanted, labels), theirs(masks, wanted, labels).squeeze())
 
 
 def test_convention_is_translated():
