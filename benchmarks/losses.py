@@ -3,9 +3,9 @@
 Run ``python benchmarks/losses.py`` with as many of mmdet, mmseg, MONAI, segmentation-models-pytorch, fvcore and
 torchvision installed as you want to compare with (``pip install monai segmentation-models-pytorch fvcore``); what is
 missing is left out and said. ``--device cuda`` for a GPU, ``--only dice`` for some of the rows. The candidates of a
-row take turns; a line is the median of the rounds. *Saved* is what autograd keeps for the backward pass beside the
-inputs, *peak* the most that is held at once above them, gradients included (CPU: as torch's profiler counts it),
-both as multiples of the prediction's size.
+row take turns; a line is the median of the rounds, on a CPU of processor time, which other work on the machine moves
+little. *Held* is what is kept for the backward pass beside the inputs, *peak* the most that is held at once above
+them, gradients included (CPU: as torch's profiler counts it), both as multiples of the prediction's size.
 """
 
 from __future__ import annotations
@@ -244,7 +244,7 @@ class Measured(NamedTuple):
     """Medians of one candidate: milliseconds forward and backward, and multiples of the prediction's size."""
 
     milliseconds: float
-    saved: float
+    held: float
     peak: float
 
 
@@ -264,46 +264,39 @@ def candidates(row: Row, compiled: bool) -> Iterator[tuple[str, Call | ImportErr
 def step(call: Call, prediction: Tensor, target: Tensor) -> float:
     """Return the milliseconds of forward and backward."""
     leaf = prediction.detach().clone().requires_grad_()
+    clock = time.perf_counter if leaf.is_cuda else time.process_time
     _synchronise(prediction)
-    start = time.perf_counter()
+    start = clock()
     call(leaf, target).sum().backward()
     _synchronise(prediction)
-    return (time.perf_counter() - start) * 1000
+    return (clock() - start) * 1000
 
 
-def saved_bytes(call: Call, prediction: Tensor, target: Tensor) -> int:
-    """Return what autograd keeps for the backward pass, without the inputs and their views."""
-    leaf = prediction.detach().clone().requires_grad_()
-    kept: dict[int, int] = {}
-
-    def note(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        kept[storage.data_ptr()] = storage.nbytes()
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
-        value = call(leaf, target)
-    for known in (leaf, target, value):
-        kept.pop(known.untyped_storage().data_ptr(), None)
-    return sum(kept.values())
-
-
-def peak_bytes(call: Call, prediction: Tensor, target: Tensor) -> int:
-    """Return the most that is held at once above the inputs."""
+def held_and_peak_bytes(call: Call, prediction: Tensor, target: Tensor) -> tuple[int, int]:
+    """Return what is held between forward and backward, and the most that is held at once, above the inputs."""
     leaf = prediction.detach().clone().requires_grad_()
     if leaf.is_cuda:
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
-        call(leaf, target).sum().backward()
-        return torch.cuda.max_memory_allocated() - before
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
-        call(leaf, target).sum().backward()
-    now = peak = 0
+        value = call(leaf, target).sum()
+        held = torch.cuda.memory_allocated() - before
+        value.backward()
+        return held, torch.cuda.max_memory_allocated() - before
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as forward:
+        value = call(leaf, target).sum()
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as backward:
+        value.backward()
+    held, peak = _held_and_peak(forward, 0)
+    return held, max(peak, _held_and_peak(backward, held)[1])
+
+
+def _held_and_peak(profiled: profile, held: int) -> tuple[int, int]:
+    peak = held
     for event in profiled.profiler.kineto_results.events():
         if event.name() == "[memory]":
-            now += event.nbytes()
-            peak = max(peak, now)
-    return peak
+            held += event.nbytes()
+            peak = max(peak, held)
+    return held, peak
 
 
 def measure(row: Row, device: str, rounds: int, compiled: bool) -> dict[str, Measured | ImportError]:
@@ -323,9 +316,7 @@ def measure(row: Row, device: str, rounds: int, compiled: bool) -> dict[str, Mea
         name: call
         if isinstance(call, ImportError)
         else Measured(
-            statistics.median(times[name]),
-            saved_bytes(call, prediction, target) / size,
-            peak_bytes(call, prediction, target) / size,
+            statistics.median(times[name]), *(each / size for each in held_and_peak_bytes(call, prediction, target))
         )
         for name, call in found.items()
     }
@@ -339,7 +330,7 @@ def show(row: Row, measured: dict[str, Measured | ImportError]) -> None:
             print(f"{row.name:<30}{name:<20} not installed ({each})")
         elif isinstance(mine, Measured):
             ratio = each.milliseconds / mine.milliseconds
-            print(f"{row.name:<30}{name:<20}{each.milliseconds:>9.2f}{ratio:>8.2f}{each.saved:>8.2f}{each.peak:>8.2f}")
+            print(f"{row.name:<30}{name:<20}{each.milliseconds:>9.2f}{ratio:>8.2f}{each.held:>8.2f}{each.peak:>8.2f}")
 
 
 def _synchronise(tensor: Tensor) -> None:
@@ -351,13 +342,15 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--only", default="", help="rows whose name contains this; wildcards are possible")
     parser.add_argument("--no-compile", action="store_true", help="leave torch.compile out")
     args = parser.parse_args()
     warnings.filterwarnings("ignore")
+    torch.set_num_threads(args.threads)
     print(f"{args.device}, {torch.get_num_threads()} threads, torch {torch.__version__}\n")
-    print(f"{'':<50}{'ms':>9}{'times':>8}{'saved':>8}{'peak':>8}")
+    print(f"{'':<50}{'ms':>9}{'times':>8}{'held':>8}{'peak':>8}")
     for row in ROWS:
         if fnmatch.fnmatch(row.name.lower(), f"*{args.only.lower()}*"):
             show(row, measure(row, args.device, args.rounds, not args.no_compile))

@@ -1,7 +1,8 @@
 """Region overlap losses: Dice, Jaccard, Tversky and their relatives, from three sums per region.
 
 All of them depend on the logits only through ``intersection``, ``predicted`` and ``true``, so that one function
-with one hand-written gradient serves them all. It keeps nothing but its inputs for the backward pass.
+with one hand-written gradient serves them all. It keeps the probabilities, which the backward pass turns into the
+gradient in their place: one tensor of the size of the logits is all that it needs.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from .reduction import (
     full_precision,
     weight_and_reduce,
 )
-from .targets import check_indices, valid_elements
+from .targets import check_indices, is_compiling, valid_elements
 
 __all__ = [
     "DiceLoss",
@@ -111,10 +112,13 @@ class _SoftmaxSums(Function):
     @staticmethod
     def forward(ctx: Any, logits: Tensor, index: Tensor, factor: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
         ctx.save_for_backward(logits, index, factor)
+        ctx.probability = _kept(logits)
         intersection, predicted, true = (logits.new_zeros(logits.shape[:2]) for _ in range(3))
         for piece in chunks(logits):
             samples, of_pixel = piece[0], index[piece]
             probability = logits[piece].softmax(1)
+            if ctx.probability is not None:
+                ctx.probability[piece] = probability
             of_target = probability.gather(1, of_pixel)
             if factor is None:
                 counted = torch.ones_like(of_target)
@@ -134,11 +138,12 @@ class _SoftmaxSums(Function):
     @once_differentiable
     def backward(ctx: Any, for_intersection: Tensor, for_predicted: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
         logits, index, factor = ctx.saved_tensors
-        gradient = torch.empty_like(logits)
+        known, ctx.probability = ctx.probability, None  # it becomes the gradient; a second pass computes it anew
+        gradient = torch.empty_like(logits) if known is None else known
         for piece in chunks(logits):
             samples, of_pixel = piece[0], index[piece]
             of_class = for_predicted[samples]
-            probability = logits[piece].softmax(1)
+            probability = logits[piece].softmax(1) if known is None else known[piece]
             # The gradient of a probability is g = for_predicted, and for_intersection more for the target's class;
             # that of a logit is factor * p * (g - mean), with the mean of g over the classes.
             more = for_intersection[samples].gather(1, of_pixel.squeeze(1)).unsqueeze(1) * probability.gather(
@@ -147,7 +152,10 @@ class _SoftmaxSums(Function):
             with full_precision(logits):
                 mean = torch.bmm(of_class.unsqueeze(1), probability).add_(more)
             probability.mul_(of_class.unsqueeze(2) - mean).scatter_add_(1, of_pixel, more)
-            gradient[piece] = probability if factor is None else probability.mul_(factor[piece])
+            if factor is not None:
+                probability.mul_(factor[piece])
+            if known is None:
+                gradient[piece] = probability
         return gradient, None, None
 
 
@@ -157,10 +165,13 @@ class _SigmoidSums(Function):
     @staticmethod
     def forward(ctx: Any, logits: Tensor, target: Tensor, factor: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
         ctx.save_for_backward(logits, target, factor)
+        ctx.probability = _kept(logits)
         intersection, predicted, true = (logits.new_zeros(logits.shape[:2]) for _ in range(3))
         for piece in chunks(logits):
             regions = piece[:2]
             probability, positive = logits[piece].sigmoid(), target[piece].to(logits.dtype)
+            if ctx.probability is not None:
+                ctx.probability[piece] = probability
             if factor is not None:
                 probability, positive = probability.mul_(factor[piece]), positive * factor[piece]
             predicted[regions].add_(probability.sum(2))
@@ -175,17 +186,21 @@ class _SigmoidSums(Function):
     @once_differentiable
     def backward(ctx: Any, for_intersection: Tensor, for_predicted: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
         logits, target, factor = ctx.saved_tensors
-        gradient = torch.empty_like(logits)
+        known, ctx.probability = ctx.probability, None
+        gradient = torch.empty_like(logits) if known is None else known
         for piece in chunks(logits):
             regions = piece[:2]
-            probability = logits[piece].sigmoid()
+            probability = logits[piece].sigmoid() if known is None else known[piece]
             slope = torch.addcmul(
                 for_predicted[regions].unsqueeze(2),
                 for_intersection[regions].unsqueeze(2),
                 target[piece].to(logits.dtype),
             )
-            slope.mul_(torch.addcmul(probability, probability, probability, value=-1))
-            gradient[piece] = slope if factor is None else slope.mul_(factor[piece])
+            if factor is not None:
+                slope.mul_(factor[piece])
+            probability.addcmul_(probability, probability, value=-1).mul_(slope)
+            if known is None:
+                gradient[piece] = probability
         return gradient, None, None
 
 
@@ -441,6 +456,11 @@ class GeneralizedDiceLoss(_RegionLoss):
         """Compute the loss; ``call`` may hold ``weight``, ``divisor``, ``reduction`` and ``ignore_index``."""
         options = {"ignore_index": self.ignore_index, "reduction": self.reduction, **call}
         return generalized_dice_loss(logits, target, smooth=self.smooth, over=self.over, mode=self.mode, **options)
+
+
+def _kept(logits: Tensor) -> Tensor | None:
+    """Return room for the probabilities, if a backward pass will want them; a compiled one finds its own way."""
+    return torch.empty_like(logits) if logits.requires_grad and not is_compiling() else None
 
 
 def _pooled(sums: RegionSums, over: str) -> RegionSums:

@@ -152,6 +152,19 @@ def test_binary_equals_mmdets_naive_dice_on_sampled_points():
     torch.testing.assert_close(ours, theirs)
 
 
+@pytest.mark.parametrize("mode", ["multiclass", "multilabel"])
+def test_a_second_backward_pass_gives_the_same(mode):
+    """The first one turns what was kept into the gradient."""
+    logits, target = scores()
+    logits.requires_grad_()
+    if mode == "multilabel":
+        target = torch.rand(logits.shape, dtype=logits.dtype)
+    value = DiceLoss(mode=mode)(logits, target)
+    first, second = (torch.autograd.grad(value, logits, retain_graph=True)[0] for _ in range(2))
+    assert first.data_ptr() != second.data_ptr()
+    torch.testing.assert_close(first, second)
+
+
 def test_peak_memory_stays_near_the_size_of_the_logits(monkeypatch):
     """Above its inputs the loss needs one softmax: what torch allocates on the CPU, summed up, is the oracle."""
     monkeypatch.setattr(
