@@ -342,7 +342,7 @@ def _by_axes(mask: Tensor, spacing: Sequence[float]) -> tuple[Tensor, Tensor]:
     nearest = _within_rows(mask)
     squares = ((nearest - column) * spacing[-1]).square_()
     first = torch.arange(0, mask[0].numel(), length, device=mask.device).view(*mask.shape[1:-1], 1)
-    place = nearest.clamp_(0, length - 1).long() + first  # the clamp: an infinite column is none
+    place = nearest.clamp_(min=0).long() + first  # a row without False has the column -inf
     for axis, step in zip(range(1, mask.ndim - 1), spacing, strict=False):
         across = _across(squares.movedim(axis, -1), place.movedim(axis, -1), step)
         squares, place = (each.movedim(-1, axis) for each in across)
@@ -350,7 +350,7 @@ def _by_axes(mask: Tensor, spacing: Sequence[float]) -> tuple[Tensor, Tensor]:
 
 
 def _within_rows(mask: Tensor) -> Tensor:
-    """Return the column of the nearest False along the last axis; infinite if there is none."""
+    """Return the column of the nearest False along the last axis; -inf if there is none."""
     column = torch.arange(mask.shape[-1], dtype=torch.float32, device=mask.device).expand(mask.shape)
     before = column.masked_fill(mask, -torch.inf).cummax(-1).values
     behind = column.masked_fill(mask, torch.inf).flip(-1).cummin(-1).values.flip(-1)

@@ -261,6 +261,15 @@ def test_ignored_pixels_never_move_the_loss(loss):
         torch.testing.assert_close(loss(moved, target), expected[0])
 
 
+@pytest.mark.parametrize("ignore_index", [-1, 4, 0])
+@pytest.mark.parametrize("loss", EVERY, ids=lambda loss: type(loss).__name__)
+def test_any_index_can_be_ignored(loss, ignore_index):
+    logits, target = scores()
+    target[target == 0] = 255
+    renamed = target.masked_fill(target == 255, ignore_index)
+    torch.testing.assert_close(loss(logits, renamed, ignore_index=ignore_index), loss(logits, target))
+
+
 @pytest.mark.parametrize("loss", EVERY, ids=lambda loss: type(loss).__name__)
 @pytest.mark.parametrize("grid", [(1, 1), (1, 6), (6, 1), (0, 6), (2, 1, 3)])
 def test_thin_and_empty_grids(loss, grid):

@@ -191,6 +191,18 @@ def test_cache_gives_the_same_and_stays_small():
     torch.testing.assert_close(signed_distance_maps(target[:0], 4, cache=cache), expected[:0])
 
 
+def test_cache_drops_what_was_not_used_for_longest():
+    cache, target = DistanceCache(2), blobs()
+    for image in (0, 1, 0, 2, 0):  # 1 makes room for 2
+        cache(target[[image]], 4, 255)
+    assert (cache.hits, cache.misses) == (2, 3)
+
+
+def test_an_ignored_class_does_not_occur():
+    target = torch.tensor([[[0, 1, 3]]])
+    assert distance.occurring(target, 3, ignore_index=0).tolist() == [[False, True, False]]
+
+
 def test_cache_tells_apart_what_differs():
     cache, target = DistanceCache(9), blobs()[:1]
     for label, classes, ignore_index in itertools.product((target, target.flip(1)), (4, 5), (255, 3)):
