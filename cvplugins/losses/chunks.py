@@ -52,8 +52,11 @@ def chunks(values: Tensor, size: int | None = None) -> Iterator[tuple[slice, sli
         >>> list(chunks(torch.zeros(2, 3, 4)))
         [(slice(0, 5461, None), slice(None, None, None), slice(None, None, None))]
     """
-    samples, channels, positions = values.shape
     everything = slice(None)
+    if is_compiling():  # no range over sizes, which would compile anew for each of them
+        yield everything, everything, everything
+        return
+    samples, channels, positions = values.shape
     size = values_at_once(values, size or VALUES_AT_ONCE)
     if channels * positions <= size:
         step = max(1, size // max(1, channels * positions))

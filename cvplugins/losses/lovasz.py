@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
-from .chunks import values_at_once
+from .chunks import chunks
 from .reduction import at_least_float32, check_over, check_reduction, class_weights, weight_and_reduce
 from .targets import check_indices, valid_elements
 
@@ -159,9 +159,7 @@ class _Extension(Function):
     def forward(ctx: Any, errors: Tensor, is_class: Tensor) -> Tensor:
         loss, slopes = errors.new_empty(len(errors)), torch.empty_like(errors)
         rank = torch.arange(1, errors.shape[1] + 1, device=errors.device, dtype=errors.dtype)
-        rows = max(1, values_at_once(errors, VALUES_AT_ONCE) // max(1, errors.shape[1]))
-        for start in range(0, len(errors), rows):
-            part = slice(start, start + rows)
+        for part, _, _ in chunks(errors.unsqueeze(2), VALUES_AT_ONCE):  # whole rows
             ordered, order = errors[part].sort(dim=1, descending=True)
             positive = is_class[part].gather(1, order).to(errors.dtype)
             missing = positive.sum(1, keepdim=True) - positive.cumsum(1)

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import pytest
 import torch
+import torch._dynamo.testing
 import torch.nn.functional as F
 from helpers import TORCH
 from torch import nn
@@ -474,6 +475,19 @@ def test_compiled_gives_the_same(loss, make):
         value.backward()
         gradients.append((value.detach(), leaf.grad))
     torch.testing.assert_close(gradients[1], gradients[0])
+
+
+@cases_that("compiles")
+@pytest.mark.skipif(TORCH < (2, 3), reason="a graph for each part between the breaks of older Dynamos")
+def test_another_batch_size_is_not_compiled_anew(loss, make):
+    """The first graph is for one size, the second for any."""
+    torch._dynamo.reset()
+    counter = torch._dynamo.testing.CompileCounter()
+    compiled = torch.compile(loss, backend=counter)
+    for size in (6, 5, 4):
+        logits, target = make(torch.float32, size=size)
+        compiled(logits.requires_grad_(), target)
+    assert counter.frame_count <= 2
 
 
 @every_loss
