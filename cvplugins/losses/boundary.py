@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.autograd import Function
-from torch.autograd.function import once_differentiable
 
 from .cross_entropy import cross_entropy
 from .distance import (
@@ -23,6 +22,7 @@ from .distance import (
     sides_of,
     signed_regions,
 )
+from .once import once_differentiable
 from .reduction import at_least_float32, check_reduction, class_weights, weight_and_reduce
 from .region import MODES
 from .targets import check_indices

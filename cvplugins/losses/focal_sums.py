@@ -12,9 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd import Function
-from torch.autograd.function import once_differentiable
 
 from .chunks import chunks
+from .once import once_differentiable
 
 __all__ = ["IndexFocalSum", "SoftFocalSum", "SoftmaxFocal"]
 

@@ -12,7 +12,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.autograd import Function
-from torch.autograd.function import once_differentiable
 
 from .chunks import chunks
 from .reduction import at_least_float32, check_over, check_reduction, class_weights, weight_and_reduce
@@ -171,7 +170,6 @@ class _Extension(Function):
         return loss
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, outer: Tensor) -> tuple[Tensor | None, ...]:
         (slopes,) = ctx.saved_tensors
         return slopes * outer.unsqueeze(1), None

@@ -13,9 +13,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 from torch.autograd import Function
-from torch.autograd.function import once_differentiable
 
 from .chunks import chunks
+from .once import once_differentiable
 from .reduction import (
     at_least_float32,
     check_over,

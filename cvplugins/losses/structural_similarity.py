@@ -15,9 +15,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd import Function
-from torch.autograd.function import once_differentiable
 
 from .chunks import values_at_once
+from .once import once_differentiable
 from .reduction import at_least_float32, check_reduction, full_precision, weight_and_reduce
 
 __all__ = ["MSSSIMLoss", "SSIMLoss", "ms_ssim_loss", "ssim_loss"]

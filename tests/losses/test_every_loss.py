@@ -491,6 +491,28 @@ def test_another_batch_size_is_not_compiled_anew(loss, make):
 
 
 @every_loss
+def test_second_derivative_is_right_or_an_error(loss, make):
+    predicted, target = make()
+    direction = torch.ones_like(predicted).sin()
+
+    def slope(logits, **options):
+        (gradient,) = torch.autograd.grad(loss(logits, target), logits, **options)
+        return (gradient * direction).sum()
+
+    leaf = predicted.clone().requires_grad_()
+    try:
+        along = slope(leaf, create_graph=True)
+    except RuntimeError as error:
+        if "no second derivative" in str(error):
+            return
+        raise
+    (second,) = torch.autograd.grad(along + 0 * leaf.sum(), leaf)  # what does not depend on the leaf has 0
+    step = 1e-5 * direction
+    ahead, behind = (slope((predicted + sign * step).requires_grad_()) for sign in (1, -1))
+    torch.testing.assert_close((second * step).sum(), (ahead - behind) / 2, rtol=1e-3, atol=1e-9)
+
+
+@every_loss
 def test_copies_give_the_same(loss, make):
     logits, target = make()
     expected = loss(logits, target)
