@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd import Function
 
-from .chunks import chunks
+from .chunks import chunks, per_sample
 from .reduction import at_least_float32, check_over, check_reduction, class_weights, weight_and_reduce
 from .targets import check_indices, valid_elements
 
@@ -54,14 +54,15 @@ def lovasz_softmax_loss(
         tensor(0.5000)
     """
     check_indices(logits, target, ignore_index)
-    probability = at_least_float32(logits).softmax(1).flatten(2)
-    target = target.flatten(1).unsqueeze(1)
+    probability = per_sample(at_least_float32(logits).softmax(1))
+    target = target.reshape(len(target), 1, probability.shape[2])
     classes = torch.arange(logits.shape[1], device=logits.device).view(1, -1, 1)
     is_class = target == classes
     errors = torch.where(is_class, 1 - probability, probability)
     valid = valid_elements(target, ignore_index)
     if valid is not None:
         errors = errors.masked_fill(~valid, 0)  # an ignored pixel is sorted last and changes nothing before
+        is_class = is_class & valid  # it is of no class, also where the index to ignore is one
     errors, is_class = _over(errors, over), _over(is_class, over)
     loss, present = _lovasz(errors, is_class), is_class.any(2)
     if class_weight is not None:
@@ -102,8 +103,10 @@ def lovasz_hinge_loss(
         raise ValueError(f"target {tuple(target.shape)} does not fit logits {tuple(logits.shape)}")
     logits = at_least_float32(logits).reshape(len(logits), 1, math.prod(logits.shape[1:]))
     target = target.reshape(logits.shape)
-    errors = (1 - logits * (2 * (target == 1).to(logits.dtype) - 1)).clamp(min=0) * (target != ignore_index)
-    loss = _lovasz(_over(errors, over), _over(target == 1, over))
+    valid = target != ignore_index
+    is_true = (target == 1) & valid
+    errors = (1 - logits * (2 * is_true.to(logits.dtype) - 1)).clamp(min=0).where(valid, logits.new_zeros(()))
+    loss = _lovasz(_over(errors, over), _over(is_true, over))
     return weight_and_reduce(loss.squeeze(1), None, reduction, divisor)
 
 

@@ -380,6 +380,19 @@ def test_ignored_elements_add_no_loss_and_no_gradient(loss, make):
 
 
 @cases_that("ignores")
+def test_a_class_may_be_ignored(loss, make):
+    logits, target = make()
+    ignored = target.flatten()[0].item()
+    whole, marked = logits.clone().requires_grad_(), logits.clone().requires_grad_()
+    value = loss(whole, target, ignore_index=ignored)
+    expected = loss(marked, target.masked_fill(target == ignored, 255), ignore_index=255)
+    value.backward()
+    expected.backward()
+    torch.testing.assert_close(value, expected)
+    torch.testing.assert_close(whole.grad, marked.grad)
+
+
+@cases_that("ignores")
 def test_everything_ignored_gives_zero(loss, make):
     logits, target = make(torch.float32)
     logits.requires_grad_()
