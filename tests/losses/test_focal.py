@@ -64,6 +64,21 @@ def test_easy_example_keeps_its_small_loss_in_float32():
     assert loss.item() == pytest.approx(-(miss**2) * math.log1p(-miss), rel=1e-5)
 
 
+@pytest.mark.parametrize("gamma", [0.0, 1.0, 2.0])
+def test_easy_examples_keep_their_small_sum_and_gradient_in_float32(gamma):
+    target = torch.arange(400) % 5  # 4 is background
+    logits = 24.0 * F.one_hot(target, 5)[:, :4] - 12
+    sums, gradients = [], []
+    for dtype in (torch.float32, torch.float64):
+        leaf = logits.to(dtype, copy=True).requires_grad_()
+        loss = sigmoid_focal_loss(leaf, target, gamma=gamma, reduction="sum")
+        loss.backward()
+        sums.append(loss.detach().double())
+        gradients.append(leaf.grad.double())
+    torch.testing.assert_close(sums[0], sums[1], rtol=1e-4, atol=0)
+    torch.testing.assert_close(gradients[0], gradients[1], rtol=1e-4, atol=0)
+
+
 def test_image_shapes_flatten_to_the_same_loss():
     logits = torch.randn(2, 3, 4, 5)
     target = torch.randint(0, 4, (2, 4, 5))
