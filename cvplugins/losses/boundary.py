@@ -229,7 +229,7 @@ def boundary_cross_entropy(
         >>> boundary_cross_entropy(torch.zeros(1, 2, 1, 2), torch.tensor([[[0, 1]]]))  # 11 ln 2
         tensor(7.6246)
     """
-    check_indices(logits, target, ignore_index)
+    target = check_indices(logits, target, ignore_index)
     _check_grid(logits.shape[2:], logits)
     factor = boundary_weights(target, boundary_weight=boundary_weight, sigma=sigma, ignore_index=ignore_index)
     loss = cross_entropy(
@@ -451,7 +451,7 @@ def _scale(logits: Tensor, rows: Tensor, class_weight: Sequence[float] | None) -
 def _on_grid(logits: Tensor, target: Tensor, mode: str, ignore_index: int) -> tuple[Tensor, Tensor]:
     """Check shapes and indices; return logits ``(N, C, *)`` and either indices ``(N, *)`` or masks ``(N, C, *)``."""
     if _check_mode(mode) == "multiclass":
-        check_indices(logits, target, ignore_index)
+        target = check_indices(logits, target, ignore_index)
     elif logits.shape != target.shape:
         raise ValueError(f"target {tuple(target.shape)} does not fit logits {tuple(logits.shape)} in mode {mode!r}")
     elif not target.is_floating_point():

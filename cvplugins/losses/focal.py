@@ -73,7 +73,7 @@ def sigmoid_focal_loss(
     check_reduction(reduction)
     dense = target.shape == logits.shape
     if not dense:
-        check_indices(logits, target, ignore_index, with_background=True)
+        target = check_indices(logits, target, ignore_index, with_background=True)
     valid = valid_elements(target, ignore_index)
     factor = factor_per_element(logits, valid, weight)
     if divisor is None and reduction == "mean":
@@ -124,7 +124,7 @@ def softmax_focal_loss(
         >>> softmax_focal_loss(torch.zeros(1, 2), torch.tensor([1]))  # 0.5 ** 2 * ln 2
         tensor(0.1733)
     """
-    check_indices(logits, target, ignore_index)
+    target = check_indices(logits, target, ignore_index)
     logits = at_least_float32(logits)
     valid = valid_elements(target, ignore_index)
     index = (target if valid is None else target.masked_fill(~valid, 0)).unsqueeze(1)

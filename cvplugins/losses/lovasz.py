@@ -53,7 +53,7 @@ def lovasz_softmax_loss(
         >>> lovasz_softmax_loss(torch.zeros(1, 2, 4), torch.tensor([[0, 0, 1, 1]]))
         tensor(0.5000)
     """
-    check_indices(logits, target, ignore_index)
+    target = check_indices(logits, target, ignore_index)
     probability = per_sample(at_least_float32(logits).softmax(1))
     target = target.reshape(len(target), 1, probability.shape[2])
     classes = torch.arange(logits.shape[1], device=logits.device).view(1, -1, 1)

@@ -52,6 +52,7 @@ def label_pairs(embeddings: Tensor, target: Tensor, ignore_index: int) -> tuple[
         )
     if target.is_floating_point():
         raise ValueError(f"target holds {target.dtype}; labels have to be integers")
+    target = target.long()  # an ignore_index of -100 would be 156 among bytes
     valid = target != ignore_index
     same, both = target.unsqueeze(0) == target.unsqueeze(1), valid.unsqueeze(0) & valid.unsqueeze(1)
     # Not fill_diagonal_, for which torch.compile would compile anew for each size of a batch.

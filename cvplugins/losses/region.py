@@ -82,7 +82,7 @@ def region_sums(
     if mode not in MODES:
         raise ValueError(f"unknown mode {mode!r}; use one of {', '.join(map(repr, MODES))}")
     if mode == "multiclass":
-        check_indices(logits, target, ignore_index)
+        target = check_indices(logits, target, ignore_index)
     elif logits.shape != target.shape or logits.ndim < 1 + (mode == "multilabel"):
         raise ValueError(f"target {tuple(target.shape)} does not fit logits {tuple(logits.shape)} in mode {mode!r}")
     if mode == "binary":

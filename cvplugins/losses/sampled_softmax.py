@@ -73,9 +73,9 @@ def sampled_softmax_loss(
         tensor(2.3026)
     """
     _check_shapes(features, target, class_embedding, bias, distribution.num_classes)
-    check_range(target, len(class_embedding), ignore_index)
+    target = check_range(target, len(class_embedding), ignore_index)
     valid = target != ignore_index
-    target = target.masked_fill(~valid, 0).long()
+    target = target.masked_fill(~valid, 0)
     sample = distribution.sample(num_sampled)
     sampled = sample.classes.to(features.device, non_blocking=True)
     classes = torch.cat([target, sampled])

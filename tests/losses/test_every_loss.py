@@ -554,6 +554,14 @@ def test_non_contiguous_input(loss, make):
         torch.testing.assert_close(loss(channels_last, target), loss(logits, target))
 
 
+@cases_that("ignores")
+@pytest.mark.parametrize("dtype", [torch.int8, torch.uint8, torch.int32])
+def test_labels_may_be_any_integers(loss, make, dtype):
+    logits, target = make()
+    target = target.clamp(min=0)  # bytes have no sign
+    torch.testing.assert_close(loss(logits, target.to(dtype)), loss(logits, target), rtol=0, atol=0)
+
+
 @cases_that("ignores", "in_range")
 def test_indices_outside_of_the_classes_are_named(loss, make):
     logits, target = make()
