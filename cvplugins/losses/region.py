@@ -296,7 +296,9 @@ def generalized_dice_loss(
     factor = torch.where(present, inverse, inverse.amax(1, keepdim=True)) if inverse.numel() else inverse
     above = 2 * (factor * sums.intersection).sum(1) + smooth
     below = (factor * (sums.predicted + sums.true)).sum(1) + smooth
-    return weight_and_reduce(1 - above / below, None, reduction, divisor)
+    # Without smoothing, what is neither there nor predicted is 0 / 0: nothing is wrong with it.
+    loss = (below - above) / below.where(below > 0, below.new_ones(()))
+    return weight_and_reduce(loss, None, reduction, divisor)
 
 
 class _RegionLoss(nn.Module):

@@ -119,6 +119,15 @@ def test_an_absent_class_that_nobody_predicts_costs_nothing(smooth):
     assert logits.grad.isfinite().all()
 
 
+@pytest.mark.parametrize("over", ["image", "batch"])
+def test_generalized_dice_of_nothing_is_nothing_without_smoothing(over):
+    logits = torch.randn(2, 3, 4, requires_grad=True)
+    loss = generalized_dice_loss(logits, torch.full((2, 4), 255), smooth=0.0, over=over)
+    loss.backward()
+    assert loss == 0
+    assert not logits.grad.any()
+
+
 def test_ignored_pixels_never_move_the_loss():
     """mmseg's DiceLoss ignores channel 255 instead of the pixels: open-mmlab/mmsegmentation#3172."""
     logits, target = scores()
