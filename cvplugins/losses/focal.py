@@ -66,7 +66,7 @@ def sigmoid_focal_loss(
         tensor([[0.1733, 0.1733]])
     """
     logits = at_least_float32(logits)
-    if reduction == "none" or (weight is not None and weight.requires_grad):
+    if reduction == "none" or target.requires_grad or (weight is not None and weight.requires_grad):
         target, valid = one_per_class(logits, target, ignore_index)
         loss = _sigmoid_focal(logits, target, gamma, alpha)
         return weight_and_reduce(loss, weight, reduction, divisor, valid)

@@ -98,12 +98,23 @@ def region_sums(
         valid = valid_elements(target, ignore_index)
         factor = factor_per_element(flat, valid, weight)
         index = (target if valid is None else target.masked_fill(~valid, 0)).unsqueeze(1)
+        if factor is not None and factor.requires_grad:
+            return _sums_of(flat.softmax(1), torch.zeros_like(flat).scatter_(1, index, 1.0), factor)
         sums = _SoftmaxSums.apply(flat, index, factor)  # type: ignore[no-untyped-call]
     else:
         target = target.reshape(samples, classes, pixels)
         factor = factor_per_element(flat, valid_elements(target, ignore_index), weight)
+        if target.requires_grad or (factor is not None and factor.requires_grad):
+            return _sums_of(flat.sigmoid(), target.to(flat.dtype), factor)
         sums = _SigmoidSums.apply(flat, target, factor)  # type: ignore[no-untyped-call]
     return RegionSums(*sums)
+
+
+def _sums_of(probability: Tensor, target: Tensor, factor: Tensor | None) -> RegionSums:
+    """Let torch derive the sums, for a target or weights that learn too; all ``(N, C, P)``."""
+    counted = target if factor is None else target * factor
+    predicted = probability if factor is None else probability * factor
+    return RegionSums((probability * counted).sum(2), predicted.sum(2), counted.sum(2))
 
 
 class _SoftmaxSums(Function):

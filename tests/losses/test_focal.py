@@ -144,6 +144,13 @@ def test_sums_in_pieces_equal_the_sum_of_the_elements(shape, soft, alpha, gamma,
     torch.testing.assert_close(gradient, expected)
 
 
+@pytest.mark.parametrize("reduction", ["none", "sum", "mean"])
+def test_soft_target_that_is_learned_gets_its_gradient(reduction):
+    logits, target = torch.rand(2, 3, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    target.requires_grad_()
+    assert torch.autograd.gradcheck(lambda t: sigmoid_focal_loss(logits, t, reduction=reduction), target)
+
+
 def test_weight_that_is_learned_gets_its_gradient():
     logits, target = torch.randn(6, 4, dtype=torch.float64), torch.randint(0, 5, (6,))
     weight = torch.rand(6, dtype=torch.float64, requires_grad=True)
