@@ -18,7 +18,7 @@ from torch.autograd import Function
 
 from .chunks import values_at_once
 from .once import once_differentiable
-from .reduction import at_least_float32, check_reduction, full_precision, weight_and_reduce
+from .reduction import at_least_float32, check_reduction, constant, full_precision, weight_and_reduce
 
 __all__ = ["MSSSIMLoss", "SSIMLoss", "ms_ssim_loss", "ssim_loss"]
 
@@ -275,7 +275,7 @@ def _product_of_powers(means: Tensor, powers: Sequence[float]) -> Tensor:
     """Return the product of ``means ** powers`` over the last dimension, 0 where a mean is not positive."""
     positive = (means > 0).all(-1)
     logarithms = means.where(positive.unsqueeze(-1), means.new_ones(())).log()
-    return (logarithms * means.new_tensor(powers)).sum(-1).exp() * positive
+    return (logarithms * constant(powers, means)).sum(-1).exp() * positive
 
 
 def _check_options(window: int, sigma: float, value_range: float, scale_weights: Sequence[float] = (1.0,)) -> None:

@@ -11,6 +11,8 @@ import torch._dynamo.testing
 import torch.nn.functional as F
 from helpers import TORCH
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from cvplugins.losses import (
     LOSSES,
@@ -523,6 +525,36 @@ def test_second_derivative_is_right_or_an_error(loss, make):
     step = 1e-5 * direction
     ahead, behind = (slope((predicted + sign * step).requires_grad_()) for sign in (1, -1))
     torch.testing.assert_close((second * step).sum(), (ahead - behind) / 2, rtol=1e-3, atol=1e-9)
+
+
+class Waits(TorchDispatchMode):
+    """Collects what makes the CPU wait for a GPU."""
+
+    def __init__(self):
+        super().__init__()
+        self.found = []
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        result = function(*args, **(kwargs or {}))
+        if isinstance(result, torch.Tensor) and args and isinstance(args[0], torch.Tensor):
+            moved = args[0].device != result.device and not (kwargs or {}).get("non_blocking")
+            if moved or function is torch.ops.aten._local_scalar_dense.default:
+                self.found.append(str(function))
+        return result
+
+
+@cases_that("compiles")
+@pytest.mark.skipif(TORCH < (2, 6), reason="a fake GPU of older versions is not tested")
+def test_a_gpu_is_not_waited_for(loss, make):
+    """On a fake one. What depends on data raises there; a copy from the CPU has to be non_blocking."""
+    logits, target = make(torch.float32)
+    if next(loss.parameters(), None) is not None or hasattr(loss, "features"):
+        pytest.skip("parameters would have to be fake too")
+    with FakeTensorMode(), Waits() as waits:
+        logits, target = (torch.empty(each.shape, dtype=each.dtype, device="cuda") for each in (logits, target))
+        for reduction in ("none", "mean"):
+            assert loss(logits, target, reduction=reduction).device.type == "cuda"
+    assert not waits.found
 
 
 @every_loss
