@@ -72,6 +72,9 @@ class AdaptiveSoftmaxLoss(nn.Module):
     lies there, in fewer dimensions. Time and memory are thus sublinear in the classes as long as the clusters'
     classes are rare; unlike sampled softmax the loss is that of an exact, normalised model, and gradients are dense.
 
+    Parameters of a cluster that no row of the batch needs get no gradient: ``DistributedDataParallel`` has to be told
+    by ``find_unused_parameters=True``, of the same name in a config of OpenMMLab.
+
     Args:
         in_features: Width of the features.
         num_classes: How many classes there are.

@@ -101,9 +101,9 @@ class SampledSoftmaxLoss(nn.Module):
 
     With ``sparse`` the time and memory of a step do not grow with the number of classes, provided that the optimizer
     takes sparse gradients and looks at their rows only: ``torch.optim.SparseAdam``, or ``SGD`` without momentum
-    and weight decay. ``Adagrad`` takes them too. Adam, AdamW, weight decay, clipping the norm of gradients and NCCL's
-    all-reduce do not: use ``sparse=False``, whose gradient is as large as the classifier. Numbers are in
-    ``benchmarks/many_classes.py``.
+    and weight decay. ``Adagrad`` takes them too. Adam, AdamW, weight decay, clipping the norm of gradients and
+    ``DistributedDataParallel``, on any backend, do not: use ``sparse=False``, whose gradient is as large as the
+    classifier. Numbers are in ``benchmarks/many_classes.py``.
 
     Args:
         in_features: Width of the features.
