@@ -52,9 +52,9 @@ def adaptive_softmax_loss(
     _check_features(features, softmax)
     if target.shape != features.shape[:1]:
         raise ValueError(f"target {tuple(target.shape)} does not fit features {tuple(features.shape)}: expected (N,)")
-    check_range(target, softmax.n_classes, ignore_index)
+    target = check_range(target, softmax.n_classes, ignore_index)
     valid = target != ignore_index
-    target = target.masked_fill(~valid, 0).long()  # in the head, so that ignored rows open no cluster
+    target = target.masked_fill(~valid, 0)  # in the head, so that ignored rows open no cluster
     dtype = torch.promote_types(at_least_float32(features).dtype, softmax.head.weight.dtype)
     # torch's module computes in the type of its parameters: they come as wide as the loss has to be.
     parameters = {name: parameter.to(dtype) for name, parameter in softmax.named_parameters()}
@@ -71,6 +71,9 @@ class AdaptiveSoftmaxLoss(nn.Module):
     frequent classes and one entry per cluster; a cluster of rare classes is only computed for the rows whose class
     lies there, in fewer dimensions. Time and memory are thus sublinear in the classes as long as the clusters'
     classes are rare; unlike sampled softmax the loss is that of an exact, normalised model, and gradients are dense.
+
+    Parameters of a cluster that no row of the batch needs get no gradient: ``DistributedDataParallel`` has to be told
+    by ``find_unused_parameters=True``, of the same name in a config of OpenMMLab.
 
     Args:
         in_features: Width of the features.
@@ -124,9 +127,9 @@ class AdaptiveSoftmaxLoss(nn.Module):
         """Compute the loss; ``call`` may hold ``weight``, ``divisor``, ``reduction`` and ``ignore_index``."""
         options = {"ignore_index": self.ignore_index, "reduction": self.reduction, **call}
         if self.rank is not None:
-            check_range(target, len(self.rank), options["ignore_index"])
+            target = check_range(target, len(self.rank), options["ignore_index"])
             valid = target != options["ignore_index"]
-            target = self.rank[target.masked_fill(~valid, 0).long()].where(valid, target)
+            target = self.rank[target.masked_fill(~valid, 0)].where(valid, target)
         return adaptive_softmax_loss(features, target, self.softmax, **options)
 
     def log_prob(self, features: Tensor) -> Tensor:

@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.autograd import Function
-from torch.autograd.function import once_differentiable
 
 from .cross_entropy import cross_entropy
 from .distance import (
@@ -23,6 +22,7 @@ from .distance import (
     sides_of,
     signed_regions,
 )
+from .once import once_differentiable
 from .reduction import at_least_float32, check_reduction, class_weights, weight_and_reduce
 from .region import MODES
 from .targets import check_indices
@@ -36,6 +36,8 @@ __all__ = [
     "boundary_weights",
     "hausdorff_loss",
 ]
+
+IGNORED, NO_CLASS = -1, -2  # in labels
 
 
 def boundary_loss(
@@ -143,8 +145,11 @@ def hausdorff_loss(
         tensor(0.6250)
     """
     logits, target = _on_grid(logits, target, mode, ignore_index)
+    valid = _valid(target, mode, ignore_index)
+    # No class has this number; a prediction may well have ignore_index.
+    target, ignore_index = _marked(target, target == ignore_index), IGNORED
     classes = logits.shape[1]
-    labels = [target] if one_sided else [target, _predicted(logits.detach(), target, mode, ignore_index)]
+    labels = [target] if one_sided else [target, _predicted(logits.detach(), target, mode)]
     there = torch.stack([occurring(label, classes, ignore_index) for label in labels]).any(0)
     rows = there.flatten().nonzero().squeeze(1)
     maps = torch.empty(len(rows), *logits.shape[2:], device=logits.device)
@@ -155,7 +160,7 @@ def hausdorff_loss(
         maps[part] = sum(boundary_distance(*each) ** alpha for each in sides)
     scale = _scale(logits, rows, class_weight) / (_diagonal(logits) ** alpha if normalise else 1)
     loss = _over_regions(logits, rows, scale, maps, inside, mode)
-    return weight_and_reduce(loss, weight, reduction, divisor, _valid(target, mode, ignore_index))
+    return weight_and_reduce(loss, weight, reduction, divisor, valid)
 
 
 def boundary_weights(
@@ -224,7 +229,7 @@ def boundary_cross_entropy(
         >>> boundary_cross_entropy(torch.zeros(1, 2, 1, 2), torch.tensor([[[0, 1]]]))  # 11 ln 2
         tensor(7.6246)
     """
-    check_indices(logits, target, ignore_index)
+    target = check_indices(logits, target, ignore_index)
     _check_grid(logits.shape[2:], logits)
     factor = boundary_weights(target, boundary_weight=boundary_weight, sigma=sigma, ignore_index=ignore_index)
     loss = cross_entropy(
@@ -446,7 +451,7 @@ def _scale(logits: Tensor, rows: Tensor, class_weight: Sequence[float] | None) -
 def _on_grid(logits: Tensor, target: Tensor, mode: str, ignore_index: int) -> tuple[Tensor, Tensor]:
     """Check shapes and indices; return logits ``(N, C, *)`` and either indices ``(N, *)`` or masks ``(N, C, *)``."""
     if _check_mode(mode) == "multiclass":
-        check_indices(logits, target, ignore_index)
+        target = check_indices(logits, target, ignore_index)
     elif logits.shape != target.shape:
         raise ValueError(f"target {tuple(target.shape)} does not fit logits {tuple(logits.shape)} in mode {mode!r}")
     elif not target.is_floating_point():
@@ -479,15 +484,19 @@ def _diagonal(logits: Tensor) -> float:
     return max(1.0, math.dist(logits.shape[2:], [0.0] * (logits.ndim - 2)))
 
 
-def _predicted(logits: Tensor, target: Tensor, mode: str, ignore_index: int) -> Tensor:
-    """Return what is predicted with more than 0.5, in the form of ``target`` and ignored where that is."""
+def _predicted(logits: Tensor, target: Tensor, mode: str) -> Tensor:
+    """Return what is predicted with more than 0.5, in the form of ``target`` and IGNORED where that is."""
     if mode == "multiclass":
         probability, label = at_least_float32(logits).softmax(1).max(1)
-        no_class = -2 if ignore_index == -1 else -1
-        label = label.masked_fill(probability <= 0.5, no_class)
+        label = label.masked_fill(probability <= 0.5, NO_CLASS)
     else:
         label = (logits > 0).to(target.dtype)
-    return label.masked_fill(target == ignore_index, ignore_index)
+    return _marked(label, target == IGNORED)
+
+
+def _marked(label: Tensor, ignored: Tensor) -> Tensor:
+    label = label if label.is_floating_point() else label.long()  # bytes hold no negative numbers
+    return label.masked_fill(ignored, IGNORED)
 
 
 def _on_boundary(target: Tensor) -> Tensor:

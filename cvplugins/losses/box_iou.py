@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 from torch.autograd import Function
-from torch.autograd.function import once_differentiable
 
+from .once import once_differentiable
 from .reduction import at_least_float32, check_reduction, weight_and_reduce
 
 __all__ = ["BOX_IOU_KINDS", "BoxIoULoss", "box_iou_loss", "xywh_to_xyxy"]

@@ -46,8 +46,11 @@ def chunks(values: Tensor) -> Iterator[tuple[slice, slice, slice]]:
     >>> [samples for samples, _, _ in chunks(many)]
     [slice(0, 1, None), slice(1, 2, None)]
     """
-    samples, channels, positions = values.shape
     everything = slice(None)
+    if is_compiling():  # no range over sizes, which would compile anew for each of them
+        yield everything, everything, everything
+        return
+    samples, channels, positions = values.shape
     size = values_at_once(values)
     if channels * positions <= size:
         step = max(1, size // max(1, channels * positions))

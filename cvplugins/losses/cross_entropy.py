@@ -63,7 +63,7 @@ def cross_entropy(
     if target.shape == logits.shape:
         target = target.to(logits.dtype)
     else:
-        check_indices(logits, target, ignore_index)
+        target = check_indices(logits, target, ignore_index)
         if divisor is None and reduction == "mean":
             divisor = count_elements(target, valid_elements(target, ignore_index))
     factors = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
@@ -225,6 +226,7 @@ class DistanceCache:
         self.size = size
         self.hits = self.misses = 0
         self._images: OrderedDict[tuple[object, ...], Regions] = OrderedDict()
+        self._lock = threading.Lock()  # the replicas of nn.DataParallel share a cache
 
     def __reduce__(self) -> tuple[type[DistanceCache], tuple[int]]:
         return type(self), (self.size,)
@@ -244,16 +246,18 @@ class DistanceCache:
         content = target.cpu().contiguous().view(torch.uint8).numpy().tobytes()
         digest = hashlib.blake2b(content, digest_size=16).digest()
         key = (digest, target.shape, target.dtype, num_classes, ignore_index)
-        if key in self._images:
-            self.hits += 1
-            self._images.move_to_end(key)
-            return self._images[key]
-        self.misses += 1
-        rows, maps = signed_regions(target, num_classes, ignore_index)
-        self._images[key] = Regions(rows.cpu(), maps.cpu())
-        if len(self._images) > self.size:
-            self._images.popitem(last=False)
-        return self._images[key]
+        with self._lock:
+            if key in self._images:
+                self.hits += 1
+                self._images.move_to_end(key)
+                return self._images[key]
+        regions = Regions(*(each.cpu() for each in signed_regions(target, num_classes, ignore_index)))
+        with self._lock:
+            self.misses += 1
+            self._images[key] = regions
+            if len(self._images) > self.size:
+                self._images.popitem(last=False)
+        return regions
 
 
 def signed_distance_maps(

@@ -66,14 +66,14 @@ def sigmoid_focal_loss(
         tensor([[0.1733, 0.1733]])
     """
     logits = at_least_float32(logits)
-    if reduction == "none" or (weight is not None and weight.requires_grad):
+    if reduction == "none" or target.requires_grad or (weight is not None and weight.requires_grad):
         target, valid = one_per_class(logits, target, ignore_index)
         loss = _sigmoid_focal(logits, target, gamma, alpha)
         return weight_and_reduce(loss, weight, reduction, divisor, valid)
     check_reduction(reduction)
     dense = target.shape == logits.shape
     if not dense:
-        check_indices(logits, target, ignore_index, with_background=True)
+        target = check_indices(logits, target, ignore_index, with_background=True)
     valid = valid_elements(target, ignore_index)
     factor = factor_per_element(logits, valid, weight)
     if divisor is None and reduction == "mean":
@@ -124,7 +124,7 @@ def softmax_focal_loss(
         >>> softmax_focal_loss(torch.zeros(1, 2), torch.tensor([1]))  # 0.5 ** 2 * ln 2
         tensor(0.1733)
     """
-    check_indices(logits, target, ignore_index)
+    target = check_indices(logits, target, ignore_index)
     logits = at_least_float32(logits)
     valid = valid_elements(target, ignore_index)
     index = (target if valid is None else target.masked_fill(~valid, 0)).unsqueeze(1)

@@ -12,9 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd import Function
-from torch.autograd.function import once_differentiable
 
 from .chunks import chunks
+from .once import once_differentiable
 
 __all__ = ["IndexFocalSum", "SoftFocalSum", "SoftmaxFocal"]
 
@@ -32,7 +32,9 @@ def negative_slope(logits: Tensor, gamma: float) -> Tensor:
 
 
 class IndexFocalSum(Function):
-    """Sum over one sigmoid per class. All are taken for negatives; those of the targets are then exchanged.
+    """Sum over one sigmoid per class. All are taken for negatives but those of the targets, which come apart.
+
+    They are left out, not subtracted: the loss of a sure target is nothing, and as a negative it would be large.
 
     ``logits`` ``(N, C, P)``; ``index`` ``(N, 1, P)``, where anything but a class is background; ``factor`` of each
     element, broadcastable; ``share`` of the positives of each class ``(1, C or 1, 1)``.
@@ -47,14 +49,13 @@ class IndexFocalSum(Function):
         ctx.gamma = gamma
         total = logits.new_zeros(())
         for piece in chunks(logits):
-            total = total + _scaled(negative(logits[piece], gamma), _part(factor, piece), _of_each_class(share)).sum()
+            loss = _replaced(negative(logits[piece], gamma), index[piece], 0.0)
+            total = total + _scaled(loss, _part(factor, piece), _of_each_class(share)).sum()
         total = total * _of_all(share)
         if logits.shape[1] == 0:
             return total
         targets = _targets(logits, index, factor, share)
-        gain = targets.share * targets.miss.pow(gamma) * targets.softplus_of_minus
-        loss = targets.others * targets.probability.pow(gamma) * targets.softplus
-        return total + ((gain - loss) * targets.scale).sum()
+        return total + (targets.scale * targets.miss.pow(gamma) * targets.softplus_of_minus).sum()
 
     @staticmethod
     @once_differentiable
@@ -69,9 +70,8 @@ class IndexFocalSum(Function):
         if logits.shape[1]:
             targets = _targets(logits, index, factor, share)
             p, q, gamma = targets.probability, targets.miss, ctx.gamma
-            gain = targets.share * q.pow(gamma) * (gamma * p * targets.softplus_of_minus + q)
-            loss = targets.others * p.pow(gamma) * (gamma * q * targets.softplus + p)
-            gradient.scatter_add_(1, _inside(index, logits), (gain + loss) * targets.scale * -outer)
+            slope = targets.scale * q.pow(gamma) * (gamma * p * targets.softplus_of_minus + q) * -outer
+            _replaced(gradient, index, slope)
         return gradient, None, None, None, None
 
 
@@ -183,16 +183,21 @@ def _inside(index: Tensor, logits: Tensor) -> Tensor:
     return index.clamp(0, logits.shape[1] - 1)
 
 
+def _replaced(values: Tensor, index: Tensor, at_target: Tensor | float) -> Tensor:
+    """Write into ``values`` ``(N, C, P)`` at the targets; an ``index`` that is background writes nothing."""
+    if values.shape[1] == 0:
+        return values
+    inside = _inside(index, values)
+    return values.scatter_(1, inside, torch.where(inside == index, at_target, values.gather(1, inside)))
+
+
 class _Targets(NamedTuple):
-    """What the logits of the targets give, each ``(N, 1, P)`` or one number."""
+    """What the logits of the targets give, each ``(N, 1, P)``."""
 
     probability: Tensor
     miss: Tensor
-    softplus: Tensor
     softplus_of_minus: Tensor
-    scale: Tensor  # 0 for background
-    share: Tensor | float
-    others: Tensor | float
+    scale: Tensor  # factor times share; 0 for background
 
 
 def _targets(logits: Tensor, index: Tensor, factor: Tensor | None, share: Tensor | None) -> _Targets:
@@ -200,15 +205,9 @@ def _targets(logits: Tensor, index: Tensor, factor: Tensor | None, share: Tensor
     scale = (inside == index).to(logits.dtype)
     if factor is not None:
         scale = scale * factor.expand(-1, logits.shape[1], -1).gather(1, inside)
+    if share is not None:
+        scale = scale * share.expand_as(logits).gather(1, inside)
     value = logits.gather(1, inside)
-    low = torch.log1p(torch.exp(-value.abs()))  # softplus of either sign is this and the positive part
-    positive = 1.0 if share is None else share.expand_as(logits).gather(1, inside)
     return _Targets(
-        probability=torch.sigmoid(value),
-        miss=torch.sigmoid(-value),
-        softplus=value.clamp(min=0) + low,
-        softplus_of_minus=(-value).clamp(min=0) + low,
-        scale=scale,
-        share=positive,
-        others=1.0 if share is None else 1 - positive,
+        probability=torch.sigmoid(value), miss=torch.sigmoid(-value), softplus_of_minus=F.softplus(-value), scale=scale
     )

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .reduction import at_least_float32, check_reduction, full_precision, weight_and_reduce
+from .reduction import at_least_float32, check_reduction, constant, full_precision, weight_and_reduce
 
 __all__ = ["GANLoss", "discriminator_loss", "generator_loss", "gradient_penalty", "r1_penalty"]
 
@@ -70,7 +70,7 @@ def discriminator_loss(
     """
     _check_kind(kind, real_label)
     scores = at_least_float32(scores)
-    is_real = torch.as_tensor(target, device=scores.device).to(scores.dtype)
+    is_real = constant(target, scores)
     label = real_label * (_per_score("target", is_real, scores) if isinstance(target, Tensor) else is_real)
     loss = _FOR_DISCRIMINATOR[kind](scores, label.expand_as(scores))
     return _reduced(loss, weight, reduction, divisor)

@@ -12,9 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.autograd import Function
-from torch.autograd.function import once_differentiable
 
-from .chunks import values_at_once
+from .chunks import chunks, per_sample
 from .reduction import at_least_float32, check_over, check_reduction, class_weights, weight_and_reduce
 from .targets import check_indices, valid_elements
 
@@ -52,15 +51,16 @@ def lovasz_softmax_loss(
         >>> lovasz_softmax_loss(torch.zeros(1, 2, 4), torch.tensor([[0, 0, 1, 1]]))
         tensor(0.5000)
     """
-    check_indices(logits, target, ignore_index)
-    probability = at_least_float32(logits).softmax(1).flatten(2)
-    target = target.flatten(1).unsqueeze(1)
+    target = check_indices(logits, target, ignore_index)
+    probability = per_sample(at_least_float32(logits).softmax(1))
+    target = target.reshape(len(target), 1, probability.shape[2])
     classes = torch.arange(logits.shape[1], device=logits.device).view(1, -1, 1)
     is_class = target == classes
     errors = torch.where(is_class, 1 - probability, probability)
     valid = valid_elements(target, ignore_index)
     if valid is not None:
         errors = errors.masked_fill(~valid, 0)  # an ignored pixel is sorted last and changes nothing before
+        is_class = is_class & valid  # it is of no class, also where the index to ignore is one
     errors, is_class = _over(errors, over), _over(is_class, over)
     loss, present = _lovasz(errors, is_class), is_class.any(2)
     if class_weight is not None:
@@ -101,8 +101,10 @@ def lovasz_hinge_loss(
         raise ValueError(f"target {tuple(target.shape)} does not fit logits {tuple(logits.shape)}")
     logits = at_least_float32(logits).reshape(len(logits), 1, math.prod(logits.shape[1:]))
     target = target.reshape(logits.shape)
-    errors = (1 - logits * (2 * (target == 1).to(logits.dtype) - 1)).clamp(min=0) * (target != ignore_index)
-    loss = _lovasz(_over(errors, over), _over(target == 1, over))
+    valid = target != ignore_index
+    is_true = (target == 1) & valid
+    errors = (1 - logits * (2 * is_true.to(logits.dtype) - 1)).clamp(min=0).where(valid, logits.new_zeros(()))
+    loss = _lovasz(_over(errors, over), _over(is_true, over))
     return weight_and_reduce(loss.squeeze(1), None, reduction, divisor)
 
 
@@ -157,9 +159,7 @@ class _Extension(Function):
     def forward(ctx: Any, errors: Tensor, is_class: Tensor) -> Tensor:
         loss, slopes = errors.new_empty(len(errors)), torch.empty_like(errors)
         rank = torch.arange(1, errors.shape[1] + 1, device=errors.device, dtype=errors.dtype)
-        rows = max(1, values_at_once(errors) // max(1, errors.shape[1]))
-        for start in range(0, len(errors), rows):
-            part = slice(start, start + rows)
+        for part, _, _ in chunks(errors.unsqueeze(2)):  # whole rows
             ordered, order = errors[part].sort(dim=1, descending=True)
             positive = is_class[part].gather(1, order).to(errors.dtype)
             missing = positive.sum(1, keepdim=True) - positive.cumsum(1)
@@ -171,7 +171,6 @@ class _Extension(Function):
         return loss
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, outer: Tensor) -> tuple[Tensor | None, ...]:
         (slopes,) = ctx.saved_tensors
         return slopes * outer.unsqueeze(1), None

@@ -52,9 +52,12 @@ def label_pairs(embeddings: Tensor, target: Tensor, ignore_index: int) -> tuple[
         )
     if target.is_floating_point():
         raise ValueError(f"target holds {target.dtype}; labels have to be integers")
+    target = target.long()  # an ignore_index of -100 would be 156 among bytes
     valid = target != ignore_index
     same, both = target.unsqueeze(0) == target.unsqueeze(1), valid.unsqueeze(0) & valid.unsqueeze(1)
-    return (same & both).fill_diagonal_(False), ~same & both
+    # Not fill_diagonal_, for which torch.compile would compile anew for each size of a batch.
+    other = ~torch.eye(len(target), dtype=torch.bool, device=target.device)
+    return same & both & other, ~same & both
 
 
 def root(squared: Tensor) -> Tensor:

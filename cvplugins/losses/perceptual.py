@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.autograd import Function
 
 from .features import IMAGENET_MEAN, IMAGENET_STD, FrozenFeatures, feature_maps
-from .reduction import at_least_float32, check_reduction, full_precision, weight_and_reduce
+from .reduction import at_least_float32, check_reduction, constant, full_precision, weight_and_reduce
 
 __all__ = [
     "FeatureMatchingLoss",
@@ -352,4 +352,4 @@ def _weighted(each: Tensor, layer_weight: Sequence[float] | None) -> Tensor:
         return each
     if len(layer_weight) != len(each):
         raise ValueError(f"layer_weight holds {len(layer_weight)} numbers; expected {len(each)}, one per feature map")
-    return each * each.new_tensor(layer_weight).unsqueeze(1)
+    return each * constant(layer_weight, each).unsqueeze(1)

@@ -14,6 +14,7 @@ __all__ = [
     "check_over",
     "check_reduction",
     "class_weights",
+    "constant",
     "count_elements",
     "factor_per_element",
     "full_precision",
@@ -43,13 +44,24 @@ def class_weights(name: str, value: float | Sequence[float] | Tensor, logits: Te
         >>> class_weights("alpha", [1.0, 2.0], torch.zeros(4, 2, 3)).shape
         torch.Size([1, 2, 1])
     """
-    factors = torch.as_tensor(value, dtype=logits.dtype, device=logits.device).reshape(-1)
+    factors = constant(value, logits).reshape(-1)
     num_classes = logits.shape[1] if logits.ndim > 1 else 1
     if logits.ndim < 2 and factors.numel() != 1:
         raise ValueError(f"{name} holds {factors.numel()} numbers; logits {tuple(logits.shape)} have no classes, use 1")
     if factors.numel() not in (1, num_classes):
         raise ValueError(f"{name} holds {factors.numel()} numbers; use 1 or {num_classes}, one per class")
     return factors.view(1, -1, *[1] * (logits.ndim - 2)) if logits.ndim > 1 else factors
+
+
+def constant(value: float | Sequence[float] | Tensor, like: Tensor) -> Tensor:
+    """Return numbers in the type and on the device of ``like``, without waiting for a GPU.
+
+    >>> constant([1, 2], torch.zeros(3))
+    tensor([1., 2.])
+    """
+    if isinstance(value, (int, float)):
+        return like.new_full((), value)  # written by the device itself
+    return torch.as_tensor(value, dtype=like.dtype).to(like.device, non_blocking=True)
 
 
 def full_precision(values: Tensor) -> torch.autocast:

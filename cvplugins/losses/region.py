@@ -14,9 +14,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 from torch.autograd import Function
-from torch.autograd.function import once_differentiable
 
 from .chunks import chunks
+from .once import once_differentiable
 from .reduction import (
     at_least_float32,
     check_over,
@@ -82,7 +82,7 @@ def region_sums(
     if mode not in MODES:
         raise ValueError(f"unknown mode {mode!r}; use one of {', '.join(map(repr, MODES))}")
     if mode == "multiclass":
-        check_indices(logits, target, ignore_index)
+        target = check_indices(logits, target, ignore_index)
     elif logits.shape != target.shape or logits.ndim < 1 + (mode == "multilabel"):
         raise ValueError(f"target {tuple(target.shape)} does not fit logits {tuple(logits.shape)} in mode {mode!r}")
     if mode == "binary":
@@ -98,12 +98,23 @@ def region_sums(
         valid = valid_elements(target, ignore_index)
         factor = factor_per_element(flat, valid, weight)
         index = (target if valid is None else target.masked_fill(~valid, 0)).unsqueeze(1)
+        if factor is not None and factor.requires_grad:
+            return _sums_of(flat.softmax(1), torch.zeros_like(flat).scatter_(1, index, 1.0), factor)
         sums = _SoftmaxSums.apply(flat, index, factor)  # type: ignore[no-untyped-call]
     else:
         target = target.reshape(samples, classes, pixels)
         factor = factor_per_element(flat, valid_elements(target, ignore_index), weight)
+        if target.requires_grad or (factor is not None and factor.requires_grad):
+            return _sums_of(flat.sigmoid(), target.to(flat.dtype), factor)
         sums = _SigmoidSums.apply(flat, target, factor)  # type: ignore[no-untyped-call]
     return RegionSums(*sums)
+
+
+def _sums_of(probability: Tensor, target: Tensor, factor: Tensor | None) -> RegionSums:
+    """Let torch derive the sums, for a target or weights that learn too; all ``(N, C, P)``."""
+    counted = target if factor is None else target * factor
+    predicted = probability if factor is None else probability * factor
+    return RegionSums((probability * counted).sum(2), predicted.sum(2), counted.sum(2))
 
 
 class _SoftmaxSums(Function):
@@ -310,7 +321,9 @@ def generalized_dice_loss(
     factor = torch.where(present, inverse, inverse.amax(1, keepdim=True)) if inverse.numel() else inverse
     above = 2 * (factor * sums.intersection).sum(1) + smooth
     below = (factor * (sums.predicted + sums.true)).sum(1) + smooth
-    return weight_and_reduce(1 - above / below, None, reduction, divisor)
+    # Without smoothing, what is neither there nor predicted is 0 / 0: nothing is wrong with it.
+    loss = (below - above) / below.where(below > 0, below.new_ones(()))
+    return weight_and_reduce(loss, None, reduction, divisor)
 
 
 class _RegionLoss(nn.Module):

@@ -9,7 +9,7 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .reduction import at_least_float32, check_reduction, reduce_loss, weight_and_reduce
+from .reduction import at_least_float32, check_reduction, constant, reduce_loss, weight_and_reduce
 
 __all__ = [
     "CharbonnierLoss",
@@ -121,7 +121,7 @@ def charbonnier_loss(
     values, target = _fitting(values, target)
     # hypot neither overflows for large differences nor vanishes for small ones.
     difference = values - target
-    return weight_and_reduce(difference.hypot(difference.new_tensor(eps)), weight, reduction, divisor)
+    return weight_and_reduce(difference.hypot(constant(eps, difference)), weight, reduction, divisor)
 
 
 def smooth_l1_loss(

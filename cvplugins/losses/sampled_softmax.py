@@ -73,9 +73,9 @@ def sampled_softmax_loss(
         tensor(2.3026)
     """
     _check_shapes(features, target, class_embedding, bias, distribution.num_classes)
-    check_range(target, len(class_embedding), ignore_index)
+    target = check_range(target, len(class_embedding), ignore_index)
     valid = target != ignore_index
-    target = target.masked_fill(~valid, 0).long()
+    target = target.masked_fill(~valid, 0)
     sample = distribution.sample(num_sampled)
     sampled = sample.classes.to(features.device, non_blocking=True)
     classes = torch.cat([target, sampled])
@@ -101,9 +101,9 @@ class SampledSoftmaxLoss(nn.Module):
 
     With ``sparse`` the time and memory of a step do not grow with the number of classes, provided that the optimizer
     takes sparse gradients and looks at their rows only: ``torch.optim.SparseAdam``, or ``SGD`` without momentum
-    and weight decay. ``Adagrad`` takes them too. Adam, AdamW, weight decay, clipping the norm of gradients and NCCL's
-    all-reduce do not: use ``sparse=False``, whose gradient is as large as the classifier. Numbers are in
-    ``benchmarks/many_classes.py``.
+    and weight decay. ``Adagrad`` takes them too. Adam, AdamW, weight decay, clipping the norm of gradients and
+    ``DistributedDataParallel``, on any backend, do not: use ``sparse=False``, whose gradient is as large as the
+    classifier. Numbers are in ``benchmarks/many_classes.py``.
 
     Args:
         in_features: Width of the features.

@@ -15,10 +15,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd import Function
-from torch.autograd.function import once_differentiable
 
 from .chunks import values_at_once
-from .reduction import at_least_float32, check_reduction, full_precision, weight_and_reduce
+from .once import once_differentiable
+from .reduction import at_least_float32, check_reduction, constant, full_precision, weight_and_reduce
 
 __all__ = ["MSSSIMLoss", "SSIMLoss", "ms_ssim_loss", "ssim_loss"]
 
@@ -274,7 +274,7 @@ def _product_of_powers(means: Tensor, powers: Sequence[float]) -> Tensor:
     """Return the product of ``means ** powers`` over the last dimension, 0 where a mean is not positive."""
     positive = (means > 0).all(-1)
     logarithms = means.where(positive.unsqueeze(-1), means.new_ones(())).log()
-    return (logarithms * means.new_tensor(powers)).sum(-1).exp() * positive
+    return (logarithms * constant(powers, means)).sum(-1).exp() * positive
 
 
 def _check_options(window: int, sigma: float, value_range: float, scale_weights: Sequence[float] = (1.0,)) -> None:

@@ -13,14 +13,14 @@ except ImportError:
 __all__ = ["check_indices", "check_range", "is_compiling", "one_per_class", "valid_elements"]
 
 
-def check_indices(logits: Tensor, target: Tensor, ignore_index: int, *, with_background: bool = False) -> None:
-    """Raise ``ValueError`` unless ``target`` ``(N, *)`` holds classes of ``logits`` ``(N, C, *)``.
+def check_indices(logits: Tensor, target: Tensor, ignore_index: int, *, with_background: bool = False) -> Tensor:
+    """Return ``target`` ``(N, *)`` as int64, or raise ``ValueError`` unless it holds classes of ``logits``.
 
     See :func:`check_range`.
 
     Args:
         logits: Scores ``(N, C, *)``.
-        target: Indices ``(N, *)``.
+        target: Indices ``(N, *)``, any integers or booleans.
         ignore_index: An index that is allowed too.
         with_background: Whether ``C``, which is no class, is allowed too.
     """
@@ -29,11 +29,11 @@ def check_indices(logits: Tensor, target: Tensor, ignore_index: int, *, with_bac
             f"target {tuple(target.shape)} does not fit logits {tuple(logits.shape)}: "
             "expected class indices (N, *) for logits (N, C, *)"
         )
-    check_range(target, logits.shape[1] + with_background, ignore_index)
+    return check_range(target, logits.shape[1] + with_background, ignore_index)
 
 
-def check_range(target: Tensor, num_classes: int, ignore_index: int) -> None:
-    """Raise ``ValueError`` unless ``target`` holds integers in ``[0, num_classes)`` or ``ignore_index``.
+def check_range(target: Tensor, num_classes: int, ignore_index: int) -> Tensor:
+    """Return ``target`` as int64, or raise ``ValueError`` unless it is in ``[0, num_classes)`` or ``ignore_index``.
 
     The range is checked on the CPU only: on a GPU it would wait for the device, whose own assertions catch it.
 
@@ -44,8 +44,9 @@ def check_range(target: Tensor, num_classes: int, ignore_index: int) -> None:
     """
     if target.is_floating_point():
         raise ValueError(f"target holds {target.dtype}; class indices have to be integers")
+    target = target.long()  # an ignore_index of -100 would be 156 among bytes
     if target.device.type != "cpu" or is_compiling() or not target.numel():
-        return
+        return target
     low, high = (int(extreme) for extreme in target.aminmax())  # one pass; what is wrong is looked for afterwards
     if low < 0 or high >= num_classes:
         wrong = target[(target != ignore_index) & ((target < 0) | (target >= num_classes))]
@@ -53,6 +54,7 @@ def check_range(target: Tensor, num_classes: int, ignore_index: int) -> None:
             raise ValueError(
                 f"target holds {int(wrong[0])}; expected 0 to {num_classes - 1}, or {ignore_index} to ignore"
             )
+    return target
 
 
 def one_per_class(logits: Tensor, target: Tensor, ignore_index: int) -> tuple[Tensor, Tensor | None]:
@@ -76,7 +78,7 @@ def one_per_class(logits: Tensor, target: Tensor, ignore_index: int) -> tuple[Te
         valid = valid_elements(target, ignore_index)
         target = target.to(logits.dtype)
         return (target if valid is None else target.where(valid, logits.new_zeros(()))), valid
-    check_indices(logits, target, ignore_index, with_background=True)
+    target = check_indices(logits, target, ignore_index, with_background=True)
     valid = valid_elements(target, ignore_index)
     valid = None if valid is None else valid.unsqueeze(1).expand_as(logits)
     classes = torch.arange(logits.shape[1], device=logits.device).view(-1, *[1] * (logits.ndim - 2))

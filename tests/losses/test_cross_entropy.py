@@ -97,3 +97,9 @@ def test_wrong_options_are_named():
         BCELoss([1.0, 2.0])(logits, target)
     with pytest.raises(ValueError, match="class indices have to be integers"):
         cross_entropy(logits, target.double())
+
+
+@pytest.mark.parametrize("loss", [BCELoss(), CrossEntropyLoss()])
+def test_bytes_do_not_wrap_to_the_index_to_ignore(loss):
+    logits, target = torch.randn(2, 200), torch.tensor([156, 199])
+    torch.testing.assert_close(loss(logits, target.byte(), ignore_index=-100), loss(logits, target, ignore_index=-100))

@@ -4,6 +4,8 @@ import copy
 import itertools
 import math
 import pickle
+import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -179,6 +181,20 @@ def test_any_integers_and_any_ignore_index(dtype):
     for ignore_index in (0, 4):
         renamed = target.masked_fill(target == 255, ignore_index).to(dtype)
         torch.testing.assert_close(signed_distance_maps(renamed, 4, ignore_index=ignore_index), without)
+
+
+def test_threads_may_share_a_cache():
+    """As the replicas of nn.DataParallel do; another label is pushed out between any two steps."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        cache, labels = DistanceCache(1), torch.eye(4, dtype=torch.int64).view(4, 1, 2, 2)
+        with ThreadPoolExecutor(4) as threads:
+            for regions in threads.map(lambda index: cache(labels[index % 4], 2, 255), range(2000)):
+                assert len(regions.rows) == 2
+    finally:
+        sys.setswitchinterval(before)
+    assert cache.hits + cache.misses == 2000
 
 
 def test_cache_gives_the_same_and_stays_small():

@@ -7,9 +7,12 @@ from typing import NamedTuple
 
 import pytest
 import torch
+import torch._dynamo.testing
 import torch.nn.functional as F
 from helpers import TORCH
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from cvplugins.losses import (
     LOSSES,
@@ -379,6 +382,19 @@ def test_ignored_elements_add_no_loss_and_no_gradient(loss, make):
 
 
 @cases_that("ignores")
+def test_a_class_may_be_ignored(loss, make):
+    logits, target = make()
+    ignored = target.flatten()[0].item()
+    whole, marked = logits.clone().requires_grad_(), logits.clone().requires_grad_()
+    value = loss(whole, target, ignore_index=ignored)
+    expected = loss(marked, target.masked_fill(target == ignored, 255), ignore_index=255)
+    value.backward()
+    expected.backward()
+    torch.testing.assert_close(value, expected)
+    torch.testing.assert_close(whole.grad, marked.grad)
+
+
+@cases_that("ignores")
 def test_everything_ignored_gives_zero(loss, make):
     logits, target = make(torch.float32)
     logits.requires_grad_()
@@ -476,6 +492,71 @@ def test_compiled_gives_the_same(loss, make):
     torch.testing.assert_close(gradients[1], gradients[0])
 
 
+@cases_that("compiles")
+@pytest.mark.skipif(TORCH < (2, 3), reason="a graph for each part between the breaks of older Dynamos")
+def test_another_batch_size_is_not_compiled_anew(loss, make):
+    """The first graph is for one size, the second for any."""
+    torch._dynamo.reset()
+    counter = torch._dynamo.testing.CompileCounter()
+    compiled = torch.compile(loss, backend=counter)
+    for size in (6, 5, 4):
+        logits, target = make(torch.float32, size=size)
+        compiled(logits.requires_grad_(), target)
+    assert counter.frame_count <= 2
+
+
+@every_loss
+def test_second_derivative_is_right_or_an_error(loss, make):
+    predicted, target = make()
+    direction = torch.ones_like(predicted).sin()
+
+    def slope(logits, **options):
+        (gradient,) = torch.autograd.grad(loss(logits, target), logits, **options)
+        return (gradient * direction).sum()
+
+    leaf = predicted.clone().requires_grad_()
+    try:
+        along = slope(leaf, create_graph=True)
+    except RuntimeError as error:
+        if "no second derivative" in str(error):
+            return
+        raise
+    (second,) = torch.autograd.grad(along + 0 * leaf.sum(), leaf)  # what does not depend on the leaf has 0
+    step = 1e-5 * direction
+    ahead, behind = (slope((predicted + sign * step).requires_grad_()) for sign in (1, -1))
+    torch.testing.assert_close((second * step).sum(), (ahead - behind) / 2, rtol=1e-3, atol=1e-9)
+
+
+class Waits(TorchDispatchMode):
+    """Collects what makes the CPU wait for a GPU."""
+
+    def __init__(self):
+        super().__init__()
+        self.found = []
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        result = function(*args, **(kwargs or {}))
+        if isinstance(result, torch.Tensor) and args and isinstance(args[0], torch.Tensor):
+            moved = args[0].device != result.device and not (kwargs or {}).get("non_blocking")
+            if moved or function is torch.ops.aten._local_scalar_dense.default:
+                self.found.append(str(function))
+        return result
+
+
+@cases_that("compiles")
+@pytest.mark.skipif(TORCH < (2, 6), reason="a fake GPU of older versions is not tested")
+def test_a_gpu_is_not_waited_for(loss, make):
+    """On a fake one. What depends on data raises there; a copy from the CPU has to be non_blocking."""
+    logits, target = make(torch.float32)
+    if next(loss.parameters(), None) is not None or hasattr(loss, "features"):
+        pytest.skip("parameters would have to be fake too")
+    with FakeTensorMode(), Waits() as waits:
+        logits, target = (torch.empty(each.shape, dtype=each.dtype, device="cuda") for each in (logits, target))
+        for reduction in ("none", "mean"):
+            assert loss(logits, target, reduction=reduction).device.type == "cuda"
+    assert not waits.found
+
+
 @every_loss
 def test_copies_give_the_same(loss, make):
     logits, target = make()
@@ -503,6 +584,14 @@ def test_non_contiguous_input(loss, make):
     if logits.ndim == 4:
         channels_last = logits.contiguous(memory_format=torch.channels_last)
         torch.testing.assert_close(loss(channels_last, target), loss(logits, target))
+
+
+@cases_that("ignores")
+@pytest.mark.parametrize("dtype", [torch.int8, torch.uint8, torch.int32])
+def test_labels_may_be_any_integers(loss, make, dtype):
+    logits, target = make()
+    target = target.clamp(min=0)  # bytes have no sign
+    torch.testing.assert_close(loss(logits, target.to(dtype)), loss(logits, target), rtol=0, atol=0)
 
 
 @cases_that("ignores", "in_range")

@@ -64,6 +64,21 @@ def test_easy_example_keeps_its_small_loss_in_float32():
     assert loss.item() == pytest.approx(-(miss**2) * math.log1p(-miss), rel=1e-5)
 
 
+@pytest.mark.parametrize("gamma", [0.0, 1.0, 2.0])
+def test_easy_examples_keep_their_small_sum_and_gradient_in_float32(gamma):
+    target = torch.arange(400) % 5  # 4 is background
+    logits = 24.0 * F.one_hot(target, 5)[:, :4] - 12
+    sums, gradients = [], []
+    for dtype in (torch.float32, torch.float64):
+        leaf = logits.to(dtype, copy=True).requires_grad_()
+        loss = sigmoid_focal_loss(leaf, target, gamma=gamma, reduction="sum")
+        loss.backward()
+        sums.append(loss.detach().double())
+        gradients.append(leaf.grad.double())
+    torch.testing.assert_close(sums[0], sums[1], rtol=1e-4, atol=0)
+    torch.testing.assert_close(gradients[0], gradients[1], rtol=1e-4, atol=0)
+
+
 def test_image_shapes_flatten_to_the_same_loss():
     logits = torch.randn(2, 3, 4, 5)
     target = torch.randint(0, 4, (2, 4, 5))
@@ -127,6 +142,13 @@ def test_sums_in_pieces_equal_the_sum_of_the_elements(shape, soft, alpha, gamma,
     (expected,) = torch.autograd.grad(3 * each.sum(), logits)
     (gradient,) = torch.autograd.grad(3 * total, logits)
     torch.testing.assert_close(gradient, expected)
+
+
+@pytest.mark.parametrize("reduction", ["none", "sum", "mean"])
+def test_soft_target_that_is_learned_gets_its_gradient(reduction):
+    logits, target = torch.rand(2, 3, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    target.requires_grad_()
+    assert torch.autograd.gradcheck(lambda t: sigmoid_focal_loss(logits, t, reduction=reduction), target)
 
 
 def test_weight_that_is_learned_gets_its_gradient():

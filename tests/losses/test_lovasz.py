@@ -93,3 +93,17 @@ def test_hinge_takes_flat_points_as_one_region():
     logits, target = torch.randn(7), torch.tensor([0, 1, 1, 0, 0, 1, 0])
     loss = lovasz_hinge_loss(logits, target, over="batch")
     torch.testing.assert_close(loss, lovasz_hinge_loss(logits[None], target[None]))
+
+
+def test_softmax_takes_points_without_pixels():
+    logits, target = torch.randn(5, 3), torch.tensor([0, 2, 1, 0, 255])
+    expected = lovasz_softmax_loss(logits.T.unsqueeze(0), target.unsqueeze(0))
+    torch.testing.assert_close(lovasz_softmax_loss(logits, target, over="batch"), expected)
+
+
+def test_hinge_is_finite_where_ignored_scores_are_not():
+    logits, target = torch.tensor([[1.0, float("nan"), -0.5]], requires_grad=True), torch.tensor([[1, 255, 1]])
+    loss = lovasz_hinge_loss(logits, target)
+    loss.backward()
+    assert loss.isfinite()
+    assert logits.grad.isfinite().all()

@@ -119,6 +119,35 @@ def test_an_absent_class_that_nobody_predicts_costs_nothing(smooth):
     assert logits.grad.isfinite().all()
 
 
+@pytest.mark.parametrize("over", ["image", "batch"])
+def test_generalized_dice_of_nothing_is_nothing_without_smoothing(over):
+    logits = torch.randn(2, 3, 4, requires_grad=True)
+    loss = generalized_dice_loss(logits, torch.full((2, 4), 255), smooth=0.0, over=over)
+    loss.backward()
+    assert loss == 0
+    assert not logits.grad.any()
+
+
+@pytest.mark.parametrize("mode", ["multiclass", "multilabel"])
+@pytest.mark.parametrize("loss", [tversky_loss, generalized_dice_loss])
+def test_weights_and_soft_targets_that_learn_get_their_gradient(loss, mode):
+    generator = torch.Generator().manual_seed(0)
+    logits, target = torch.rand(2, 2, 3, 4, dtype=torch.float64, generator=generator)
+    weight = torch.rand(2, 4, dtype=torch.float64, generator=generator)
+    learned = [each.requires_grad_() for each in (logits, weight)]
+    if mode == "multiclass":
+        target = torch.tensor([[0, 1, 2, 255], [2, 2, 0, 1]])
+    else:
+        learned.append(target.requires_grad_())
+    value = loss(logits, target, mode=mode, weight=weight)
+    torch.testing.assert_close(value, loss(logits, target.detach(), mode=mode, weight=weight.detach()))
+
+    def of_all(logits, weight, target=target):
+        return loss(logits, target, mode=mode, weight=weight)
+
+    assert torch.autograd.gradcheck(of_all, learned)
+
+
 def test_ignored_pixels_never_move_the_loss():
     """mmseg's DiceLoss ignores channel 255 instead of the pixels: open-mmlab/mmsegmentation#3172."""
     logits, target = scores()
