@@ -56,7 +56,27 @@ class OpenMMLabLoss(nn.Module):
 
     def compute(self, pred: Tensor, target: Tensor, **call: Any) -> Tensor:
         """Call the core."""
+        pred, target = self.with_one_channel(pred, target)
         return self.loss(pred, target, **call)
+
+    def with_one_channel(self, pred: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        """Return a map of one channel ``(N, 1, *)`` and its labels ``(N, *)`` in one shape; anything else as it is.
+
+        mmseg's heads with ``out_channels=1`` call losses so, and 1 is the region that the channel scores. To the
+        core the labels would be indices: 0 the class of the channel, 1 the background, as in mmdet's RPN, whose
+        scores have no dimensions of pixels.
+        """
+        maps = isinstance(pred, Tensor) and pred.ndim > 2 and pred.shape[1] == 1
+        if not maps or target.shape != pred.shape[:1] + pred.shape[2:] or isinstance(_wrapped(self), CoreConvention):
+            return pred, target
+        if not self.use_sigmoid:
+            raise ValueError(
+                f"{self.core.__name__} compares classes and does not fit scores {tuple(pred.shape)} of one channel; use "
+                "a loss of sigmoids: BCELoss, FocalLoss(use_sigmoid=True), a region loss with mode='binary'"
+            )
+        if getattr(self.loss, "mode", None) == "multilabel":
+            return pred, target.unsqueeze(1)
+        return pred.squeeze(1), target
 
     # What mmdet's heads ask a classification loss for; DETR-like ones the first, BBoxHead the rest. With one
     # sigmoid per class there is no channel for the background, which BBoxHead otherwise adds.
@@ -83,6 +103,11 @@ class OpenMMLabLoss(nn.Module):
 
         positive = labels < cls_score.shape[1]
         return {"acc": accuracy(cls_score[positive], labels[positive])}
+
+
+def _wrapped(adapted: OpenMMLabLoss) -> Any:
+    """Return the loss that a loss such as OHEMLoss wraps, which sees to its own shapes."""
+    return getattr(adapted.loss, "loss", None)
 
 
 def core_arguments(

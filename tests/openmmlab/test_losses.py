@@ -268,3 +268,60 @@ def test_unknown_option_is_named_with_those_that_exist():
 def test_can_be_copied_and_pickled():
     for loss in (copy.deepcopy(build(gamma=3)), pickle.loads(pickle.dumps(build(gamma=3)))):
         assert loss.loss.gamma == 3
+
+
+ONE_CHANNEL = [
+    dict(type="cvplugins.BCELoss"),
+    dict(type="cvplugins.FocalLoss", use_sigmoid=True),
+    dict(type="cvplugins.OHEMLoss", loss=dict(type="cvplugins.BCELoss"), keep_ratio=1.0),
+    dict(type="cvplugins.OHEMLoss", loss=dict(type="mmseg.CrossEntropyLoss", use_sigmoid=True), keep_ratio=1.0),
+    dict(type="cvplugins.LovaszLoss", binary=True, use_sigmoid=True),
+    *(
+        dict(type=f"cvplugins.{name}Loss", mode=mode)
+        for name in ("Dice", "IoU", "Tversky", "FocalTversky", "GeneralizedDice", "Boundary", "Hausdorff")
+        for mode in ("binary", "multilabel")
+    ),
+    dict(
+        type="cvplugins.CompositeLoss",
+        losses=dict(
+            bce=dict(type="mmseg.CrossEntropyLoss", use_sigmoid=True),
+            focal=dict(type="cvplugins.FocalLoss", use_sigmoid=True),
+            dice=dict(type="cvplugins.DiceLoss", mode="binary", use_sigmoid=True),
+        ),
+    ),
+]
+
+
+@pytest.mark.parametrize("config", ONE_CHANNEL, ids=lambda config: f"{config['type'][10:]}-{config.get('mode', '')}")
+@pytest.mark.parametrize("pixels", [(6, 8), (1, 8)], ids=str)
+def test_one_channel_scores_the_region_of_label_one(config, pixels):
+    """As mmseg's heads with out_channels=1 call it: scores (N, 1, H, W), labels (N, H, W) of 0, 1 and 255."""
+    from mmengine.registry import MODELS
+
+    if config["type"][10:] in ("BoundaryLoss", "HausdorffLoss"):
+        pixels = (6, 8)
+    target = torch.zeros(2, *pixels, dtype=torch.long)
+    target[..., 4:] = 1
+    target[..., -1] = 255
+    logits = torch.zeros(2, 1, *pixels, requires_grad=True)
+    MODELS.build(config)(logits, target, weight=None, ignore_index=255).sum().backward()
+    push = -logits.grad.squeeze(1)
+    assert push[target == 1].sum() > 0
+    assert push[target == 0].sum() < 0
+    assert (push[target == 255] == 0).all()
+
+
+def test_one_channel_of_rpn_scores_class_zero():
+    """mmdet's heads flatten their scores; there label 1 is the background."""
+    logits = torch.zeros(2, 1, requires_grad=True)
+    build(use_sigmoid=True)(logits, torch.tensor([0, 1]), avg_factor=1).backward()
+    assert logits.grad[0] < 0 < logits.grad[1]
+
+
+@pytest.mark.parametrize("name", ["CrossEntropyLoss", "FocalLoss", "DiceLoss", "LovaszLoss", "BoundaryLoss"])
+def test_one_channel_is_refused_by_losses_of_exclusive_classes(name):
+    from mmengine.registry import MODELS
+
+    loss = MODELS.build(dict(type=f"cvplugins.{name}"))
+    with pytest.raises(ValueError, match="does not fit scores .* of one channel; use a loss of sigmoids"):
+        loss(torch.zeros(2, 1, 4, 4), torch.zeros(2, 4, 4, dtype=torch.long), ignore_index=255)
