@@ -66,13 +66,14 @@ class OpenMMLabLoss(nn.Module):
         core the labels would be indices: 0 the class of the channel, 1 the background, as in mmdet's RPN, whose
         scores have no dimensions of pixels.
         """
-        maps = isinstance(pred, Tensor) and pred.ndim > 2 and pred.shape[1] == 1
-        if not maps or target.shape != pred.shape[:1] + pred.shape[2:] or isinstance(_wrapped(self), CoreConvention):
+        if not hasattr(self.loss, "ignore_index") or pred.ndim < 3 or pred.shape[1] != 1:  # no labels, or no such map
+            return pred, target
+        if target.shape != pred.shape[:1] + pred.shape[2:]:
             return pred, target
         if not self.use_sigmoid:
             raise ValueError(
-                f"{self.core.__name__} compares classes and does not fit scores {tuple(pred.shape)} of one channel; use "
-                "a loss of sigmoids: BCELoss, FocalLoss(use_sigmoid=True), a region loss with mode='binary'"
+                f"{self.core.__name__} compares classes and does not fit scores {tuple(pred.shape)} of one channel; "
+                "use a loss of sigmoids: BCELoss, FocalLoss(use_sigmoid=True), a region loss with mode='binary'"
             )
         if getattr(self.loss, "mode", None) == "multilabel":
             return pred, target.unsqueeze(1)
@@ -105,11 +106,6 @@ class OpenMMLabLoss(nn.Module):
         return {"acc": accuracy(cls_score[positive], labels[positive])}
 
 
-def _wrapped(adapted: OpenMMLabLoss) -> Any:
-    """Return the loss that a loss such as OHEMLoss wraps, which sees to its own shapes."""
-    return getattr(adapted.loss, "loss", None)
-
-
 def core_arguments(
     pred: Tensor,
     weight: Tensor | None = None,
@@ -120,6 +116,8 @@ def core_arguments(
     """Return what a head gave under the core's names."""
     if weight is not None and weight.ndim == 1 and isinstance(pred, Tensor) and weight.numel() == pred.numel():
         weight = weight.view_as(pred)  # some mmdet heads flatten (N, C), see focal_loss.py there
+    if weight is not None and weight.ndim > 1 and weight.shape == (*pred.shape[:-1], 1):
+        weight = weight.expand_as(pred)  # YOLOv3's head gives one weight per anchor, (N, A, 1)
     if isinstance(avg_factor, Tensor):
         avg_factor = avg_factor.reshape(())  # one number of shape (1,) from mask2former_head.py in mmdet 3.5
     call = {

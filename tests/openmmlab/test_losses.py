@@ -323,5 +323,21 @@ def test_one_channel_is_refused_by_losses_of_exclusive_classes(name):
     from mmengine.registry import MODELS
 
     loss = MODELS.build(dict(type=f"cvplugins.{name}"))
-    with pytest.raises(ValueError, match="does not fit scores .* of one channel; use a loss of sigmoids"):
+    with pytest.raises(ValueError, match=r"does not fit scores .* of one channel; use a loss of sigmoids"):
         loss(torch.zeros(2, 1, 4, 4), torch.zeros(2, 4, 4, dtype=torch.long), ignore_index=255)
+
+
+@pytest.mark.parametrize("name", ["BCELoss", "L2Loss"])
+def test_one_weight_for_all_classes_of_an_anchor_as_from_yolov3(name):
+    from mmengine.registry import MODELS
+
+    loss = MODELS.build(dict(type=f"cvplugins.{name}", reduction="sum"))
+    logits, target, weight = torch.randn(2, 5, 3), torch.rand(2, 5, 3), torch.rand(2, 5, 1)
+    torch.testing.assert_close(loss(logits, target, weight), loss(logits, target, weight.expand(2, 5, 3)))
+
+
+def test_one_channel_of_a_discriminator_is_left_alone():
+    from mmengine.registry import MODELS
+
+    loss = MODELS.build(dict(type="cvplugins.GANLoss", kind="hinge"))
+    assert loss(torch.full((2, 1, 4, 4), 0.5), True, for_generator=True) == -0.5
