@@ -34,6 +34,12 @@ class OpenMMLabLoss(nn.Module):
         unknown = sorted(set(options) - set(accepted))
         if unknown:
             raise TypeError(f"{self.core.__name__} has no option {', '.join(unknown)}; it has {', '.join(accepted)}")
+        needed = (name for name, option in accepted.items() if option.default is inspect.Parameter.empty)
+        missing = sorted(set(needed) - set(options))
+        if missing:
+            raise TypeError(f"{self.core.__name__} needs {', '.join(missing)}; it has {', '.join(accepted)}")
+        if not isinstance(loss_weight, (int, float)):
+            raise TypeError(f"loss_weight of {self.core.__name__} is {loss_weight!r}; expected a number")
         self.loss = self.core(**{name: _built(name, value) for name, value in options.items()})
         if fixed is not None and fixed != self.use_sigmoid:
             raise ValueError(f"{self.core.__name__} works with use_sigmoid={self.use_sigmoid} only")
@@ -174,6 +180,8 @@ def _built(name: str, value: Any) -> Any:
     """Return what a config asks for, or the value itself."""
     if name == "losses" and isinstance(value, Mapping):
         return {key: _built("loss", part) for key, part in value.items()}
+    if name == "loss" and not isinstance(value, nn.Module) and not (isinstance(value, Mapping) and "type" in value):
+        raise TypeError(f"expected the config of a loss, a dict with type, but got {value!r}")
     if isinstance(value, Mapping) and "type" in value:
         value = MODELS.parent.build(dict(value))
         if name == "backbone" and hasattr(value, "init_weights"):

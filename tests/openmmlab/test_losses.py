@@ -341,3 +341,39 @@ def test_one_channel_of_a_discriminator_is_left_alone():
 
     loss = MODELS.build(dict(type="cvplugins.GANLoss", kind="hinge"))
     assert loss(torch.full((2, 1, 4, 4), 0.5), True, for_generator=True) == -0.5
+
+
+CROSS_ENTROPY = dict(type="cvplugins.CrossEntropyLoss")
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        (dict(CROSS_ENTROPY, loss_weight="1.0"), "loss_weight of CrossEntropyLoss is '1.0'; expected a number"),
+        (dict(type="cvplugins.OHEMLoss", keep_ratio=0.5), "OHEMLoss needs loss"),
+        (dict(type="cvplugins.OHEMLoss", keep_ratio=0.5, loss=dict(gamma=2)), "expected the config of a loss"),
+        (dict(type="cvplugins.OHEMLoss", keep_ratio=0.5, loss="mmdet.L1Loss"), "expected the config of a loss"),
+        (dict(type="cvplugins.CompositeLoss", losses=[CROSS_ENTROPY]), "expected configs under names"),
+        (dict(type="cvplugins.CompositeLoss", losses=dict(a="mmdet.L1Loss")), "expected the config of a loss"),
+        (dict(type="cvplugins.CompositeLoss", losses=dict(a=dict(beta=1)), class_weight=[1]), "the config of a loss"),
+        (dict(type="cvplugins.CompositeLoss", losses=dict(a=CROSS_ENTROPY), weights=[1.0]), "under its name"),
+        (dict(type="cvplugins.CompositeLoss", losses=dict(a=CROSS_ENTROPY), weights=dict(a=None)), "use a number"),
+        (
+            dict(type="cvplugins.CompositeLoss", losses=dict(a=CROSS_ENTROPY), weights=dict(a=(0, 1.0))),
+            "list of points",
+        ),
+    ],
+)
+def test_mistakes_in_a_config_are_named(config, message):
+    from mmengine.registry import MODELS
+
+    with pytest.raises(TypeError, match=message):
+        MODELS.build(config)
+
+
+def test_unknown_part_is_named_with_class_weights_too():
+    from mmengine.registry import MODELS
+
+    parts = dict(a=dict(type="mmseg.DicLoss"))
+    with pytest.raises(KeyError, match="DicLoss"):
+        MODELS.build(dict(type="cvplugins.CompositeLoss", losses=parts, class_weight=[1.0]))
