@@ -96,12 +96,15 @@ class OpenMMLabLoss(nn.Module):
     custom_cls_channels = custom_activation = custom_accuracy = use_sigmoid
 
     def get_cls_channels(self, num_classes: int) -> int:
-        """Return the number of channels of the classifier."""
+        """Return the number of channels of the classifier; some heads make one for the background all the same."""
+        self.num_classes = num_classes
         return num_classes if self.use_sigmoid else num_classes + 1
 
     def get_activation(self, cls_score: Tensor) -> Tensor:
         """Return scores ``(N, num_classes + 1)``; the head drops the last column, the background."""
         scores = cls_score.sigmoid()
+        if scores.shape[1] > getattr(self, "num_classes", scores.shape[1]):
+            return scores
         return torch.cat([scores, scores.new_zeros(len(scores), 1)], dim=1)
 
     def get_accuracy(self, cls_score: Tensor, labels: Tensor) -> dict[str, Tensor]:

@@ -377,3 +377,11 @@ def test_unknown_part_is_named_with_class_weights_too():
     parts = dict(a=dict(type="mmseg.DicLoss"))
     with pytest.raises(KeyError, match="DicLoss"):
         MODELS.build(dict(type="cvplugins.CompositeLoss", losses=parts, class_weight=[1.0]))
+
+
+def test_head_with_a_channel_for_the_background_gets_no_second_one():
+    """DoubleConvFCBBoxHead makes one whatever the loss says."""
+    loss = build(use_sigmoid=True)
+    assert loss.get_cls_channels(3) == 3
+    assert loss.get_activation(torch.zeros(2, 3)).shape == (2, 4)
+    assert loss.get_activation(torch.zeros(2, 4)).shape == (2, 4)
