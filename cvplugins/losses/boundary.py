@@ -259,6 +259,7 @@ class BoundaryLoss(nn.Module):
     ) -> None:
         super().__init__()
         self.mode = _check_mode(mode)
+        self.use_sigmoid = mode != "multiclass"  # what heads of OpenMMLab ask for
         self.normalise = normalise
         self.class_weight = class_weight
         self.cache = DistanceCache(cache_size) if cache_size else None
@@ -302,6 +303,7 @@ class HausdorffLoss(nn.Module):
         self.alpha = alpha
         self.one_sided = one_sided
         self.mode = _check_mode(mode)
+        self.use_sigmoid = mode != "multiclass"  # what heads of OpenMMLab ask for
         self.normalise = normalise
         self.class_weight = class_weight
         self.ignore_index = ignore_index

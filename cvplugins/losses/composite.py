@@ -64,6 +64,7 @@ class CompositeLoss(nn.Module):
         iteration: Where the schedules stand; set it before each training step. The adapters do so.
 
     Raises:
+        TypeError: Weights of another kind.
         ValueError: No loss, a weight for an unknown part, or a schedule that does not ascend.
 
     Example:
@@ -82,6 +83,8 @@ class CompositeLoss(nn.Module):
             raise ValueError("CompositeLoss needs at least one loss in losses")
         if isinstance(weights, str):
             weights = dict.fromkeys(losses, weights)
+        if weights is not None and not isinstance(weights, Mapping):
+            raise TypeError(f"weights is {weights!r}; expected the weight of each part under its name, or 'learned'")
         unknown = sorted(set(weights or ()) - set(losses))
         if unknown:
             raise ValueError(f"weights name {', '.join(unknown)}; the losses are {', '.join(losses)}")
@@ -160,7 +163,11 @@ def _checked(name: str, weight: Weight) -> Weight:
         return float(weight)
     if isinstance(weight, str):
         raise ValueError(f"unknown weight {weight!r} of {name}; use a number, 'learned', or points (iteration, weight)")
-    points = [(int(iteration), float(value)) for iteration, value in weight]
+    try:
+        points = [(int(iteration), float(value)) for iteration, value in weight]
+    except TypeError as error:
+        message = f"weight {weight!r} of {name}; use a number, 'learned', or a list of points (iteration, weight)"
+        raise TypeError(message) from error
     iterations = [iteration for iteration, _ in points]
     if not points or iterations != sorted(set(iterations)):
         raise ValueError(f"the schedule of {name} has iterations {iterations}; expected ascending ones")

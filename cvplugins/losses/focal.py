@@ -65,6 +65,7 @@ def sigmoid_focal_loss(
         >>> sigmoid_focal_loss(logits, torch.tensor([0]), alpha=None, reduction="none")  # 0.5 ** 2 * ln 2
         tensor([[0.1733, 0.1733]])
     """
+    _check_share(alpha)
     logits = at_least_float32(logits)
     if reduction == "none" or target.requires_grad or (weight is not None and weight.requires_grad):
         target, valid = one_per_class(logits, target, ignore_index)
@@ -162,6 +163,8 @@ class FocalLoss(nn.Module):
         super().__init__()
         if gamma < 0:
             raise ValueError(f"gamma must be at least 0, not {gamma}")
+        if use_sigmoid:
+            _check_share(alpha)
         self.use_sigmoid = use_sigmoid
         self.gamma = gamma
         self.alpha = alpha
@@ -173,6 +176,12 @@ class FocalLoss(nn.Module):
         function = sigmoid_focal_loss if self.use_sigmoid else softmax_focal_loss
         options = {"ignore_index": self.ignore_index, "reduction": self.reduction, **call}
         return function(logits, target, gamma=self.gamma, alpha=self.alpha, **options)
+
+
+def _check_share(alpha: float | Sequence[float] | None) -> None:
+    """Raise ``ValueError`` for one number outside [0, 1]; Detectron2 and torchvision mean None by a negative one."""
+    if isinstance(alpha, (int, float)) and not 0 <= alpha <= 1:
+        raise ValueError(f"alpha, the share of positives, must be in [0, 1], not {alpha}; None leaves it out")
 
 
 def _sigmoid_focal(logits: Tensor, target: Tensor, gamma: float, alpha: float | Sequence[float] | None) -> Tensor:

@@ -130,7 +130,7 @@ class LovaszLoss(nn.Module):
         super().__init__()
         if binary and class_weight is not None:
             raise ValueError("a binary LovaszLoss has no classes; leave class_weight out")
-        self.binary = binary
+        self.binary = self.use_sigmoid = binary  # the second name is what heads of OpenMMLab ask for
         self.over = check_over(over)
         self.class_weight = class_weight
         self.ignore_index = ignore_index

@@ -347,6 +347,7 @@ class _RegionLoss(nn.Module):
         self.smooth = smooth
         self.over = check_over(over)
         self.mode = mode
+        self.use_sigmoid = mode != "multiclass"  # what heads of OpenMMLab ask for
         self.class_weight = class_weight
         self.ignore_index = ignore_index
         self.reduction = check_reduction(reduction)

@@ -39,6 +39,8 @@ class CompositeLoss(OpenMMLabLoss, nn.ModuleList):
     core = Core
 
     def __init__(self, losses: Mapping[str, Any], class_weight: Any = None, **options: Any) -> None:
+        if not isinstance(losses, Mapping):
+            raise TypeError(f"losses is {losses!r}; expected configs under names, such as dict(dice=dict(type=...))")
         parts = {name: _with_class_weight(part, class_weight) for name, part in losses.items()}
         super().__init__(losses=parts, **options)
         self.logged_iteration = -1
@@ -94,8 +96,10 @@ class _Part:
 
 def _with_class_weight(part: Any, class_weight: Any) -> Any:
     """Return the config of a part with the class weights, if it has such an option and does not set it."""
-    if class_weight is None or not isinstance(part, Mapping) or "class_weight" in part:
+    if class_weight is None or not isinstance(part, Mapping) or "type" not in part or "class_weight" in part:
         return part
     kind = MODELS.parent.get(part["type"])
+    if kind is None:
+        return part  # building it says what is wrong
     options = inspect.signature(getattr(kind, "core", kind)).parameters
     return {**part, "class_weight": class_weight} if "class_weight" in options else part

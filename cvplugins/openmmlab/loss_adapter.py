@@ -38,6 +38,12 @@ class OpenMMLabLoss(nn.Module):
         unknown = sorted(set(options) - set(accepted))
         if unknown:
             raise TypeError(f"{self.core.__name__} has no option {', '.join(unknown)}; it has {', '.join(accepted)}")
+        needed = (name for name, option in accepted.items() if option.default is inspect.Parameter.empty)
+        missing = sorted(set(needed) - set(options))
+        if missing:
+            raise TypeError(f"{self.core.__name__} needs {', '.join(missing)}; it has {', '.join(accepted)}")
+        if not isinstance(loss_weight, (int, float)):
+            raise TypeError(f"loss_weight of {self.core.__name__} is {loss_weight!r}; expected a number")
         self.loss = self.core(**{name: _built(name, value) for name, value in options.items()})
         if fixed is not None and fixed != self.use_sigmoid:
             raise ValueError(f"{self.core.__name__} works with use_sigmoid={self.use_sigmoid} only")
@@ -63,7 +69,28 @@ class OpenMMLabLoss(nn.Module):
 
     def compute(self, pred: Tensor, target: Tensor, **call: Any) -> Tensor:
         """Call the core."""
+        pred, target = self.with_one_channel(pred, target)
         return self.loss(pred, target, **call)
+
+    def with_one_channel(self, pred: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        """Return a map of one channel ``(N, 1, *)`` and its labels ``(N, *)`` in one shape; anything else as it is.
+
+        mmseg's heads with ``out_channels=1`` call losses so, and 1 is the region that the channel scores. To the
+        core the labels would be indices: 0 the class of the channel, 1 the background, as in mmdet's RPN, whose
+        scores have no dimensions of pixels.
+        """
+        if not hasattr(self.loss, "ignore_index") or pred.ndim < 3 or pred.shape[1] != 1:  # no labels, or no such map
+            return pred, target
+        if target.shape != pred.shape[:1] + pred.shape[2:]:
+            return pred, target
+        if not self.use_sigmoid:
+            raise ValueError(
+                f"{self.core.__name__} compares classes and does not fit scores {tuple(pred.shape)} of one channel; "
+                "use a loss of sigmoids: BCELoss, FocalLoss(use_sigmoid=True), a region loss with mode='binary'"
+            )
+        if getattr(self.loss, "mode", None) == "multilabel":
+            return pred, target.unsqueeze(1)
+        return pred.squeeze(1), target
 
     # What mmdet's heads ask a classification loss for; DETR-like ones the first, BBoxHead the rest. With one
     # sigmoid per class there is no channel for the background, which BBoxHead otherwise adds.
@@ -76,12 +103,15 @@ class OpenMMLabLoss(nn.Module):
     custom_cls_channels = custom_activation = custom_accuracy = use_sigmoid
 
     def get_cls_channels(self, num_classes: int) -> int:
-        """Return the number of channels of the classifier."""
+        """Return the number of channels of the classifier; some heads make one for the background all the same."""
+        self.num_classes = num_classes
         return num_classes if self.use_sigmoid else num_classes + 1
 
     def get_activation(self, cls_score: Tensor) -> Tensor:
         """Return scores ``(N, num_classes + 1)``; the head drops the last column, the background."""
         scores = cls_score.sigmoid()
+        if scores.shape[1] > getattr(self, "num_classes", scores.shape[1]):
+            return scores
         return torch.cat([scores, scores.new_zeros(len(scores), 1)], dim=1)
 
     def get_accuracy(self, cls_score: Tensor, labels: Tensor) -> dict[str, Tensor]:
@@ -102,6 +132,8 @@ def core_arguments(
     """Return what a head gave under the core's names."""
     if weight is not None and weight.ndim == 1 and isinstance(pred, Tensor) and weight.numel() == pred.numel():
         weight = weight.view_as(pred)  # some mmdet heads flatten (N, C), see focal_loss.py there
+    if weight is not None and weight.ndim > 1 and weight.shape == (*pred.shape[:-1], 1):
+        weight = weight.expand_as(pred)  # YOLOv3's head gives one weight per anchor, (N, A, 1)
     if isinstance(avg_factor, Tensor):
         avg_factor = avg_factor.reshape(())  # one number of shape (1,) from mask2former_head.py in mmdet 3.5
     call = {
@@ -158,6 +190,8 @@ def _built(name: str, value: Any) -> Any:
     """Return what a config asks for, or the value itself."""
     if name == "losses" and isinstance(value, Mapping):
         return {key: _built("loss", part) for key, part in value.items()}
+    if name == "loss" and not isinstance(value, nn.Module) and not (isinstance(value, Mapping) and "type" in value):
+        raise TypeError(f"expected the config of a loss, a dict with type, but got {value!r}")
     if isinstance(value, Mapping) and "type" in value:
         value = MODELS.parent.build(dict(value))
         if name == "backbone" and hasattr(value, "init_weights"):

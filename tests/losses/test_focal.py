@@ -187,3 +187,13 @@ def test_nothing_but_the_inputs_is_kept_for_the_backward_pass(use_sigmoid):
     new = {saved.untyped_storage().data_ptr(): saved.nbytes for saved in kept}
     del new[logits.untyped_storage().data_ptr()]
     assert sum(new.values()) <= 0.25 * logits.nbytes  # of the size of the labels
+
+
+@pytest.mark.parametrize("alpha", [-1, 1.5])
+def test_share_of_positives_outside_0_and_1_is_refused(alpha):
+    """Detectron2's default of -1 stands for no share; as a factor it would make losses negative."""
+    with pytest.raises(ValueError, match="None leaves it out"):
+        sigmoid_focal_loss(torch.zeros(1, 2), torch.tensor([0]), alpha=alpha)
+    with pytest.raises(ValueError, match="None leaves it out"):
+        FocalLoss(use_sigmoid=True, alpha=alpha)
+    assert FocalLoss(alpha=1.5)(torch.zeros(1, 2), torch.tensor([0])) > 0  # a factor of the loss

@@ -311,3 +311,120 @@ def test_unknown_option_is_named_with_those_that_exist():
 def test_can_be_copied_and_pickled():
     for loss in (copy.deepcopy(build(gamma=3)), pickle.loads(pickle.dumps(build(gamma=3)))):
         assert loss.loss.gamma == 3
+
+
+ONE_CHANNEL = [
+    dict(type="cvplugins.BCELoss"),
+    dict(type="cvplugins.FocalLoss", use_sigmoid=True),
+    dict(type="cvplugins.OHEMLoss", loss=dict(type="cvplugins.BCELoss"), keep_ratio=1.0),
+    dict(type="cvplugins.OHEMLoss", loss=dict(type="mmseg.CrossEntropyLoss", use_sigmoid=True), keep_ratio=1.0),
+    dict(type="cvplugins.LovaszLoss", binary=True, use_sigmoid=True),
+    *(
+        dict(type=f"cvplugins.{name}Loss", mode=mode)
+        for name in ("Dice", "IoU", "Tversky", "FocalTversky", "GeneralizedDice", "Boundary", "Hausdorff")
+        for mode in ("binary", "multilabel")
+    ),
+    dict(
+        type="cvplugins.CompositeLoss",
+        losses=dict(
+            bce=dict(type="mmseg.CrossEntropyLoss", use_sigmoid=True),
+            focal=dict(type="cvplugins.FocalLoss", use_sigmoid=True),
+            dice=dict(type="cvplugins.DiceLoss", mode="binary", use_sigmoid=True),
+        ),
+    ),
+]
+
+
+@pytest.mark.parametrize("config", ONE_CHANNEL, ids=lambda config: f"{config['type'][10:]}-{config.get('mode', '')}")
+@pytest.mark.parametrize("pixels", [(6, 8), (1, 8)], ids=str)
+def test_one_channel_scores_the_region_of_label_one(config, pixels):
+    """As mmseg's heads with out_channels=1 call it: scores (N, 1, H, W), labels (N, H, W) of 0, 1 and 255."""
+    from mmengine.registry import MODELS
+
+    if config["type"][10:] in ("BoundaryLoss", "HausdorffLoss"):
+        pixels = (6, 8)
+    target = torch.zeros(2, *pixels, dtype=torch.long)
+    target[..., 4:] = 1
+    target[..., -1] = 255
+    logits = torch.zeros(2, 1, *pixels, requires_grad=True)
+    MODELS.build(config)(logits, target, weight=None, ignore_index=255).sum().backward()
+    push = -logits.grad.squeeze(1)
+    assert push[target == 1].sum() > 0
+    assert push[target == 0].sum() < 0
+    assert (push[target == 255] == 0).all()
+
+
+def test_one_channel_of_rpn_scores_class_zero():
+    """mmdet's heads flatten their scores; there label 1 is the background."""
+    logits = torch.zeros(2, 1, requires_grad=True)
+    build(use_sigmoid=True)(logits, torch.tensor([0, 1]), avg_factor=1).backward()
+    assert logits.grad[0] < 0 < logits.grad[1]
+
+
+@pytest.mark.parametrize("name", ["CrossEntropyLoss", "FocalLoss", "DiceLoss", "LovaszLoss", "BoundaryLoss"])
+def test_one_channel_is_refused_by_losses_of_exclusive_classes(name):
+    from mmengine.registry import MODELS
+
+    loss = MODELS.build(dict(type=f"cvplugins.{name}"))
+    with pytest.raises(ValueError, match=r"does not fit scores .* of one channel; use a loss of sigmoids"):
+        loss(torch.zeros(2, 1, 4, 4), torch.zeros(2, 4, 4, dtype=torch.long), ignore_index=255)
+
+
+@pytest.mark.parametrize("name", ["BCELoss", "L2Loss"])
+def test_one_weight_for_all_classes_of_an_anchor_as_from_yolov3(name):
+    from mmengine.registry import MODELS
+
+    loss = MODELS.build(dict(type=f"cvplugins.{name}", reduction="sum"))
+    logits, target, weight = torch.randn(2, 5, 3), torch.rand(2, 5, 3), torch.rand(2, 5, 1)
+    torch.testing.assert_close(loss(logits, target, weight), loss(logits, target, weight.expand(2, 5, 3)))
+
+
+def test_one_channel_of_a_discriminator_is_left_alone():
+    from mmengine.registry import MODELS
+
+    loss = MODELS.build(dict(type="cvplugins.GANLoss", kind="hinge"))
+    assert loss(torch.full((2, 1, 4, 4), 0.5), True, for_generator=True) == -0.5
+
+
+CROSS_ENTROPY = dict(type="cvplugins.CrossEntropyLoss")
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        (dict(CROSS_ENTROPY, loss_weight="1.0"), "loss_weight of CrossEntropyLoss is '1.0'; expected a number"),
+        (dict(type="cvplugins.OHEMLoss", keep_ratio=0.5), "OHEMLoss needs loss"),
+        (dict(type="cvplugins.OHEMLoss", keep_ratio=0.5, loss=dict(gamma=2)), "expected the config of a loss"),
+        (dict(type="cvplugins.OHEMLoss", keep_ratio=0.5, loss="mmdet.L1Loss"), "expected the config of a loss"),
+        (dict(type="cvplugins.CompositeLoss", losses=[CROSS_ENTROPY]), "expected configs under names"),
+        (dict(type="cvplugins.CompositeLoss", losses=dict(a="mmdet.L1Loss")), "expected the config of a loss"),
+        (dict(type="cvplugins.CompositeLoss", losses=dict(a=dict(beta=1)), class_weight=[1]), "the config of a loss"),
+        (dict(type="cvplugins.CompositeLoss", losses=dict(a=CROSS_ENTROPY), weights=[1.0]), "under its name"),
+        (dict(type="cvplugins.CompositeLoss", losses=dict(a=CROSS_ENTROPY), weights=dict(a=None)), "use a number"),
+        (
+            dict(type="cvplugins.CompositeLoss", losses=dict(a=CROSS_ENTROPY), weights=dict(a=(0, 1.0))),
+            "list of points",
+        ),
+    ],
+)
+def test_mistakes_in_a_config_are_named(config, message):
+    from mmengine.registry import MODELS
+
+    with pytest.raises(TypeError, match=message):
+        MODELS.build(config)
+
+
+def test_unknown_part_is_named_with_class_weights_too():
+    from mmengine.registry import MODELS
+
+    parts = dict(a=dict(type="mmseg.DicLoss"))
+    with pytest.raises(KeyError, match="DicLoss"):
+        MODELS.build(dict(type="cvplugins.CompositeLoss", losses=parts, class_weight=[1.0]))
+
+
+def test_head_with_a_channel_for_the_background_gets_no_second_one():
+    """DoubleConvFCBBoxHead makes one whatever the loss says."""
+    loss = build(use_sigmoid=True)
+    assert loss.get_cls_channels(3) == 3
+    assert loss.get_activation(torch.zeros(2, 3)).shape == (2, 4)
+    assert loss.get_activation(torch.zeros(2, 4)).shape == (2, 4)
