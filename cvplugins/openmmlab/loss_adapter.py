@@ -130,10 +130,11 @@ def core_arguments(
     ignore_index: int | None = None,
 ) -> dict[str, Any]:
     """Return what a head gave under the core's names."""
-    if weight is not None and weight.ndim == 1 and isinstance(pred, Tensor) and weight.numel() == pred.numel():
-        weight = weight.view_as(pred)  # some mmdet heads flatten (N, C), see focal_loss.py there
-    if weight is not None and weight.ndim > 1 and weight.shape == (*pred.shape[:-1], 1):
-        weight = weight.expand_as(pred)  # YOLOv3's head gives one weight per anchor, (N, A, 1)
+    if weight is not None and isinstance(pred, Tensor):
+        if weight.ndim == 1 and weight.numel() == pred.numel():
+            weight = weight.view_as(pred)  # some mmdet heads flatten (N, C), see focal_loss.py there
+        elif weight.ndim > 1 and weight.shape == (*pred.shape[:-1], 1):
+            weight = weight.expand_as(pred)  # YOLOv3's head gives one weight per anchor, (N, A, 1)
     if isinstance(avg_factor, Tensor):
         avg_factor = avg_factor.reshape(())  # one number of shape (1,) from mask2former_head.py in mmdet 3.5
     call = {
