@@ -79,9 +79,11 @@ def box_iou_loss(
         raise ValueError(
             f"target {tuple(target.shape)} does not fit boxes {tuple(boxes.shape)}: both have to be (..., 4)"
         )
-    pair = _measure(at_least_float32(boxes).reshape(-1, 4), at_least_float32(target).reshape(-1, 4), eps)
+    boxes, target = at_least_float32(boxes), at_least_float32(target)
+    target = target if target.is_floating_point() else target.to(boxes.dtype)
+    pair = _measure(boxes.reshape(-1, 4), target.reshape(-1, 4), eps)
     loss = BOX_IOU_KINDS[kind](pair, eps).reshape(boxes.shape[:-1])
-    if weight is not None and weight.ndim == boxes.ndim:
+    if weight is not None and weight.shape == boxes.shape:
         weight = weight.mean(-1)
     return weight_and_reduce(loss, weight, reduction, divisor)
 

@@ -145,3 +145,13 @@ def test_wrong_arguments_are_named():
         box_iou_loss(boxes, target, kind="giuo")
     with pytest.raises(ValueError, match=r"target \(3, 3\) does not fit boxes \(3, 3\)"):
         box_iou_loss(boxes[:, :3], target[:, :3])
+
+
+def test_targets_may_be_integers():
+    boxes, target = torch.tensor([[0.0, 0.5, 2.0, 3.0]], requires_grad=True), torch.tensor([[0, 1, 3, 4]])
+    torch.testing.assert_close(box_iou_loss(boxes, target), box_iou_loss(boxes, target.float()))
+
+
+def test_weight_that_is_neither_per_box_nor_per_coordinate_is_named():
+    with pytest.raises(ValueError, match=r"weight \(2, 3\) does not fit"):
+        box_iou_loss(torch.rand(2, 4), torch.rand(2, 4), weight=torch.rand(2, 3))
