@@ -123,7 +123,12 @@ def core_arguments(
     ignore_index: int | None = None,
 ) -> dict[str, Any]:
     """Return what a head gave under the core's names."""
-    if weight is not None and weight.ndim == 1 and isinstance(pred, Tensor) and weight.numel() == pred.numel():
+    if (
+        weight is not None
+        and weight.ndim == 1
+        and isinstance(pred, Tensor)
+        and len(pred) != len(weight) == pred.numel()
+    ):
         weight = weight.view_as(pred)  # some mmdet heads flatten (N, C), see focal_loss.py there
     if weight is not None and weight.ndim > 1 and weight.shape == (*pred.shape[:-1], 1):
         weight = weight.expand_as(pred)  # YOLOv3's head gives one weight per anchor, (N, A, 1)

@@ -385,3 +385,15 @@ def test_head_with_a_channel_for_the_background_gets_no_second_one():
     assert loss.get_cls_channels(3) == 3
     assert loss.get_activation(torch.zeros(2, 3)).shape == (2, 4)
     assert loss.get_activation(torch.zeros(2, 4)).shape == (2, 4)
+
+
+@pytest.mark.parametrize("name", ["CrossEntropyLoss", "FocalLoss", "BCELoss", "DiceLoss"])
+def test_no_samples_with_their_weights_cost_nothing(name):
+    from mmengine.registry import MODELS
+
+    logits = torch.zeros(0, 4, requires_grad=True)
+    loss = MODELS.build(dict(type=f"cvplugins.{name}"))
+    value = loss(logits, torch.zeros(0, dtype=torch.long), torch.zeros(0), avg_factor=1.0)
+    value.backward()
+    assert value == 0
+    assert logits.grad.shape == (0, 4)
