@@ -399,11 +399,12 @@ REGIONS = [
         summary="small objects; the first choice beside cross-entropy",
         formula=r"1 - \frac{\mathrm{TP} + s}{\mathrm{TP} + \frac{1}{1 + b^2} \mathrm{FP} "
         r"+ \frac{b^2}{1 + b^2} \mathrm{FN} + s}",
-        where=f"{REGION_SYMBOLS} $b$ is `beta`, and 1 is Dice.",
+        where=f"{REGION_SYMBOLS} $b$ is `beta`, and 1 is Dice. `smooth=0.5` is Mask2Former's Dice: mmdet's "
+        "`naive_dice=True, eps=1`, which stands beside the doubled sums.",
         prediction=SCORES_OR_MASKS,
         target=LABELS_OR_MASKS,
         reference="a Tversky loss: Salehi et al. 2017, arXiv:1706.05721",
-        mmdet=in_mask2former("loss_dice", "DiceLoss', mode='binary', loss_weight=5.0"),
+        mmdet=in_mask2former("loss_dice", "DiceLoss', mode='binary', smooth=0.5, loss_weight=5.0"),
         mmseg=beside_cross_entropy("DiceLoss', loss_weight=3.0"),
         detectron2=call(
             "semantic head",

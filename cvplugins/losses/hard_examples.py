@@ -164,7 +164,13 @@ class OHEMLoss(nn.Module):
         valid = _per_element(counted, pred)
         if weight is not None and weight.ndim > 0:
             valid = valid & _per_element(weight != 0, pred)
-        kept = self.kept(_per_element(each.detach(), pred), target, valid)
+        hardness = _per_element(each.detach(), pred)
+        if hardness.shape != valid.shape:
+            raise ValueError(
+                f"{type(self.loss).__name__} gives {tuple(each.shape)} for target {tuple(target.shape)}: "
+                "OHEMLoss needs a loss per element, which losses of regions are not"
+            )
+        kept = self.kept(hardness, target, valid)
         if each.shape != kept.shape:
             kept = kept.unsqueeze(1) & (counted if counted.shape == each.shape else counted.unsqueeze(1))
         return weight_and_reduce(each, None, reduction, divisor, kept.expand_as(each))

@@ -15,6 +15,12 @@ from cvplugins.registry import MODELS
 __all__ = ["CoreConvention", "OpenMMLabLoss", "core_arguments", "default_loss_name"]
 
 
+OF_SIGMOIDS = (
+    "losses of sigmoids are BCELoss, FocalLoss(use_sigmoid=True), region losses with mode='binary' or 'multilabel', "
+    "and LovaszLoss(binary=True)"
+)
+
+
 class OpenMMLabLoss(nn.Module):
     """A core loss as mmdet and mmseg heads call it; no arithmetic but ``loss_weight``.
 
@@ -46,7 +52,8 @@ class OpenMMLabLoss(nn.Module):
             raise TypeError(f"loss_weight of {self.core.__name__} is {loss_weight!r}; expected a number")
         self.loss = self.core(**{name: _built(name, value) for name, value in options.items()})
         if fixed is not None and fixed != self.use_sigmoid:
-            raise ValueError(f"{self.core.__name__} works with use_sigmoid={self.use_sigmoid} only")
+            others = f"; {OF_SIGMOIDS}" if fixed else ""
+            raise ValueError(f"{self.core.__name__} works with use_sigmoid={self.use_sigmoid} only{others}")
         self.use_mask = use_mask
         self.loss_weight = loss_weight
         self.loss_name = loss_name or default_loss_name(self.core)
@@ -69,6 +76,11 @@ class OpenMMLabLoss(nn.Module):
 
     def compute(self, pred: Tensor, target: Tensor, **call: Any) -> Tensor:
         """Call the core."""
+        if "ignore_index" in call and not (hasattr(self.loss, "ignore_index") or hasattr(self.loss, "loss")):
+            raise TypeError(
+                f"{self.core.__name__} compares no labels, of which ignore_index={call['ignore_index']} could be one; "
+                "it does not suit a head of classes"
+            )
         pred, target = self.with_one_channel(pred, target)
         return self.loss(pred, target, **call)
 
@@ -86,7 +98,7 @@ class OpenMMLabLoss(nn.Module):
         if not self.use_sigmoid:
             raise ValueError(
                 f"{self.core.__name__} compares classes and does not fit scores {tuple(pred.shape)} of one channel; "
-                "use a loss of sigmoids: BCELoss, FocalLoss(use_sigmoid=True), a region loss with mode='binary'"
+                f"{OF_SIGMOIDS}"
             )
         if getattr(self.loss, "mode", None) == "multilabel":
             return pred, target.unsqueeze(1)
@@ -131,7 +143,7 @@ def core_arguments(
 ) -> dict[str, Any]:
     """Return what a head gave under the core's names."""
     if weight is not None and isinstance(pred, Tensor):
-        if weight.ndim == 1 and weight.numel() == pred.numel():
+        if weight.ndim == 1 and len(pred) != len(weight) == pred.numel():
             weight = weight.view_as(pred)  # some mmdet heads flatten (N, C), see focal_loss.py there
         elif weight.ndim > 1 and weight.shape == (*pred.shape[:-1], 1):
             weight = weight.expand_as(pred)  # YOLOv3's head gives one weight per anchor, (N, A, 1)

@@ -223,7 +223,7 @@ def test_wrong_options_are_named():
         OHEMLoss(wrapped, keep_ratio=0.5, over="image")(logits[:, :, 0], target[:, 0])
     with pytest.raises(ValueError, match="does not fit negative_ratio: expected class indices"):
         OHEMLoss(BCELoss(), negative_ratio=3, background=0)(logits, torch.rand_like(logits))
-    with pytest.raises(ValueError, match="does not fit the loss per element"):
+    with pytest.raises(ValueError, match="OHEMLoss needs a loss per element"):
         OHEMLoss(DiceLoss(), keep_ratio=0.5)(logits, target)
     with pytest.raises(ValueError, match=r"positive .* does not fit"):
         hardest_negatives(torch.rand(4), torch.ones(3, dtype=torch.bool))

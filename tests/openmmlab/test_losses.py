@@ -303,6 +303,14 @@ def test_name_in_the_log():
     assert build(loss_name="loss_hard").loss_name == "loss_hard"
 
 
+def test_a_loss_of_numbers_does_not_suit_a_head_of_classes():
+    from mmengine.registry import MODELS
+
+    loss = MODELS.build(dict(type="cvplugins.L1Loss"))
+    with pytest.raises(TypeError, match="L1Loss compares no labels, of which ignore_index=255 could be one"):
+        loss(torch.randn(2, 3), torch.randn(2, 3), weight=None, ignore_index=255)
+
+
 def test_unknown_option_is_named_with_those_that_exist():
     with pytest.raises(TypeError, match=r"FocalLoss has no option gama; it has use_sigmoid, gamma, alpha"):
         build(gama=1)
@@ -366,7 +374,7 @@ def test_one_channel_is_refused_by_losses_of_exclusive_classes(name):
     from mmengine.registry import MODELS
 
     loss = MODELS.build(dict(type=f"cvplugins.{name}"))
-    with pytest.raises(ValueError, match=r"does not fit scores .* of one channel; use a loss of sigmoids"):
+    with pytest.raises(ValueError, match=r"does not fit scores .* of one channel; losses of sigmoids are BCELoss"):
         loss(torch.zeros(2, 1, 4, 4), torch.zeros(2, 4, 4, dtype=torch.long), ignore_index=255)
 
 
@@ -428,3 +436,15 @@ def test_head_with_a_channel_for_the_background_gets_no_second_one():
     assert loss.get_cls_channels(3) == 3
     assert loss.get_activation(torch.zeros(2, 3)).shape == (2, 4)
     assert loss.get_activation(torch.zeros(2, 4)).shape == (2, 4)
+
+
+@pytest.mark.parametrize("name", ["CrossEntropyLoss", "FocalLoss", "BCELoss", "DiceLoss"])
+def test_no_samples_with_their_weights_cost_nothing(name):
+    from mmengine.registry import MODELS
+
+    logits = torch.zeros(0, 4, requires_grad=True)
+    loss = MODELS.build(dict(type=f"cvplugins.{name}"))
+    value = loss(logits, torch.zeros(0, dtype=torch.long), torch.zeros(0), avg_factor=1.0)
+    value.backward()
+    assert value == 0
+    assert logits.grad.shape == (0, 4)
