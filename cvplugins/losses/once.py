@@ -19,12 +19,17 @@ def once_differentiable(backward: Callable[..., Any]) -> Callable[..., Any]:
 
     torch's decorator of this name only makes an error of a second ``backward()`` that passes a gradient which is no
     constant. Below a mean, and with ``torch.autograd.grad``, the second derivative is 0 there without a word, so that a
-    penalty on the gradient does nothing.
+    penalty on the gradient does nothing. Before torch 2.3, whose compiler can not read this one, it is torch's.
     """
+    if not hasattr(torch.compiler, "is_compiling"):
+        theirs: Callable[..., Any] = torch.autograd.function.once_differentiable(backward)
+        return theirs
 
     @wraps(backward)
     def wrapper(ctx: Any, *outer: Tensor | None) -> Any:
-        if torch.is_grad_enabled() and not is_compiling():
+        if is_compiling():  # a compiled backward pass has no second one either, and says so itself
+            return backward(ctx, *outer)
+        if torch.is_grad_enabled():
             raise RuntimeError(
                 "this loss has no second derivative: its backward pass can not run with create_graph=True; take the "
                 "gradient of another loss for penalties and Hessians"

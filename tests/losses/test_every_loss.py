@@ -505,6 +505,7 @@ def test_another_batch_size_is_not_compiled_anew(loss, make):
     assert counter.frame_count <= 2
 
 
+@pytest.mark.skipif(TORCH < (2, 3), reason="torch's own decorator is all that its compiler takes before 2.3")
 @every_loss
 def test_second_derivative_is_right_or_an_error(loss, make):
     predicted, target = make()
