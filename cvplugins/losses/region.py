@@ -90,7 +90,7 @@ def region_sums(
     samples, classes = logits.shape[:2]
     pixels = math.prod(logits.shape[2:])
     flat = at_least_float32(logits).reshape(samples, classes, pixels)
-    if weight is not None and (weight.numel() != samples * pixels or len(weight) != samples):
+    if weight is not None and (weight.numel() != samples * pixels or weight.shape[:1] != (samples,)):
         raise ValueError(f"weight {tuple(weight.shape)} does not fit the {samples} x {pixels} pixels")
     weight = None if weight is None else weight.reshape(samples, pixels)
     if mode == "multiclass":
