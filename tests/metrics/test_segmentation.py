@@ -1,0 +1,430 @@
+"""The segmentation metric against loops, mmseg, Detectron2's formulas, DAVIS's code and scikit-learn."""
+
+import json
+import math
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from helpers import run_ranks
+
+from cvplugins.metrics import SegmentationMetric
+from cvplugins.metrics.label_boundaries import count_boundary_regions, count_contours
+from cvplugins.metrics.label_maps import confusion_matrix
+
+CLASSES = ("sky", "sea", "boat", "bird", "never")  # the last one is never labelled
+MEASURES = ("iou", "recall", "precision", "dice", "f_score")
+
+
+def random_maps(seed, size=(13, 17), num_classes=4, block=3, ignored=0.1):
+    """A label map of blocks and a prediction that is right at most pixels."""
+    generator = np.random.default_rng(seed)
+    coarse = generator.integers(0, num_classes, [-(-side // block) for side in size])
+    label = np.kron(coarse, np.ones((block, block), int))[: size[0], : size[1]].astype(np.uint8)
+    wrong = generator.random(size) < 0.3
+    prediction = np.where(wrong, generator.integers(0, num_classes, size), label).astype(np.uint8)
+    label[generator.random(size) < ignored] = 255
+    return label, prediction
+
+
+def evaluate(pairs, classes=CLASSES, **options):
+    metric = SegmentationMetric(classes, **options)
+    for index, (label, prediction) in enumerate(pairs):
+        metric.update(index, label, prediction)
+    return metric.compute()
+
+
+def counts_by_loop(label, prediction, num_classes, ignore_index):
+    table = np.zeros((num_classes, num_classes), np.int64)
+    for true, found in zip(np.ravel(label).tolist(), np.ravel(prediction).tolist(), strict=True):
+        if true != ignore_index:
+            table[true, found] += 1
+    return table
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.int32, np.int64, torch.uint8, torch.int32, torch.int64])
+@pytest.mark.parametrize("block", [1, 12], ids=["noise", "objects"])
+def test_confusion_matrix_equals_a_loop(dtype, block):
+    for seed in range(5):
+        label, prediction = random_maps(seed, (40, 50), block=block)
+        expected = counts_by_loop(label, prediction, 5, 255)
+        if isinstance(dtype, torch.dtype):
+            label, prediction = (torch.from_numpy(each).to(dtype) for each in (label, prediction))
+        else:
+            label, prediction = (np.asfortranarray(each.astype(dtype)) for each in (label, prediction))
+        found = confusion_matrix(label, prediction, 5)
+        assert found.dtype == np.int64
+        np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize("ignore_index", [255, 0, 3, -100, 1000, None])
+@pytest.mark.parametrize("num_classes", [5, 255, 256, 257, 400])
+def test_any_number_of_classes_and_any_ignored_label(num_classes, ignore_index):
+    generator = np.random.default_rng(num_classes)
+    label, prediction = generator.integers(0, num_classes, (2, 30, 40))
+    if ignore_index is not None:
+        label[generator.random(label.shape) < 0.1] = ignore_index
+    expected = counts_by_loop(label, prediction, num_classes, ignore_index)
+    np.testing.assert_array_equal(confusion_matrix(label, prediction, num_classes, ignore_index), expected)
+    tensors = torch.from_numpy(label), torch.from_numpy(prediction)
+    np.testing.assert_array_equal(confusion_matrix(*tensors, num_classes, ignore_index), expected)
+
+
+@pytest.mark.gpu
+def test_counts_on_a_gpu_are_the_same():
+    label, prediction = (torch.from_numpy(each).cuda() for each in random_maps(0, (300, 400)))
+    expected = confusion_matrix(label.cpu(), prediction.cpu(), 5)
+    np.testing.assert_array_equal(confusion_matrix(label, prediction, 5), expected)
+    np.testing.assert_array_equal(confusion_matrix(label.cpu(), prediction.long(), 5), expected)
+
+
+@pytest.mark.parametrize("size", [(0, 0), (1, 1), (1, 7), (0, 5)])
+def test_tiny_images(size):
+    for fill in (0, 255):
+        label, prediction = np.full(size, fill, np.uint8), np.zeros(size, np.uint8)
+        result = evaluate([(label, prediction)], boundary=True)
+        assert result.confusion.sum() == (label == 0).sum()
+        json.dumps(result.as_dict(), allow_nan=False)
+
+
+@pytest.mark.parametrize("seed", range(10))
+@pytest.mark.parametrize("rule", ["mmseg", "detectron2"])
+def test_measures_equal_their_definitions_by_loop(seed, rule):
+    pairs = [random_maps(10 * seed + index) for index in range(3)]
+    pairs[0][1][0, :3] = 4  # predicted, never labelled
+    result = evaluate(pairs, rule=rule, beta=2.0)
+    label = np.concatenate([each[0].reshape(-1) for each in pairs])
+    prediction = np.concatenate([each[1].reshape(-1) for each in pairs])[label != 255]
+    label = label[label != 255]
+    for index in range(len(CLASSES)):
+        true, found = label == index, prediction == index
+        right, either = (true & found).sum(), (true | found).sum()
+        expected = {
+            "iou": (right, either),
+            "recall": (right, true.sum()),
+            "precision": (right, found.sum()),
+            "dice": (2 * right, true.sum() + found.sum()),
+            "f_score": (5 * right, 4 * true.sum() + found.sum()),
+        }
+        for name, (part, whole) in expected.items():
+            value = getattr(result, name)[index]
+            if whole == 0 or (rule == "detectron2" and not true.any()):
+                assert np.isnan(value), name
+            else:
+                np.testing.assert_allclose(value, part / whole, rtol=1e-15, err_msg=name)
+    np.testing.assert_allclose(result.pixel_accuracy, (label == prediction).mean(), rtol=1e-15)
+
+
+def mmseg_measures(pairs, num_classes, beta=1):
+    from mmseg.evaluation import IoUMetric
+
+    areas = [
+        IoUMetric.intersect_and_union(
+            *(torch.from_numpy(each).long() for each in (prediction, label)), num_classes, 255
+        )
+        for label, prediction in pairs
+    ]
+    totals = [sum(each).double() for each in zip(*areas, strict=True)]  # mmseg would divide in float32
+    return IoUMetric.total_area_to_metrics(*totals, ["mIoU", "mDice", "mFscore"], beta=beta)
+
+
+@pytest.mark.openmmlab
+@pytest.mark.parametrize("seed", range(10))
+def test_rule_of_mmseg(seed):
+    pytest.importorskip("mmseg")
+    pairs = [random_maps(10 * seed + index) for index in range(3)]
+    pairs[0][1][0, :3] = 4  # predicted, never labelled: IoU 0, counted in the mean
+    classes = (*CLASSES, "neither")
+    result, expected = evaluate(pairs, classes, beta=2.0), mmseg_measures(pairs, len(classes), beta=2)
+    assert result.iou[4] == 0
+    assert np.isnan(result.iou[5])
+    np.testing.assert_allclose(result.pixel_accuracy, expected["aAcc"], rtol=1e-15)
+    scalars = result.scalars()
+    for name in ("IoU", "Acc", "Dice", "Precision", "Recall"):
+        np.testing.assert_allclose(result.per_class()[name], expected[name], rtol=1e-15, err_msg=name)
+        np.testing.assert_allclose(scalars[f"m{name}"], np.nanmean(expected[name]), rtol=1e-14, err_msg=name)
+    defined = ~np.isnan(expected["Fscore"])
+    # mmseg keeps the F-score in float32, and has no value where precision and recall are 0 or undefined.
+    np.testing.assert_allclose(result.f_score[defined], expected["Fscore"][defined], rtol=1e-6)
+    assert (np.nan_to_num(result.f_score[~defined]) == 0).all()
+
+
+def detectron2_measures(pairs, num_classes):
+    """The formulas of SemSegEvaluator.evaluate in detectron2/evaluation/sem_seg_evaluation.py, without its per cent."""
+    conf_matrix = np.zeros((num_classes + 1, num_classes + 1), np.int64)
+    for label, prediction in pairs:
+        label, prediction = label.astype(int), prediction.astype(int)
+        label[label == 255] = num_classes
+        conf_matrix += np.bincount(
+            (num_classes + 1) * prediction.reshape(-1) + label.reshape(-1), minlength=conf_matrix.size
+        ).reshape(conf_matrix.shape)
+    acc = np.full(num_classes, np.nan)
+    iou = np.full(num_classes, np.nan)
+    tp = conf_matrix.diagonal()[:-1].astype(float)
+    pos_gt = np.sum(conf_matrix[:-1, :-1], axis=0).astype(float)
+    class_weights = pos_gt / np.sum(pos_gt)
+    pos_pred = np.sum(conf_matrix[:-1, :-1], axis=1).astype(float)
+    acc_valid = pos_gt > 0
+    acc[acc_valid] = tp[acc_valid] / pos_gt[acc_valid]
+    union = pos_gt + pos_pred - tp
+    iou_valid = np.logical_and(acc_valid, union > 0)
+    iou[iou_valid] = tp[iou_valid] / union[iou_valid]
+    return {
+        "IoU": iou,
+        "Acc": acc,
+        "mIoU": np.sum(iou[iou_valid]) / np.sum(iou_valid),
+        "mAcc": np.sum(acc[acc_valid]) / np.sum(acc_valid),
+        "fwIoU": np.sum(iou[iou_valid] * class_weights[iou_valid]),
+        "aAcc": np.sum(tp) / np.sum(pos_gt),
+    }
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_rule_of_detectron2(seed):
+    pairs = [random_maps(10 * seed + index) for index in range(3)]
+    pairs[0][1][0, :3] = 4  # predicted, never labelled: left out
+    result, expected = evaluate(pairs, rule="detectron2"), detectron2_measures(pairs, len(CLASSES))
+    assert np.isnan(result.iou[4])
+    for name in ("IoU", "Acc"):
+        np.testing.assert_allclose(result.per_class()[name], expected.pop(name), rtol=1e-15)
+    for name, value in expected.items():
+        np.testing.assert_allclose(result.scalars()[name], value, rtol=1e-14, err_msg=name)
+    assert result.scalars()["mIoU"] > evaluate(pairs).scalars()["mIoU"]
+
+
+def test_equals_scikit_learn():
+    sklearn = pytest.importorskip("sklearn.metrics")
+    label, prediction = random_maps(0, (60, 70))
+    result = evaluate([(label, prediction)], CLASSES[:4], beta=0.5)
+    valid = label != 255
+    label, prediction = label[valid], prediction[valid]
+    np.testing.assert_array_equal(result.confusion, sklearn.confusion_matrix(label, prediction))
+    np.testing.assert_allclose(result.kappa, sklearn.cohen_kappa_score(label, prediction), rtol=1e-13)
+    precision, recall, f_score, _ = sklearn.precision_recall_fscore_support(label, prediction, beta=0.5)
+    for ours, theirs in zip(
+        (result.precision, result.recall, result.f_score), (precision, recall, f_score), strict=True
+    ):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-13)
+    np.testing.assert_allclose(result.iou, sklearn.jaccard_score(label, prediction, average=None), rtol=1e-13)
+
+
+def test_hand_calculation():
+    """Six pixels, one ignored: two of three of a class right, one of two of the other."""
+    label, prediction = np.array([[0, 0, 0, 1, 1, 255]]), np.array([[0, 0, 1, 1, 0, 7]])
+    result = evaluate([(label, prediction)], ["a", "b"], beta=2.0)
+    np.testing.assert_array_equal(result.confusion, [[2, 1], [1, 1]])
+    np.testing.assert_allclose(result.iou, [2 / 4, 1 / 3])
+    np.testing.assert_allclose(result.recall, [2 / 3, 1 / 2])
+    np.testing.assert_allclose(result.precision, [2 / 3, 1 / 2])
+    np.testing.assert_allclose(result.dice, [4 / 6, 2 / 4])
+    np.testing.assert_allclose(result.pixel_accuracy, 3 / 5)
+    np.testing.assert_allclose(result.frequency_weighted_iou, (3 * 1 / 2 + 2 * 1 / 3) / 5)
+    by_chance = (3 * 3 + 2 * 2) / 25
+    np.testing.assert_allclose(result.kappa, (3 / 5 - by_chance) / (1 - by_chance))
+    assert set(result.scalars()) == {
+        *("aAcc", "fwIoU", "kappa", "mIoU", "mAcc", "mDice", "mFscore", "mPrecision", "mRecall", "IoU/a", "IoU/b"),
+    }
+
+
+def test_nothing_to_measure():
+    ignored = np.full((3, 4), 255, np.uint8), np.zeros((3, 4), np.uint8)
+    for pairs in ([], [ignored]):
+        result = evaluate(pairs, boundary=True)
+        assert result.num_images == len(pairs)
+        assert result.scalars() == {}
+        json.dumps(result.as_dict(), allow_nan=False)
+
+
+def test_one_class_alone_has_no_kappa_but_is_right():
+    result = evaluate([(np.zeros((3, 4), int), np.zeros((3, 4), int))], ["all"])
+    assert np.isnan(result.kappa)
+    assert result.scalars()["mIoU"] == 1
+
+
+def test_counts_beyond_float32():
+    """2^24 + 1 pixels, where a sum in float32 stays at 2^24."""
+    metric = SegmentationMetric(["a", "b"])
+    one = metric.count(0, np.array([[0]]), np.array([[1]]))
+    metric.state += one + 2**24 * metric.count(0, np.array([[0]]), np.array([[0]]))
+    assert metric.compute().confusion.tolist() == [[2**24, 1], [0, 0]]
+    assert metric.compute().recall[0] == 2**24 / (2**24 + 1)
+
+
+# Boundaries
+
+
+@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("ratio", [0.01, 0.06, 0.15, 2.0])
+def test_boundary_regions_equal_a_loop(seed, ratio):
+    label, prediction = random_maps(seed, (20, 26), 4, block=6, ignored=0)
+    width = max(1, round(ratio * math.hypot(20, 26)))
+
+    def near(mask):
+        """The mask without what the square around a pixel erodes; nothing lies outside of the image."""
+        padded = np.pad(mask, width)
+        windows = np.lib.stride_tricks.sliding_window_view(padded, (2 * width + 1, 2 * width + 1))
+        return mask & ~windows.all(axis=(2, 3))
+
+    found = count_boundary_regions(label, prediction, 4, ratio)
+    for index in range(4):
+        true, predicted = near(label == index), near(prediction == index)
+        assert found[:, index].tolist() == [(true & predicted).sum(), true.sum(), predicted.sum()]
+
+
+@pytest.mark.parametrize("size", [(40, 60), (9, 200), (3, 3)])
+def test_boundary_regions_equal_the_code_of_the_paper(size):
+    """mask_to_boundary of bowenc0221/boundary-iou-api, per class."""
+    cv2 = pytest.importorskip("cv2")
+
+    def mask_to_boundary(mask, dilation_ratio):
+        h, w = mask.shape
+        dilation = max(1, round(dilation_ratio * np.sqrt(h**2 + w**2)))
+        padded = cv2.copyMakeBorder(mask, 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=0)
+        eroded = cv2.erode(padded, np.ones((3, 3), np.uint8), iterations=dilation)
+        return (mask - eroded[1 : h + 1, 1 : w + 1]).astype(bool)
+
+    label, prediction = random_maps(1, size, 4, block=15, ignored=0)
+    found = count_boundary_regions(label, prediction, 4)
+    for index in range(4):
+        true, predicted = (mask_to_boundary((each == index).astype(np.uint8), 0.02) for each in (label, prediction))
+        assert found[:, index].tolist() == [(true & predicted).sum(), true.sum(), predicted.sum()]
+
+
+def davis_counts(label, prediction, tolerance):
+    """seg2bmap and db_eval_boundary of the DAVIS evaluation, of one binary mask, with counts for its ratios."""
+
+    def seg2bmap(seg):
+        e, s, se = np.zeros_like(seg), np.zeros_like(seg), np.zeros_like(seg)
+        e[:, :-1] = seg[:, 1:]
+        s[:-1, :] = seg[1:, :]
+        se[:-1, :-1] = seg[1:, 1:]
+        b = seg ^ e | seg ^ s | seg ^ se
+        b[-1, :] = seg[-1, :] ^ e[-1, :]
+        b[:, -1] = seg[:, -1] ^ s[:, -1]
+        b[-1, -1] = 0
+        return b
+
+    def dilated(mask):
+        rows, columns = np.nonzero(mask)
+        grid = np.indices(mask.shape)
+        near = np.zeros_like(mask)
+        for row, column in zip(rows, columns, strict=True):
+            near |= (grid[0] - row) ** 2 + (grid[1] - column) ** 2 <= radius**2
+        return near
+
+    radius = tolerance if tolerance >= 1 else np.ceil(tolerance * np.linalg.norm(label.shape))
+    true, found = seg2bmap(label), seg2bmap(prediction)
+    return [(found & dilated(true)).sum(), found.sum(), (true & dilated(found)).sum(), true.sum()]
+
+
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("tolerance", [0.008, 0.1, 1, 2.5, 5])
+def test_contours_equal_the_code_of_davis(seed, tolerance):
+    label, _ = random_maps(seed, (24, 30), 4, block=8, ignored=0)
+    prediction = np.roll(label, (seed % 3 + 1, seed % 4), (0, 1))
+    prediction[5:8, 9:11] = 3
+    found = count_contours(label, prediction, 4, tolerance)
+    for index in range(4):
+        assert found[:, index].tolist() == davis_counts(label == index, prediction == index, tolerance)
+
+
+def test_a_perfect_prediction_has_perfect_boundaries_whatever_stands_at_ignored_pixels():
+    label, _ = random_maps(3, (50, 60), 4, block=10)
+    prediction = np.where(label == 255, np.random.default_rng(0).integers(0, 4, label.shape), label)
+    result = evaluate([(label, prediction)], boundary=True)
+    for values in (result.boundary_iou, result.boundary_precision, result.boundary_recall, result.boundary_f1):
+        np.testing.assert_array_equal(values, [1, 1, 1, 1, np.nan])
+
+
+def test_boundaries_of_classes_that_only_one_map_has():
+    label = np.repeat([[0, 0, 1, 1, 2, 2]], 6, axis=0)
+    prediction = np.where(label == 2, 3, label)
+    result = evaluate([(label, prediction)], boundary=True)
+    np.testing.assert_array_equal(result.boundary_f1, [1, 1, 0, 0, np.nan])
+    np.testing.assert_array_equal(result.boundary_iou, [1, 1, 0, 0, np.nan])
+    np.testing.assert_array_equal(result.boundary_precision, [1, 1, np.nan, 0, np.nan])
+    result = evaluate([(label, prediction)], boundary=True, rule="detectron2")
+    np.testing.assert_array_equal(result.boundary_f1, [1, 1, 0, np.nan, np.nan])
+
+
+# Split, merge, ranks
+
+
+def test_merging_in_any_split_and_order_gives_the_same_bits():
+    pairs = [random_maps(index, (10 + index % 3, 12)) for index in range(20)]
+    expected = evaluate(pairs, boundary=True).as_dict()
+    generator = np.random.default_rng(1)
+    for parts in (1, 2, 3, 7):
+        metrics = [SegmentationMetric(CLASSES, boundary=True) for _ in range(parts + 1)]  # the last one stays idle
+        for place, index in enumerate(generator.permutation(len(pairs))):
+            metrics[place % parts].update(int(index), *pairs[index])
+        metrics = pickle.loads(pickle.dumps(metrics))  # as ranks exchange them
+        whole = SegmentationMetric(CLASSES, boundary=True)
+        for part in reversed(metrics):
+            whole.merge(part)
+        assert whole.compute().as_dict() == expected
+
+
+def summed_over_ranks():
+    from cvplugins.distributed import rank, sum_over_ranks
+
+    metric = SegmentationMetric(CLASSES)
+    if rank() == 0:  # the other one is idle
+        for index in range(5):
+            metric.update(index, *random_maps(index))
+    sum_over_ranks(torch.from_numpy(metric.state))
+    return metric.compute().as_dict()
+
+
+@pytest.mark.distributed
+def test_one_sum_over_ranks_is_all_the_exchange():
+    expected = evaluate([random_maps(index) for index in range(5)]).as_dict()
+    assert run_ranks(summed_over_ranks, 2) == [expected, expected]
+
+
+# Errors
+
+
+@pytest.mark.parametrize(
+    ("label", "prediction", "message"),
+    [
+        ([[0, 1]], [[0]], r"image x: label \(1, 2\) and prediction \(1, 1\) differ in shape"),
+        ([0, 1], [0, 1], r"image x: label has shape \(2,\), expected \(height, width\)"),
+        ([[0, 5]], [[0, 0]], r"image x: label 5 is no class; there are 5, from 0 and ignore_index is 255"),
+        ([[0, -1]], [[0, 0]], "image x: label -1 is no class"),
+        ([[0, 256]], [[0, 0]], "image x: label 256 is no class"),
+        ([[0, 1]], [[0, 5]], "image x: prediction 5 is no class; there are 5, from 0: was the model built"),
+        ([[0, 1]], [[0, -1]], "image x: prediction -1 is no class"),
+        ([[0, 1]], [[0, 255]], "image x: prediction 255 is no class"),
+        ([[0, 1]], [[0.0, 1.0]], "image x: prediction holds .*float64, expected integers"),
+    ],
+)
+@pytest.mark.parametrize("kind", [lambda array: array, torch.from_numpy], ids=["array", "tensor"])
+def test_wrong_maps_are_named_with_their_image(label, prediction, message, kind):
+    with pytest.raises(ValueError, match=message):
+        SegmentationMetric(CLASSES).update("x", kind(np.array(label)), kind(np.array(prediction)))
+
+
+def test_predictions_at_ignored_pixels_may_be_anything():
+    assert evaluate([(np.array([[0, 255, 255]]), np.array([[0, 255, -7]]))]).scalars()["aAcc"] == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (dict(classes=[]), "at least one"),
+        (dict(rule="coco"), "rule is 'coco', expected one of 'mmseg', 'detectron2'"),
+        (dict(beta=0), "beta is 0, expected a positive number"),
+        (dict(tolerance=-1), "tolerance is -1"),
+        (dict(dilation_ratio=float("nan")), "dilation_ratio is nan"),
+    ],
+)
+def test_wrong_options_are_named(options, message):
+    with pytest.raises(ValueError, match=message):
+        SegmentationMetric(**{"classes": CLASSES, **options})
+
+
+def test_metrics_of_different_options_do_not_merge():
+    with pytest.raises(ValueError, match="different classes or options"):
+        SegmentationMetric(CLASSES).merge(SegmentationMetric(CLASSES, rule="detectron2"))

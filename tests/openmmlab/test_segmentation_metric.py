@@ -1,0 +1,97 @@
+"""The segmentation metric as mmengine's evaluator calls it, against mmseg's IoUMetric, on one and several ranks."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from helpers import run_ranks
+
+pytestmark = pytest.mark.openmmlab
+
+CLASSES = ("sky", "sea", "boat", "bird", "never")
+COUNT = 7
+
+
+def data_sample(index):
+    from mmengine.structures import PixelData
+    from mmseg.structures import SegDataSample
+
+    generator = torch.Generator().manual_seed(index)
+    label = torch.randint(0, 4, (1, 12, 14 + index % 3), generator=generator)
+    wrong = torch.rand(label.shape, generator=generator) < 0.3
+    prediction = torch.where(wrong, torch.randint(0, 4, label.shape, generator=generator), label)
+    label[:, 0, :4] = 255
+    sample = SegDataSample(metainfo=dict(img_path=f"images/{index}.jpg"))
+    sample.gt_sem_seg, sample.pred_sem_seg = PixelData(data=label), PixelData(data=prediction)
+    return sample
+
+
+def evaluate_samples(samples, metrics, size=None):
+    from mmengine.evaluator import Evaluator
+    from mmengine.logging import MMLogger
+    from mmengine.registry import DefaultScope, init_default_scope
+
+    MMLogger.get_instance("test")
+    init_default_scope("mmseg")
+    with DefaultScope.overwrite_default_scope("mmseg"):
+        evaluator = Evaluator(metrics)
+    evaluator.dataset_meta = dict(classes=CLASSES)
+    for sample in samples:
+        evaluator.process([sample])
+    return evaluator.evaluate(len(samples) if size is None else size)
+
+
+def test_equals_mmseg():
+    metrics = [
+        dict(type="cvplugins.SegmentationMetric"),
+        dict(type="IoUMetric", iou_metrics=["mIoU", "mDice"]),
+    ]
+    found = evaluate_samples([data_sample(index) for index in range(COUNT)], metrics)
+    for name in ("aAcc", "mIoU", "mAcc", "mDice"):
+        assert 100 * found[f"seg/{name}"] == pytest.approx(found[name], abs=0.0051)  # rounded to 2 digits there
+
+
+def on_a_rank(padded):
+    from cvplugins.distributed import rank, world_size
+
+    total = -(-COUNT // world_size()) * world_size() if padded else COUNT
+    own = [data_sample(index % COUNT) for index in range(total)[rank() :: world_size()]]
+    return evaluate_samples(own, dict(type="cvplugins.SegmentationMetric"), COUNT)
+
+
+@pytest.mark.distributed
+@pytest.mark.parametrize("world_size", [2, 3, 8])  # of eight ranks one is idle, or has only a duplicate
+@pytest.mark.parametrize("padded", [True, False])
+def test_padding_counts_once_on_any_number_of_ranks(world_size, padded):
+    expected = evaluate_samples([data_sample(i) for i in range(COUNT)], dict(type="cvplugins.SegmentationMetric"))
+    assert run_ranks(on_a_rank, world_size, padded) == [expected] * world_size
+
+
+def test_writes_results_and_figures(tmp_path):
+    from mmengine.registry import METRICS
+
+    metric = METRICS.build(dict(type="cvplugins.SegmentationMetric", out_dir=tmp_path, boundary=True))
+    found = evaluate_samples([data_sample(index) for index in range(3)], metric)
+    written = json.loads(metric.written["results"].read_text())
+    assert written["mean"]["mIoU"] == found["seg/mIoU"]
+    assert np.shape(written["confusion_matrix"]) == (5, 5)
+    assert written["settings"]["rule"] == "mmseg"
+    assert sorted(each.name for each in tmp_path.iterdir()) == [
+        *("seg_figure.png", "seg_results.json", "seg_vector_figure.svg"),
+    ]
+
+
+def test_one_class_by_a_threshold_is_predicted_as_floats():
+    samples = [data_sample(index) for index in range(2)]
+    expected = evaluate_samples(samples, dict(type="cvplugins.SegmentationMetric"))
+    for sample in samples:
+        sample.pred_sem_seg.data = sample.pred_sem_seg.data.float()
+    assert evaluate_samples(samples, dict(type="cvplugins.SegmentationMetric")) == expected
+
+
+def test_wrong_label_names_the_image():
+    sample = data_sample(0)
+    sample.gt_sem_seg.data[0, 5, 5] = 9
+    with pytest.raises(ValueError, match=r"image images/0\.jpg: label 9 is no class"):
+        evaluate_samples([sample], dict(type="cvplugins.SegmentationMetric"))
