@@ -1,5 +1,24 @@
 """Metrics: state that merges over parts of a data set, and a typed result."""
 
+from .calibration import Calibration, calibrate
+from .class_counts import ClassRate
+from .classification import ClassificationMetric, ClassificationResult, ClassificationState
 from .detection import DetectionMetric, DetectionResult, ImageDetections, PrecisionRecallCurve
+from .ranking import RankedCounts, RocCurve, rank_counts, roc_auc
 
-__all__ = ["DetectionMetric", "DetectionResult", "ImageDetections", "PrecisionRecallCurve"]
+__all__ = [
+    "Calibration",
+    "ClassRate",
+    "ClassificationMetric",
+    "ClassificationResult",
+    "ClassificationState",
+    "DetectionMetric",
+    "DetectionResult",
+    "ImageDetections",
+    "PrecisionRecallCurve",
+    "RankedCounts",
+    "RocCurve",
+    "calibrate",
+    "rank_counts",
+    "roc_auc",
+]
