@@ -1,5 +1,21 @@
 """Reporting: figures and tables drawn from typed results."""
 
+from .classification import (
+    classification_table,
+    draw_classification_figure,
+    draw_confusion_figure,
+    draw_rates_figure,
+)
+from .confusion_matrix import confusion_size, draw_confusion_matrix
 from .detection import detection_table, draw_detection_figure
 
-__all__ = ["detection_table", "draw_detection_figure"]
+__all__ = [
+    "classification_table",
+    "confusion_size",
+    "detection_table",
+    "draw_classification_figure",
+    "draw_confusion_figure",
+    "draw_confusion_matrix",
+    "draw_detection_figure",
+    "draw_rates_figure",
+]
