@@ -143,7 +143,7 @@ def _draw_precision_recall(axes: Axes, result: ClassificationResult, chosen: Seq
         style = _line(place) | {"drawstyle": "steps-pre"}
         axes.plot(100 * recall, 100 * precision, **style, label=_label(result, index, result.average_precision))
     axes.set(title="precision and recall (AP)", xlabel="recall (%)")
-    _finish(axes, "precision (%)", "lower left", chosen)
+    _finish(axes, "precision (%)", "best", chosen)
 
 
 def _draw_f1(axes: Axes, result: ClassificationResult, chosen: Sequence[int]) -> None:
