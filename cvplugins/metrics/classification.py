@@ -25,7 +25,8 @@ MAX_WRITTEN_POINTS = 1000
 SUMMARY = np.dtype([("label", "i4"), ("predicted", "i4"), ("rank", "i4"), ("confidence", "f8"), ("loss", "f8")])
 
 
-class ClassificationState(NamedTuple):
+@dataclass(frozen=True)  # mmengine turns a named tuple into a plain one
+class ClassificationState:
     """What a :class:`ClassificationMetric` keeps of N samples.
 
     Attributes:

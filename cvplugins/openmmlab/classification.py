@@ -85,7 +85,7 @@ class ClassificationMetric(PluginMetric):
         classes = self.classes or (self.dataset_meta or {}).get("classes")
         if not classes:
             raise ValueError(
-                "the dataset names no classes; give them: ClassificationMetric(classes=[...]), or the dataset's metainfo"
+                "the dataset names no classes; give ClassificationMetric(classes=[...]), or the dataset's metainfo"
             )
         return metrics.ClassificationMetric(classes, **self.options)
 

@@ -74,8 +74,8 @@ def test_wrong_samples_are_named():
     del samples[1].pred_score
     with pytest.raises(ValueError, match=r"image 1\.jpg: no pred_score"):
         evaluate(samples[1:], task="multilabel")
+    samples[0].gt_label = torch.tensor([0, 1])
     with pytest.raises(ValueError, match=r"image 0\.jpg: 2 labels"):
-        samples[0].gt_label = torch.tensor([0, 1])
         evaluate(samples[:1])
     with pytest.raises(ValueError, match="the dataset names no classes"):
         evaluate(samples[:1], classes=None)
