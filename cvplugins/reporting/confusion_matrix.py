@@ -42,7 +42,8 @@ def draw_confusion_matrix(axes: Axes, matrix: NDArray[np.integer[Any]], classes:
     count = len(classes)
     step = -(-count // MOST_NAMES)
     places = np.arange(0, count, step)
-    width, height = axes.figure.get_figure(root=True).get_size_inches()
+    frame, dots = axes.figure.bbox, axes.figure.dpi
+    width, height = frame.width / dots, frame.height / dots
     size = float(np.clip(0.62 * 72 * 0.8 * min(width, height) / (count / step), 4, 9))
     names = list(classes)[::step]
     axes.set_xticks(places, names, rotation=90, size=size)
