@@ -37,8 +37,8 @@ def draw_confusion_matrix(axes: Axes, matrix: NDArray[np.integer[Any]], classes:
 
     total = matrix.sum(axis=1, keepdims=True)
     share = 100 * np.divide(matrix, total, out=np.full(matrix.shape, np.nan), where=total > 0)
+    axes.set_facecolor("0.85")  # a class without samples has no shares and stays grey
     image = axes.imshow(share, cmap="Blues", norm=PowerNorm(0.5, 0, 100), interpolation="nearest")
-    image.cmap.set_bad("0.85")
     count = len(classes)
     step = -(-count // MOST_NAMES)
     places = np.arange(0, count, step)
