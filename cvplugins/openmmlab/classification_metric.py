@@ -1,0 +1,131 @@
+"""Classification metric: mmpretrain's data samples to arrays, once; log, JSON and figures from the core's result."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from mmengine.logging import MMLogger
+
+from cvplugins import metrics
+from cvplugins.files import write_whole
+from cvplugins.metrics import ClassificationResult, ClassificationState
+from cvplugins.registry import METRICS
+from cvplugins.reporting import (
+    classification_table,
+    draw_classification_figure,
+    draw_confusion_figure,
+    draw_rates_figure,
+)
+
+from .metrics import PluginMetric, _array
+
+__all__ = ["ClassificationMetric"]
+
+
+@METRICS.register_module()
+class ClassificationMetric(PluginMetric):
+    """Everything from accuracy to calibration; see :class:`cvplugins.metrics.ClassificationMetric`.
+
+    Takes data samples as mmpretrain's: ``pred_score``, and ``gt_label`` or, if multi-label, ``gt_score``. Binary
+    models give the score of the positive class, or both. Logs ``cls/top1``, ``cls/F1``, ``cls/AUC`` and so on, and
+    a table; writes ``cls_results.json`` and, as PNG and SVG, ``cls_figure`` (curves, reliability),
+    ``cls_confusion`` and ``cls_rates``. Fractions are in [0, 1]; mmpretrain gives per cent.
+
+    Args:
+        task: ``"multiclass"``, ``"multilabel"`` or ``"binary"``.
+        classes: Class names; the dataset's if None.
+        out_dir, collect_device, prefix: See :class:`PluginMetric`.
+        options: ``top_k``, ``threshold``, ``bins``, ``curves`` and ``zero_division`` of the core class. Curves keep
+            every score: 200 MB for 50,000 images of 1,000 classes.
+
+    Raises:
+        ValueError: An option is none of what is accepted.
+    """
+
+    default_prefix = "cls"
+
+    def __init__(
+        self,
+        task: str = "multiclass",
+        classes: Sequence[str] | None = None,
+        out_dir: str | os.PathLike | None = None,
+        collect_device: str = "cpu",
+        prefix: str | None = None,
+        **options: Any,
+    ) -> None:
+        super().__init__(out_dir=out_dir, collect_device=collect_device, prefix=prefix)
+        self.classes = classes
+        self.options = {"task": task, **options}
+        # The dataset's classes are not known yet, but a wrong option should stop the run before it begins.
+        metrics.ClassificationMetric(classes or ["no", "yes"], **self.options)
+
+    def process(self, data_batch: Any, data_samples: Sequence[Mapping[str, Any]]) -> None:
+        """Append the state of each image."""
+        core = self._core()
+        names = [str(sample.get("img_path") or sample.get("sample_idx", "?")) for sample in data_samples]
+        pairs = zip(data_samples, names, strict=True)
+        scores, labels = zip(*(self._scores_and_label(*pair, len(core.classes)) for pair in pairs), strict=True)
+        self.results += core.state(np.stack(scores), np.stack(labels), names).split()
+
+    def compute_metrics(self, results: list[ClassificationState]) -> dict[str, float]:
+        """Compute, log and write the metrics of all images."""
+        core = self._core()
+        core.states = results
+        result = core.compute()
+        MMLogger.get_current_instance().info(f"\n{classification_table(result)}")
+        if self.out_dir is not None:
+            self._write(result)
+        return result.scalars()
+
+    def _core(self) -> metrics.ClassificationMetric:
+        classes = self.classes or (self.dataset_meta or {}).get("classes")
+        if not classes:
+            raise ValueError(
+                "the dataset names no classes; give ClassificationMetric(classes=[...]), or the dataset's metainfo"
+            )
+        return metrics.ClassificationMetric(classes, **self.options)
+
+    def _scores_and_label(self, sample: Mapping[str, Any], name: str, num_classes: int) -> tuple[Any, Any]:
+        if "pred_score" not in sample:
+            raise ValueError(f"image {name}: no pred_score; the model has to give the score of each class")
+        scores = _array(sample["pred_score"]).reshape(-1)
+        if self.options["task"] == "multilabel":
+            return scores, _flags(sample, name, num_classes)
+        labels = _array(sample["gt_label"]).reshape(-1)
+        if len(labels) != 1:
+            raise ValueError(f"image {name}: {len(labels)} labels; task='multilabel' is for more or fewer than one")
+        if self.options["task"] == "binary":
+            if len(scores) > 2:
+                raise ValueError(f"image {name}: {len(scores)} scores; task='binary' takes one, or two for no and yes")
+            return scores[-1], labels[0]
+        return scores, labels[0]
+
+    def _write(self, result: ClassificationResult) -> None:
+        with write_whole(self.path_for("results", ".json")) as temporary:
+            temporary.write_text(json.dumps(result.as_dict()) + "\n")
+        figures = {"figure": draw_classification_figure}
+        if result.task != "multilabel":
+            figures["confusion"] = draw_confusion_figure
+        if result.task != "binary":
+            figures["rates"] = draw_rates_figure
+        for kind, draw in figures.items():
+            path = self.path_for(kind, ".png")
+            draw(result, path)
+            draw(result, path.with_suffix(".svg"))
+
+
+def _flags(sample: Mapping[str, Any], name: str, num_classes: int) -> np.ndarray:
+    """Return 0 and 1 per class, from ``gt_score`` or else from the indices in ``gt_label``."""
+    if "gt_score" in sample:
+        return _array(sample["gt_score"]).reshape(-1)
+    labels = _array(sample["gt_label"]).astype(np.int64).reshape(-1)
+    wrong = labels[(labels < 0) | (labels >= num_classes)]
+    if len(wrong):
+        raise ValueError(f"image {name}: label {wrong[0]} is none of 0 to {num_classes - 1}")
+    flags = np.zeros(num_classes, np.int64)
+    flags[labels] = 1
+    return flags
