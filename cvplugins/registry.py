@@ -52,7 +52,8 @@ def suggest(name: str, known: Iterable[str]) -> str:
     'did you mean FocalLoss?'
     """
     known = sorted(known)
-    close = difflib.get_close_matches(name, known, n=3, cutoff=0.6)
+    # A slip of the hand leaves one name close; only without such a one are others worth a look.
+    close = difflib.get_close_matches(name, known, n=3, cutoff=0.85) or difflib.get_close_matches(name, known, n=3)
     return f"did you mean {' or '.join(close)}?" if close else f"there are: {', '.join(known)}"
 
 
