@@ -9,7 +9,7 @@ from cvplugins.metrics import DetectionMetric, ImageDetections
 CLASSES = ("cat", "dog", "cow", "bus")  # the last is never labelled
 
 
-def random_image(generator, image_id, ties=False, whole_pixels=False):
+def random_image(generator, image_id, ties=False, whole_pixels=False, crowds=False, scale=1.0):
     """An image whose detections lie near its objects, with duplicates, misses, other labels and noise."""
     count = generator.integers(0, 6)
     corner = generator.uniform(0, 80, (count, 2))
@@ -32,12 +32,14 @@ def random_image(generator, image_id, ties=False, whole_pixels=False):
         scores = generator.integers(0, 4, len(labels)) / 4
     return ImageDetections(
         image_id=image_id,
-        boxes=boxes.astype(np.float32),
+        boxes=(scale * boxes).astype(np.float32),
         scores=scores.astype(np.float32),
         labels=labels,
-        truth_boxes=truth_boxes.astype(np.float32),
+        truth_boxes=(scale * truth_boxes).astype(np.float32),
         truth_labels=truth_labels,
         difficult=generator.random(count) < 0.25,
+        crowd=generator.random(count) < 0.25 if crowds else None,
+        truth_areas=generator.choice([500.0, 1024.0, 5000.0, 9216.0, 2e4], count) if crowds else None,
     )
 
 
@@ -46,8 +48,8 @@ def random_images(seed, count=12, **options):
     return [random_image(generator, index, **options) for index in range(count)]
 
 
-def evaluate(images, classes=CLASSES):
-    metric = DetectionMetric(classes)
+def evaluate(images, classes=CLASSES, **options):
+    metric = DetectionMetric(classes, **options)
     for image in images:
         metric.update(image)
     return metric.compute()
@@ -107,7 +109,9 @@ def pycocotools_evaluation(images, num_classes):
 
     annotations, detections = [], []
     for image in images:
-        for box, label, difficult in zip(image.truth_boxes, image.truth_labels, image.difficult, strict=True):
+        areas = [None] * len(image.truth_labels) if image.truth_areas is None else image.truth_areas
+        columns = (image.truth_boxes, image.truth_labels, image.difficult, image.crowd, areas)
+        for box, label, difficult, crowd, area in zip(*columns, strict=True):
             x, y, right, bottom = box.astype(float)
             size = [x, y, right - x, bottom - y]
             annotations.append(
@@ -116,9 +120,9 @@ def pycocotools_evaluation(images, num_classes):
                     "image_id": image.image_id,
                     "category_id": int(label),
                     "bbox": size,
-                    "area": size[2] * size[3],
-                    "iscrowd": 0,
-                    "difficult": int(difficult),
+                    "area": size[2] * size[3] if area is None else area,
+                    "iscrowd": int(crowd),
+                    "difficult": int(difficult or crowd),
                 }
             )
         for box, score, label in zip(image.boxes, image.scores, image.labels, strict=True):
@@ -140,7 +144,8 @@ def pycocotools_evaluation(images, num_classes):
     }
     truth.createIndex()
     evaluation = WithIgnored(truth, truth.loadRes(detections), "bbox")
-    evaluation.params.areaRng, evaluation.params.areaRngLbl = [[-1e10, 1e10]], ["all"]
+    # COCO's ranges, but for boxes that are inside out, which have a negative area.
+    evaluation.params.areaRng[0] = [-1e10, 1e10]
     evaluation.evaluate()
     evaluation.accumulate()
     return evaluation.eval

@@ -3,25 +3,37 @@
 from .calibration import Calibration, calibrate
 from .class_counts import ClassRate
 from .classification import ClassificationMetric, ClassificationResult, ClassificationState
-from .detection import DetectionMetric, DetectionResult, ImageDetections, PrecisionRecallCurve
+from .detection import DetectionMetric, DetectionResult
+from .detection_errors import ERRORS, DetectionErrors
+from .detection_rule import DETECTION_RULES, DetectionRule, detection_rule
+from .instances import ImageDetections
+from .operating_points import OperatingPoints
 from .ranking import RankedCounts, RocCurve, rank_counts, roc_auc
+from .rule_result import PrecisionRecallCurve, RuleResult
 from .segmentation import SegmentationMetric, SegmentationResult
 
 __all__ = [
+    "DETECTION_RULES",
+    "ERRORS",
     "Calibration",
     "ClassRate",
     "ClassificationMetric",
     "ClassificationResult",
     "ClassificationState",
+    "DetectionErrors",
     "DetectionMetric",
     "DetectionResult",
+    "DetectionRule",
     "ImageDetections",
+    "OperatingPoints",
     "PrecisionRecallCurve",
     "RankedCounts",
     "RocCurve",
+    "RuleResult",
     "SegmentationMetric",
     "SegmentationResult",
     "calibrate",
+    "detection_rule",
     "rank_counts",
     "roc_auc",
 ]

@@ -1,14 +1,13 @@
-"""Average precision: three ways to sum up a precision-recall curve."""
+"""Average precision: three ways to sum up precision-recall curves, of many rows at once."""
 
 from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["area_average_precision", "coco_average_precision", "eleven_point_average_precision", "precision_recall"]
+__all__ = ["area_average_precision", "coco_average_precision", "eleven_point_average_precision", "precision_envelope"]
 
 Floats = NDArray[np.float64]
-Flags = NDArray[np.bool_]
 
 # As NumPy spells 0, 0.1, ..., 1; the fourth is 0.30000000000000004, which a recall of 3 / 10 does not reach.
 # mmdet and detectron2 use the same.
@@ -16,60 +15,55 @@ ELEVEN_RECALLS = np.arange(0, 1.001, 0.1)
 COCO_RECALLS = np.linspace(0, 1, 101)
 
 
-def precision_recall(true_positive: Flags, ignored: Flags, num_truths: int) -> tuple[Floats, Floats]:
-    """Return precision and recall after each detection.
+def precision_envelope(precision: Floats) -> Floats:
+    """Return the highest precision at each recall or a higher one.
 
     Args:
-        true_positive: Detections in falling order of score, ``(..., D)``.
-        ignored: Detections that count neither way, ``(..., D)``.
-        num_truths: Ground truths to be found, at least 1.
+        precision: Precision when the k-th ground truth is found, 0 for those never found, ``(..., G)``: the recalls
+            are 1/G, 2/G, ..., 1.
 
     Returns:
-        Precision and recall, both ``(..., D)``; precision is 0 before anything counts.
+        The same shape, falling along the last axis.
 
     Example:
-        >>> precision_recall(np.array([True, False]), np.array([False, False]), num_truths=2)
-        (array([1. , 0.5]), array([0.5, 0.5]))
+        >>> precision_envelope(np.array([1 / 2, 2 / 3, 0]))
+        array([0.66666667, 0.66666667, 0.        ])
     """
-    hits = np.cumsum(true_positive, axis=-1, dtype=np.float64)
-    counted = np.cumsum(~ignored, axis=-1, dtype=np.float64)
-    return hits / np.maximum(counted, 1), hits / num_truths
+    envelope: Floats = np.maximum.accumulate(precision[..., ::-1], axis=-1)[..., ::-1]
+    return envelope
 
 
-def area_average_precision(precision: Floats, recall: Floats) -> float:
-    """Return the area under the curve, precision made falling (PASCAL VOC since 2010).
+def area_average_precision(envelope: Floats) -> Floats:
+    """Return the area under each curve (PASCAL VOC since 2010).
 
-    >>> area_average_precision(np.array([1.0, 0.5, 2 / 3]), np.array([0.5, 0.5, 1.0]))  # 0.5 * 1 + 0.5 * 2/3
-    0.8333333333333333
+    >>> area_average_precision(precision_envelope(np.array([1.0, 2 / 3])))  # 0.5 * 1 + 0.5 * 2/3
+    array(0.83333333)
     """
-    steps = np.diff(recall, prepend=0.0)
-    return float(np.sum(steps * _made_falling(precision)))
+    found = np.arange(1, envelope.shape[-1] + 1) / envelope.shape[-1]
+    return np.asarray(np.sum(np.diff(found, prepend=0.0) * envelope, axis=-1))
 
 
-def eleven_point_average_precision(precision: Floats, recall: Floats) -> float:
+def eleven_point_average_precision(envelope: Floats) -> Floats:
     """Return the mean of the highest precision at recalls of at least 0, 0.1, ..., 1 (PASCAL VOC 2007).
 
-    >>> eleven_point_average_precision(np.array([1.0]), np.array([0.5]))  # 6 of 11 recalls are reached
-    0.5454545454545454
+    >>> eleven_point_average_precision(np.array([1.0, 0.0]))  # 6 of 11 recalls are reached
+    array(0.54545455)
     """
-    return float(_sampled(precision, recall, ELEVEN_RECALLS).mean())
+    return _sampled(envelope, ELEVEN_RECALLS)
 
 
-def coco_average_precision(precision: Floats, recall: Floats) -> float:
+def coco_average_precision(envelope: Floats) -> Floats:
     """Return the mean of the highest precision at recalls of at least 0, 0.01, ..., 1 (COCO).
 
-    >>> coco_average_precision(np.array([1.0]), np.array([0.5]))  # 51 of 101 recalls are reached
-    0.504950495049505
+    >>> coco_average_precision(np.array([1.0, 0.0]))  # 51 of 101 recalls are reached
+    array(0.5049505)
     """
-    return float(_sampled(precision, recall, COCO_RECALLS).mean())
+    return _sampled(envelope, COCO_RECALLS)
 
 
-def _made_falling(precision: Floats) -> Floats:
-    falling: Floats = np.maximum.accumulate(precision[::-1])[::-1]
-    return falling
-
-
-def _sampled(precision: Floats, recall: Floats, at: Floats) -> Floats:
-    # One 0 more at the end, for recalls that are never reached.
-    sampled: Floats = np.append(_made_falling(precision), 0.0)[np.searchsorted(recall, at, side="left")]
-    return sampled
+def _sampled(envelope: Floats, at: Floats) -> Floats:
+    found = np.arange(1, envelope.shape[-1] + 1) / envelope.shape[-1]
+    # A recall of 1.0 can only be missed by rounding of the recalls asked for.
+    reached = np.minimum(np.searchsorted(found, at, side="left"), len(found))
+    padded = np.concatenate([envelope, np.zeros((*envelope.shape[:-1], 1))], axis=-1)
+    return np.asarray(padded[..., reached].mean(axis=-1))

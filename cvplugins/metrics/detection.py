@@ -1,133 +1,70 @@
-"""Object detection: PASCAL VOC's and COCO's average precision and recall from one pass."""
+"""Object detection: average precision and recall by any rules, operating points and errors, from one state."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
 
-from .average_precision import (
-    area_average_precision,
-    coco_average_precision,
-    eleven_point_average_precision,
-    precision_recall,
-)
-from .matching import Floats, Integers, Matches, match_coco, match_voc, overlapping_pairs
+from .detection_errors import DetectionErrors, detection_errors
+from .detection_rule import DetectionRule, detection_rule
+from .instances import BoxInstances, ImageDetections, Instances
+from .matching import Floats, Integers
+from .operating_points import OperatingPoints, operating_points
+from .rule_result import PrecisionRecallCurve, RuleResult, match_instances, sum_up
 
-__all__ = ["DetectionMetric", "DetectionResult", "ImageDetections", "PrecisionRecallCurve"]
-
-VOC_IOU = 0.5
-COCO_IOUS = np.linspace(0.5, 0.95, 10)
-MAX_DETECTIONS = (1, 10, 100)
-
-
-@dataclass(frozen=True)
-class ImageDetections:
-    """What was detected in one image and what is there.
-
-    Lists are converted; float32 and float64 stay what they are.
-
-    Args:
-        image_id: Number or name; each image counts once.
-        boxes: Detections in pixels, ``xyxy``, shape ``(D, 4)``.
-        scores: Confidence, any range, ``(D,)``.
-        labels: Class indices, ``(D,)``.
-        truth_boxes: Ground truth in pixels, ``xyxy``, shape ``(G, 4)``.
-        truth_labels: Class indices, ``(G,)``.
-        difficult: Ground truths that need not be found, ``(G,)``; none if absent.
-
-    Raises:
-        ValueError: Lengths do not fit each other, or a number is not finite; the message names the image.
-    """
-
-    image_id: int | str
-    boxes: NDArray[Any]
-    scores: NDArray[Any]
-    labels: NDArray[Any]
-    truth_boxes: NDArray[Any]
-    truth_labels: NDArray[Any]
-    difficult: NDArray[Any] | None = None
-
-    def __post_init__(self) -> None:
-        labels = np.asarray(self.labels, np.int64).reshape(-1)
-        truth_labels = np.asarray(self.truth_labels, np.int64).reshape(-1)
-        difficult = np.zeros(len(truth_labels)) if self.difficult is None else self.difficult
-        values: dict[str, tuple[NDArray[Any], tuple[int, ...]]] = {
-            "boxes": (_floats(self.boxes), (len(labels), 4)),
-            "scores": (_floats(self.scores), (len(labels),)),
-            "labels": (labels, labels.shape),
-            "truth_boxes": (_floats(self.truth_boxes), (len(truth_labels), 4)),
-            "truth_labels": (truth_labels, truth_labels.shape),
-            "difficult": (np.asarray(difficult, bool), truth_labels.shape),
-        }
-        for name, (value, shape) in values.items():
-            if value.size == 0 and 0 in shape:
-                value = value.reshape(shape)  # an empty list has no second dimension
-            if value.shape != shape:
-                raise ValueError(f"image {self.image_id}: {name} has shape {value.shape}, expected {shape}")
-            if value.dtype.kind == "f" and not np.isfinite(value).all():
-                raise ValueError(f"image {self.image_id}: {name} holds a number that is not finite")
-            object.__setattr__(self, name, value)
-
-
-class PrecisionRecallCurve(NamedTuple):
-    """Precision and recall of one class after each detection, in falling order of score; each ``(D,)``.
-
-    Empty for a class without ground truth.
-    """
-
-    precision: Floats
-    recall: Floats
-    score: Floats
-
-    def corners(self) -> PrecisionRecallCurve:
-        """Return only the points at true positives, which fix the curve and are few."""
-        found = np.diff(self.recall, prepend=0.0) > 0
-        return PrecisionRecallCurve(self.precision[found], self.recall[found], self.score[found])
+__all__ = ["DetectionMetric", "DetectionResult"]
 
 
 @dataclass(frozen=True)
 class DetectionResult:
-    """The metrics of :class:`DetectionMetric`, all in [0, 1]; NaN for a class without ground truth.
+    """The metrics of :class:`DetectionMetric`; a rate that is undefined is NaN.
 
     Attributes:
         classes: Class names, C of them.
         num_images: Images counted.
-        num_truths: Ground truths per class that are not difficult, ``(C,)``.
+        num_truths: Ground truths per class that are neither difficult nor crowds, ``(C,)``.
         num_detections: Detections per class, ``(C,)``.
-        voc_area: PASCAL VOC's area AP at IoU 0.5, ``(C,)``.
-        voc_11point: PASCAL VOC's 11-point AP at IoU 0.5, ``(C,)``.
-        coco_ap: COCO's AP at IoU 0.50, 0.55, ..., 0.95, ``(10, C)``.
-        coco_ar: COCO's recall with 1, 10 and 100 detections an image and class, mean over IoU, ``(3, C)``.
-        curves: PASCAL VOC's precision-recall curve at IoU 0.5 of each class.
+        rules: Average precision and recall by each rule, by its name.
+        operating_points: Precision, recall, F1 and false positives at a score threshold and at the best one, by the
+            first rule at its first IoU threshold.
+        errors: Confusion matrix and kinds of error, by the same.
     """
 
     classes: tuple[str, ...]
     num_images: int
     num_truths: Integers
     num_detections: Integers
-    voc_area: Floats
-    voc_11point: Floats
-    coco_ap: Floats
-    coco_ar: Floats
-    curves: tuple[PrecisionRecallCurve, ...]
+    rules: dict[str, RuleResult]
+    operating_points: OperatingPoints
+    errors: DetectionErrors
+
+    @property
+    def first_rule(self) -> RuleResult:
+        """The rule that the operating points, the errors and the numbers per class in the log go by."""
+        return next(iter(self.rules.values()))
+
+    @property
+    def curves(self) -> tuple[PrecisionRecallCurve, ...]:
+        """Precision-recall curve of each class by the first rule at its first IoU threshold."""
+        return self.first_rule.curves
 
     def scalars(self) -> dict[str, float]:
-        """Return means over classes, and ``AP50/<class>``; what is undefined (NaN) is left out."""
-        values = {
-            "AP50": self.voc_area,
-            "AP50_11point": self.voc_11point,
-            "AP": self.coco_ap,
-            "coco_AP50": self.coco_ap[0],
-            "AP75": self.coco_ap[5],
-            **{f"AR{count}": self.coco_ar[row] for row, count in enumerate(MAX_DETECTIONS)},
-        }
-        means = {name: _mean(value) for name, value in values.items()}
-        means |= {f"AP50/{name}": float(self.voc_area[index]) for index, name in enumerate(self.classes)}
-        return {name: value for name, value in means.items() if not np.isnan(value)}
+        """Return means over classes, and the first rule's own number per class; what is undefined is left out.
+
+        A name that an earlier rule has used gets the name of its rule in front: ``coco_AP50``.
+        """
+        found: dict[str, float] = {}
+        for rule, result in self.rules.items():
+            found |= {f"{rule}_{name}" if name in found else name: value for name, value in result.scalars().items()}
+        if self.num_truths.any():
+            found |= self.operating_points.scalars()
+        headline = self.first_rule.headline
+        per_class = zip(self.classes, self.first_rule.per_class()[headline], strict=True)
+        found |= {f"{headline}/{name}": float(value) for name, value in per_class if not np.isnan(value)}
+        return found
 
     def as_dict(self) -> dict[str, Any]:
         """Return everything as plain data that JSON can hold; undefined numbers are None."""
@@ -135,48 +72,80 @@ class DetectionResult:
             name: {
                 "num_truths": int(self.num_truths[index]),
                 "num_detections": int(self.num_detections[index]),
-                "AP50": _plain(self.voc_area[index]),
-                "AP50_11point": _plain(self.voc_11point[index]),
-                "AP": _plain(_mean(self.coco_ap[:, index])),
-                "AP_per_iou": {f"{iou:.2f}": _plain(self.coco_ap[row, index]) for row, iou in enumerate(COCO_IOUS)},
-                **{f"AR{count}": _plain(self.coco_ar[row, index]) for row, count in enumerate(MAX_DETECTIONS)},
+                **{rule: self._by_rule(result, index) for rule, result in self.rules.items()},
+                **{key: _plain(values[index]) for key, values in self.operating_points.per_class().items()},
+                "errors": {key: int(values[index]) for key, values in self.errors.per_class().items()},
+                "left_out": int(self.errors.left_out[index]),
                 "curve": {field: values.tolist() for field, values in self.curves[index].corners()._asdict().items()},
             }
             for index, name in enumerate(self.classes)
         }
-        return {"num_images": self.num_images, "mean": self.scalars(), "per_class": per_class}
+        return {
+            "num_images": self.num_images,
+            "settings": {
+                "score_threshold": self.operating_points.score_threshold,
+                "rules": {name: result.settings() for name, result in self.rules.items()},
+            },
+            "mean": self.scalars(),
+            "per_class": per_class,
+            "confusion_matrix": {
+                "rows_true_columns_detected": [*self.classes, "background"],
+                "counts": self.errors.confusion.tolist(),
+            },
+        }
+
+    @staticmethod
+    def _by_rule(result: RuleResult, index: int) -> dict[str, Any]:
+        by_iou = zip(result.rule.iou_thresholds, result.average_precision[:, index], strict=True)
+        numbers: dict[str, Any] = {name: _plain(values[index]) for name, values in result.per_class().items()}
+        return numbers | {"AP_per_iou": {f"{iou:g}": _plain(value) for iou, value in by_iou}}
 
 
 class DetectionMetric:
-    """Average precision and recall over VOC-style annotations, exact whatever the order or split of the images.
+    """Average precision and recall, exact whatever the order or split of the images.
 
-    - ``AP50``, ``AP50_11point``: PASCAL VOC's rule, as mmdet's ``VOCMetric`` computes it: float32 boxes whose last
-      pixel counts, IoU at least 0.5 (Detectron2 wants more than 0.5), difficult objects neither help nor hurt.
-    - ``AP``, ``coco_AP50``, ``AP75``, ``AR1``, ``AR10``, ``AR100``: COCO's rule, as pycocotools computes it, up to
-      100 detections an image and class, float64, continuous coordinates. A difficult object is ignored like an
-      object outside the area range; it is not a crowd, which could take any number of detections.
+    The rules (:data:`cvplugins.metrics.DETECTION_RULES`, or your own :class:`cvplugins.metrics.DetectionRule`):
 
-    Equal scores keep the order of the image ids and then that of the detections. The state is the arrays of every
-    image, so that parts of a data set can be merged in any order.
+    - ``"voc2007"``, ``"voc2012"``: as mmdet's ``VOCMetric`` computes with ``eval_mode="11points"`` and ``"area"``:
+      float32 boxes whose last pixel counts, IoU at least 0.5.
+    - ``"coco"``: as pycocotools computes: ten IoU thresholds, up to 100 detections an image and class, float64.
+    - ``"detectron2"``, ``"detectron2_2012"``: as Detectron2's ``PascalVOCDetectionEvaluator`` computes on VOC 2007
+      and 2012: rounded scores and boxes, IoU of more than ten thresholds. Boxes are in its coordinates, where the
+      first pixel is 0 and the last one is not part of the box.
+
+    Difficult objects and crowds neither help nor hurt. In COCO's rule a difficult object takes one detection, like an
+    object outside the size range, a crowd any number. Equal scores keep the order of the image ids and then that of
+    the detections. The state is the arrays of every image, so that parts of a data set can be merged in any order.
 
     Args:
         classes: Class names, at least one.
+        rules: Names of rules or rules; the first one also decides operating points and errors.
+        score_threshold: Where to measure precision, recall, F1, false positives per image and errors.
 
     Raises:
-        ValueError: No class is given.
+        ValueError: No class or no rule is given, two rules have one name, or no rule has a name.
 
     Example:
-        >>> metric = DetectionMetric(["cat", "dog"])
+        >>> metric = DetectionMetric(["cat", "dog"], rules=["coco"])
         >>> metric.update(ImageDetections("a", [[0, 0, 9, 9]], [0.9], [0], [[0, 0, 9, 9]], [0]))
-        >>> metric.compute().scalars()["AP50"]
+        >>> metric.compute().scalars()["AP75"]
         1.0
     """
 
-    def __init__(self, classes: Sequence[str]) -> None:
+    def __init__(
+        self,
+        classes: Sequence[str],
+        rules: Sequence[str | DetectionRule] = ("voc2012", "coco"),
+        score_threshold: float = 0.5,
+    ) -> None:
         if len(classes) == 0:
             raise ValueError("a detection metric needs the names of its classes, at least one")
         self.classes = tuple(classes)
-        self.images: dict[int | str, ImageDetections] = {}
+        self.rules = tuple(detection_rule(rule) for rule in ([rules] if isinstance(rules, str) else rules))
+        if not self.rules or len({rule.name for rule in self.rules}) < len(self.rules):
+            raise ValueError(f"a detection metric needs rules of different names; there are {list(rules)}")
+        self.score_threshold = score_threshold
+        self.images: dict[int | str, Any] = {}
 
     def update(self, image: ImageDetections) -> None:
         """Add one image.
@@ -188,10 +157,10 @@ class DetectionMetric:
             raise ValueError(f"image {image.image_id} was added twice")
         for name in ("labels", "truth_labels"):
             labels = getattr(image, name)
-            wrong = labels[(labels < 0) | (labels >= len(self.classes))]
-            if len(wrong):
+            if len(labels) and (labels.min() < 0 or labels.max() >= len(self.classes)):
+                wrong = labels[(labels < 0) | (labels >= len(self.classes))][0]
                 raise ValueError(
-                    f"image {image.image_id}: {name} holds {wrong[0]}; there are {len(self.classes)} classes, from 0"
+                    f"image {image.image_id}: {name} holds {wrong}; there are {len(self.classes)} classes, from 0"
                 )
         self.images[image.image_id] = image
 
@@ -208,126 +177,25 @@ class DetectionMetric:
 
     def compute(self) -> DetectionResult:
         """Return the metrics over all images so far."""
-        ordered = sorted(self.images.values(), key=lambda image: (isinstance(image.image_id, str), image.image_id))
-        truths = _ground_truths(ordered, len(self.classes))
-        found = _detections(ordered, len(self.classes))
-        voc, coco = _match(found, truths)
-        num_truths = np.bincount(truths.label[~truths.difficult], minlength=len(self.classes))
-        num_detections = np.bincount(found.label, minlength=len(self.classes))
-        by_class = np.split(np.lexsort((-found.score, found.label)), np.cumsum(num_detections)[:-1])
-        columns = [
-            _class_metrics(own, found, voc, coco, int(count)) for own, count in zip(by_class, num_truths, strict=True)
-        ]
+        instances = self._instances()
+        num_classes = len(self.classes)
+        matched = [match_instances(instances, num_classes, rule) for rule in self.rules]
         return DetectionResult(
             classes=self.classes,
-            num_images=len(ordered),
-            num_truths=num_truths,
-            num_detections=num_detections,
-            voc_area=np.array([column.voc_area for column in columns]),
-            voc_11point=np.array([column.voc_11point for column in columns]),
-            coco_ap=np.stack([column.coco_ap for column in columns], axis=1),
-            coco_ar=np.stack([column.coco_ar for column in columns], axis=1),
-            curves=tuple(column.curve for column in columns),
+            num_images=instances.num_images,
+            num_truths=matched[0].num_truths[0],
+            num_detections=np.bincount(instances.label, minlength=num_classes),
+            rules={each.rule.name: sum_up(each) for each in matched},
+            operating_points=operating_points(matched[0], instances.num_images, self.score_threshold),
+            errors=detection_errors(instances, matched[0], num_classes, self.score_threshold),
         )
 
+    def _ordered(self) -> list[Any]:
+        return sorted(self.images.values(), key=lambda image: (isinstance(image.image_id, str), image.image_id))
 
-class _Truths(NamedTuple):
-    """The ground truth of all images, ordered by group, difficult ones last; G rows."""
-
-    box: Floats
-    label: Integers
-    group: Integers
-    difficult: NDArray[np.bool_]
+    def _instances(self) -> Instances:
+        return BoxInstances.of(self._ordered())
 
 
-class _Detections(NamedTuple):
-    """The detections of all images, ordered by group and falling score; D rows."""
-
-    box: Floats
-    label: Integers
-    group: Integers
-    score: Floats
-    rank: Integers
-
-
-class _ClassMetrics(NamedTuple):
-    voc_area: float
-    voc_11point: float
-    coco_ap: Floats
-    coco_ar: Floats
-    curve: PrecisionRecallCurve
-
-
-def _ground_truths(images: Sequence[ImageDetections], num_classes: int) -> _Truths:
-    box, label, difficult = (
-        _joined(getattr(image, name) for image in images) for name in ("truth_boxes", "truth_labels", "difficult")
-    )
-    label = label.astype(np.int64)
-    image = np.repeat(np.arange(len(images)), [len(each.truth_labels) for each in images])
-    group = image * num_classes + label
-    order = np.lexsort((difficult, group))
-    return _Truths(box.reshape(-1, 4)[order], label[order], group[order], difficult[order].astype(bool))
-
-
-def _detections(images: Sequence[ImageDetections], num_classes: int) -> _Detections:
-    box, label, score = (_joined(getattr(image, name) for image in images) for name in ("boxes", "labels", "scores"))
-    label = label.astype(np.int64)
-    image = np.repeat(np.arange(len(images)), [len(each.labels) for each in images])
-    group = image * num_classes + label
-    order = np.lexsort((-score, group))
-    group = group[order]
-    rank = np.arange(len(group)) - np.searchsorted(group, group, "left")
-    return _Detections(box.reshape(-1, 4)[order], label[order], group, score[order], rank)
-
-
-def _match(found: _Detections, truths: _Truths) -> tuple[Matches, Matches]:
-    """Match by PASCAL VOC's rule at IoU 0.5 and by COCO's at all of its thresholds."""
-    voc_boxes, voc_truths = found.box.astype(np.float32), truths.box.astype(np.float32)
-    pairs = overlapping_pairs(voc_boxes, found.group, voc_truths, truths.group, VOC_IOU, pixel=1.0)
-    voc = match_voc(pairs, len(found.group), truths.difficult, np.array([VOC_IOU]))
-    # pycocotools lets an IoU pass that misses the threshold by rounding; so a threshold of 1 can be reached.
-    thresholds = np.minimum(COCO_IOUS, 1 - 1e-10)
-    kept = np.flatnonzero(found.rank < max(MAX_DETECTIONS))
-    boxes, true_boxes = found.box[kept].astype(np.float64), truths.box.astype(np.float64)
-    pairs = overlapping_pairs(boxes, found.group[kept], true_boxes, truths.group, thresholds[0])
-    pairs = pairs._replace(detection=kept[pairs.detection])
-    return voc, match_coco(pairs, len(found.group), found.rank, truths.difficult, thresholds)
-
-
-def _class_metrics(own: Integers, found: _Detections, voc: Matches, coco: Matches, num_truths: int) -> _ClassMetrics:
-    """Sum up one class, whose detections ``own`` are in falling order of score."""
-    if num_truths == 0:
-        empty = np.zeros(0)
-        ap, ar = np.full(len(COCO_IOUS), np.nan), np.full(len(MAX_DETECTIONS), np.nan)
-        return _ClassMetrics(np.nan, np.nan, ap, ar, PrecisionRecallCurve(empty, empty, empty))
-    precision, recall = precision_recall(voc.true_positive[0, own], voc.ignored[0, own], num_truths)
-    curve = PrecisionRecallCurve(precision, recall, found.score[own].astype(np.float64))
-    own = own[found.rank[own] < max(MAX_DETECTIONS)]
-    hits, ignored = coco.true_positive[:, own], coco.ignored[:, own]
-    coco_curves = zip(*precision_recall(hits, ignored, num_truths), strict=True)
-    return _ClassMetrics(
-        voc_area=area_average_precision(precision, recall),
-        voc_11point=eleven_point_average_precision(precision, recall),
-        coco_ap=np.array([coco_average_precision(*each) for each in coco_curves]),
-        coco_ar=np.array([hits[:, found.rank[own] < count].sum(1).mean() / num_truths for count in MAX_DETECTIONS]),
-        curve=curve,
-    )
-
-
-def _joined(arrays: Iterable[NDArray[Any]]) -> NDArray[Any]:
-    listed = list(arrays)
-    return np.concatenate(listed) if listed else np.zeros(0)
-
-
-def _floats(values: ArrayLike) -> NDArray[Any]:
-    array = np.asarray(values)
-    return array if array.dtype in (np.float32, np.float64) else array.astype(np.float64)
-
-
-def _mean(values: Floats) -> float:
-    defined = values[~np.isnan(values)]
-    return float(defined.mean()) if len(defined) else float("nan")
-
-
-def _plain(value: float) -> float | None:
+def _plain(value: Floats | float) -> float | None:
     return None if np.isnan(value) else float(value)

@@ -15,6 +15,10 @@ def image(image_id="a", boxes=(), scores=(), labels=(), truth_boxes=(), truth_la
     return ImageDetections(image_id, boxes, scores, labels, truth_boxes, truth_labels, difficult)
 
 
+def voc(result):
+    return result.rules["voc2012"]
+
+
 BOX = [10.0, 10.0, 29.0, 29.0]
 
 
@@ -26,10 +30,10 @@ def test_voc_rule_equals_a_loop(seed, ties):
     for label in range(len(CLASSES)):
         expected = voc_ap_by_loops(images, label)
         if expected is None:
-            assert np.isnan(result.voc_area[label])
-            assert np.isnan(result.voc_11point[label])
+            assert np.isnan(voc(result).area[0, label])
+            assert np.isnan(voc(result).eleven_point[0, label])
         else:
-            np.testing.assert_allclose([result.voc_area[label], result.voc_11point[label]], expected, atol=1e-12)
+            np.testing.assert_allclose([voc(result).area[0, label], voc(result).eleven_point[0, label]], expected, atol=1e-12)
 
 
 @pytest.mark.openmmlab
@@ -37,7 +41,7 @@ def test_voc_rule_equals_a_loop(seed, ties):
 def test_voc_rule_equals_mmdet(seed):
     images = random_images(seed, count=30)
     result = evaluate(images)
-    for mode, ours in (("11points", result.voc_11point), ("area", result.voc_area)):
+    for mode, ours in (("11points", voc(result).eleven_point[0]), ("area", voc(result).area[0])):
         mean, per_class = mmdet_eval_map(images, mode)
         theirs = np.array([each["ap"] if each["num_gts"] else np.nan for each in per_class])
         # mmdet keeps precision and AP in float32, hence the tolerance of its rounding.
@@ -82,16 +86,36 @@ def test_coco_rule_equals_pycocotools(seed, ties):
     assert_equals_pycocotools(evaluate(images), images)
 
 
+@pytest.mark.parametrize("seed", range(20))
+def test_sizes_and_crowds_equal_pycocotools(seed):
+    pytest.importorskip("pycocotools")
+    images = random_images(seed, count=30, ties=seed % 3 == 0, whole_pixels=seed % 2 == 0, crowds=True, scale=1.5)
+    assert sum(each.crowd.sum() for each in images) > 5
+    assert_equals_pycocotools(evaluate(images), images)
+
+
 def assert_equals_pycocotools(result, images):
+    """Every number of every class, threshold, size and limit, within the last bits of float64.
+
+    pycocotools divides by the detections plus 2e-16, so that its precision after a first hit is 1 - 2e-16.
+    """
     expected = pycocotools_evaluation(images, len(result.classes))
-    precision, recall = expected["precision"][:, :, :, 0, 2], expected["recall"][:, :, 0, :]
-    undefined = (precision == -1).all(axis=(0, 1))
-    assert (np.isnan(result.coco_ap).all(axis=0) == undefined).all()
-    defined = ~undefined
-    np.testing.assert_allclose(result.coco_ap[:, defined], precision[:, :, defined].mean(axis=1), atol=1e-14, rtol=0)
-    np.testing.assert_allclose(result.coco_ar[:, defined], recall[:, defined].mean(axis=0).T, atol=1e-14, rtol=0)
-    if defined.any():
-        np.testing.assert_allclose(result.scalars()["AP"], precision[:, :, defined].mean(), atol=1e-14, rtol=0)
+    ours = result.rules["coco"]
+    precision = np.where(expected["precision"] < 0, np.nan, expected["precision"]).mean(axis=1)  # (T, C, size, limit)
+    recall = np.where(expected["recall"] < 0, np.nan, expected["recall"])
+    close = {"atol": 1e-14, "rtol": 0}
+    np.testing.assert_allclose(ours.coco, precision[:, :, 0, 2], **close)
+    np.testing.assert_allclose(ours.by_size, precision[:, :, 1:, 2].transpose(2, 0, 1), **close)
+    np.testing.assert_allclose(ours.recall, recall[:, :, 0, :].transpose(2, 0, 1), **close)
+    np.testing.assert_allclose(ours.recall_by_size, recall[:, :, 1:, 2].transpose(2, 0, 1), **close)
+    means = {
+        "AP": precision[:, :, 0, 2], "AP50": precision[0, :, 0, 2], "AP75": precision[5, :, 0, 2],
+        **{f"AP_{size}": precision[:, :, row + 1, 2] for row, size in enumerate(("small", "medium", "large"))},
+        **{f"AR{limit}": recall[:, :, 0, row] for row, limit in enumerate((1, 10, 100))},
+        **{f"AR_{size}": recall[:, :, row + 1, 2] for row, size in enumerate(("small", "medium", "large"))},
+    }  # fmt: skip
+    means = {name: np.nanmean(values) for name, values in means.items() if not np.isnan(values).all()}
+    assert ours.scalars() == pytest.approx(means, abs=1e-14)
 
 
 def test_coco_rule_counts_at_most_100_detections_an_image():
@@ -112,7 +136,7 @@ def test_real_detections_on_real_photographs(real_voc):
     images = real_images(real_voc)
     assert len(images) == 80
     result = evaluate(images, VOC_CLASSES)
-    for mode, ours in (("11points", result.voc_11point), ("area", result.voc_area)):
+    for mode, ours in (("11points", voc(result).eleven_point[0]), ("area", voc(result).area[0])):
         mean, _ = mmdet_eval_map(images, mode, num_classes=20)
         np.testing.assert_allclose(np.nanmean(ours), mean, atol=2e-7, rtol=0)
     numbered = [replace_id(each, index) for index, each in enumerate(images)]
@@ -134,10 +158,10 @@ def test_hand_calculation():
         ]
     )
     # In order: miss, hit, duplicate. Precision 1/2 at recall 1/2, which 6 of 11 and 51 of 101 points reach.
-    np.testing.assert_allclose(result.voc_area[0], 0.25)
-    np.testing.assert_allclose(result.voc_11point[0], 0.5 * 6 / 11)
-    np.testing.assert_allclose(result.coco_ap[:, 0], 0.5 * 51 / 101)
-    np.testing.assert_allclose(result.coco_ar[:, 0], [0.0, 0.5, 0.5])  # the best of the image is the false alarm
+    np.testing.assert_allclose(voc(result).area[0, 0], 0.25)
+    np.testing.assert_allclose(voc(result).eleven_point[0, 0], 0.5 * 6 / 11)
+    np.testing.assert_allclose(result.rules["coco"].coco[:, 0], 0.5 * 51 / 101)
+    np.testing.assert_allclose(result.rules["coco"].recall.mean(axis=1)[:, 0], [0.0, 0.5, 0.5])  # the best of the image is the false alarm
     assert result.num_images == 2
     assert result.num_truths.tolist() == [2, 0, 0, 0]
     assert result.num_detections.tolist() == [3, 0, 0, 0]
@@ -153,7 +177,7 @@ def test_difficult_objects_neither_help_nor_hurt():
     assert easy.scalars() == missed.scalars()
     assert found.scalars()["AP50"] == 1
     # COCO lets a single detection vanish in an ignored object that is no crowd; the second one is false.
-    assert found.coco_ap[0, 0] == pytest.approx(0.5)
+    assert found.rules["coco"].coco[0, 0] == pytest.approx(0.5)
     all_difficult = evaluate([image(1, [BOX], [0.9], [0], [BOX], [0], [True])])
     assert all_difficult.scalars() == {}
 
@@ -219,7 +243,7 @@ def test_ten_thousand_detections_in_an_image():
     truths = boxes[:500]
     crowded = image(1, boxes, generator.random(10_000), np.zeros(10_000), truths, np.zeros(500))
     expected = voc_ap_by_loops_fast(crowded)
-    assert evaluate([crowded]).voc_area[0] == pytest.approx(expected, abs=1e-12)
+    assert voc(evaluate([crowded])).area[0, 0] == pytest.approx(expected, abs=1e-12)
 
 
 def voc_ap_by_loops_fast(each):
@@ -253,14 +277,14 @@ def test_pairs_in_small_portions_are_the_same(monkeypatch):
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64, np.int64])
 def test_any_number_type_is_taken(dtype):
     assert (
-        evaluate([image(1, np.array([BOX], dtype), np.ones(1, dtype), [0], np.array([BOX], dtype), [0])]).voc_area[0]
+        voc(evaluate([image(1, np.array([BOX], dtype), np.ones(1, dtype), [0], np.array([BOX], dtype), [0])])).area[0, 0]
         == 1
     )
 
 
 def test_arrays_need_not_be_contiguous():
     boxes = np.asfortranarray(np.array([BOX, BOX]))[::-1]
-    assert evaluate([image(1, boxes, np.ones(4)[::2], np.zeros(4, int)[::2], [BOX], [0])]).voc_area[0] == 1
+    assert voc(evaluate([image(1, boxes, np.ones(4)[::2], np.zeros(4, int)[::2], [BOX], [0])])).area[0, 0] == 1
 
 
 @pytest.mark.parametrize(

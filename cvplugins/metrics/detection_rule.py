@@ -1,0 +1,133 @@
+"""The rules by which evaluators of detections differ, and the well-known sets of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["DETECTION_RULES", "DetectionRule", "detection_rule"]
+
+COCO_IOUS = tuple(float(iou) for iou in np.linspace(0.5, 0.95, 10))
+
+
+@dataclass(frozen=True)
+class DetectionRule:
+    """How detections are matched with ground truth and how a precision-recall curve becomes one number.
+
+    Args:
+        name: What its numbers are called.
+        assignment: ``"overlaps_most"``: a detection belongs to the ground truth of its class that it overlaps most,
+            taken or not, so that the second one there is a false positive (PASCAL VOC). ``"overlaps_most_free"``: it
+            takes the one that it overlaps most of those still free (COCO).
+        average: Average precision by the interpolation of ``"eleven_point"`` (VOC 2007), ``"area"`` (VOC 2010 on) or
+            ``"coco"`` (101 points). All three are computed; this one gets the plain name ``AP``.
+        iou_thresholds: Overlaps that make a match, rising; curves, confusion matrix and errors use the first.
+        iou_comparison: Whether an overlap equal to the threshold is enough (``">="``) or not (``">"``).
+        pixel: What the side of a box is longer than the difference of its ends: 1 where the last pixel counts.
+        max_detections: At how many detections of an image and class to measure the recall, rising; only the best of
+            the largest number are evaluated. Empty: all of them.
+        precision: Floating-point type of boxes and overlaps.
+        score_decimals: Decimals to which scores are rounded; None keeps them.
+        box_decimals: Decimals to which detected boxes are rounded, after ``first_pixel`` was added.
+        first_pixel: Number of the first pixel, which is added to the upper left corner of every box.
+
+    Raises:
+        ValueError: A value is none of those named here; the message names it.
+
+    Example:
+        >>> DetectionRule("strict", iou_thresholds=(0.75,), iou_comparison=">").average
+        'coco'
+    """
+
+    name: str
+    assignment: Literal["overlaps_most", "overlaps_most_free"] = "overlaps_most_free"
+    average: Literal["eleven_point", "area", "coco"] = "coco"
+    iou_thresholds: tuple[float, ...] = COCO_IOUS
+    iou_comparison: Literal[">=", ">"] = ">="
+    pixel: float = 0.0
+    max_detections: tuple[int, ...] = ()
+    precision: Literal["float32", "float64"] = "float64"
+    score_decimals: int | None = None
+    box_decimals: int | None = None
+    first_pixel: float = 0.0
+
+    def __post_init__(self) -> None:
+        choices = {
+            "assignment": ("overlaps_most", "overlaps_most_free"),
+            "average": ("eleven_point", "area", "coco"),
+            "iou_comparison": (">=", ">"),
+            "precision": ("float32", "float64"),
+        }
+        for field, accepted in choices.items():
+            if getattr(self, field) not in accepted:
+                raise ValueError(f"rule {self.name}: {field} is {getattr(self, field)!r}; accepted: {accepted}")
+        thresholds = np.array(self.iou_thresholds, np.float64)
+        if not len(thresholds) or (np.diff(thresholds) <= 0).any() or thresholds[0] <= 0 or thresholds[-1] > 1:
+            raise ValueError(f"rule {self.name}: iou_thresholds are {self.iou_thresholds}; they must rise within (0, 1]")
+        counts = np.array(self.max_detections)
+        if (np.diff(counts) <= 0).any() or (counts < 1).any():
+            raise ValueError(f"rule {self.name}: max_detections are {self.max_detections}; they must rise from 1 on")
+        object.__setattr__(self, "iou_thresholds", tuple(float(each) for each in self.iou_thresholds))
+        object.__setattr__(self, "max_detections", tuple(int(each) for each in self.max_detections))
+
+    def reached(self, iou: NDArray[np.floating], threshold: float | NDArray[np.float64]) -> NDArray[np.bool_]:
+        """Return where an overlap is enough.
+
+        >>> detection_rule("detectron2").reached(np.array([0.5, 0.6]), 0.5)
+        array([False,  True])
+        """
+        if self.iou_comparison == ">":
+            return np.asarray(iou > threshold)
+        # pycocotools lets pass what misses a threshold of 1 by rounding.
+        return np.asarray(iou >= np.minimum(threshold, 1 - 1e-10) if self.precision == "float64" else iou >= threshold)
+
+
+# mmdet 3.x evaluation/functional/mean_ap.py as its VOCMetric calls it: float32 boxes whose last pixel counts.
+_VOC = DetectionRule("voc2012", "overlaps_most", "area", (0.5,), ">=", pixel=1.0, precision="float32")
+# Detectron2 evaluation/pascal_voc_evaluation.py: text files with pixels counted from 1, and more than the threshold.
+_DETECTRON2 = DetectionRule(
+    "detectron2",
+    "overlaps_most",
+    "eleven_point",
+    COCO_IOUS,
+    ">",
+    pixel=1.0,
+    score_decimals=3,
+    box_decimals=1,
+    first_pixel=1.0,
+)
+
+
+def _renamed(rule: DetectionRule, name: str, average: Literal["eleven_point", "area", "coco"]) -> DetectionRule:
+    return DetectionRule(**{**vars(rule), "name": name, "average": average})
+
+
+DETECTION_RULES: dict[str, DetectionRule] = {
+    rule.name: rule
+    for rule in (
+        _renamed(_VOC, "voc2007", "eleven_point"),
+        _VOC,
+        DetectionRule("coco", max_detections=(1, 10, 100)),
+        _DETECTRON2,
+        _renamed(_DETECTRON2, "detectron2_2012", "area"),
+    )
+}
+
+
+def detection_rule(rule: str | DetectionRule) -> DetectionRule:
+    """Return the rule of a name; a rule stays what it is.
+
+    Raises:
+        ValueError: No rule has the name.
+
+    >>> detection_rule("voc2007").average
+    'eleven_point'
+    """
+    if isinstance(rule, DetectionRule):
+        return rule
+    if rule not in DETECTION_RULES:
+        raise ValueError(f"no detection rule is called {rule!r}; there are {', '.join(DETECTION_RULES)}")
+    return DETECTION_RULES[rule]

@@ -1,0 +1,211 @@
+"""Detections and ground truth: an image's as the user gives them, and all images' in columns."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from .detection_rule import DetectionRule
+from .matching import Flags, Floats, Integers, Pairs, box_iou, overlapping_pairs
+
+__all__ = ["BoxInstances", "ImageDetections", "Instances", "checked_columns", "joined"]
+
+
+@dataclass(frozen=True)
+class ImageDetections:
+    """What was detected in one image and what is there.
+
+    Lists are converted; float32 and float64 stay what they are.
+
+    Args:
+        image_id: Number or name; each image counts once.
+        boxes: Detections in pixels, ``xyxy``, shape ``(D, 4)``.
+        scores: Confidence, any range, ``(D,)``.
+        labels: Class indices, ``(D,)``.
+        truth_boxes: Ground truth in pixels, ``xyxy``, shape ``(G, 4)``.
+        truth_labels: Class indices, ``(G,)``.
+        difficult: Ground truths that need not be found, ``(G,)``; none if absent.
+        crowd: Ground truths that stand for many objects and need not be found (COCO's ``iscrowd``), ``(G,)``.
+        truth_areas: Size of each ground truth in pixels, ``(G,)``, for COCO's size ranges, which go by the area of
+            the object's outline; that of its box if absent.
+
+    Raises:
+        ValueError: Lengths do not fit each other, or a number is not finite; the message names the image.
+    """
+
+    image_id: int | str
+    boxes: NDArray[Any]
+    scores: NDArray[Any]
+    labels: NDArray[Any]
+    truth_boxes: NDArray[Any]
+    truth_labels: NDArray[Any]
+    difficult: NDArray[Any] | None = None
+    crowd: NDArray[Any] | None = None
+    truth_areas: NDArray[Any] | None = None
+
+    def __post_init__(self) -> None:
+        checked_columns(self, boxes="labels", truth_boxes="truth_labels")
+
+
+def checked_columns(image: Any, **boxes: str) -> None:
+    """Convert and check the fields of an image in place.
+
+    Args:
+        image: Frozen dataclass with ``image_id``, ``scores``, ``labels``, ``truth_labels``, ``difficult``, ``crowd``,
+            ``truth_areas`` and the fields of ``boxes``.
+        boxes: Fields of shape ``(N, 4)`` and the labels whose number N is.
+
+    Raises:
+        ValueError: A shape does not fit, or a number is not finite.
+    """
+    labels, truth_labels = (np.asarray(getattr(image, name)) for name in ("labels", "truth_labels"))
+    for name, value in (("labels", labels), ("truth_labels", truth_labels)):
+        if value.size and value.dtype.kind == "f" and (value != np.floor(value)).any():
+            raise ValueError(f"image {image.image_id}: {name} holds {value[value != np.floor(value)][0]}, not an index")
+    found, truths = (labels.size,), (truth_labels.size,)
+    columns: dict[str, tuple[NDArray[Any], tuple[int, ...]]] = {
+        name: (_floats(getattr(image, name)), (*(found if of == "labels" else truths), 4))
+        for name, of in boxes.items()
+    }
+    columns |= {
+        "scores": (_floats(image.scores), found),
+        "labels": (labels.astype(np.int64).reshape(-1), found),
+        "truth_labels": (truth_labels.astype(np.int64).reshape(-1), truths),
+    }
+    for name in ("difficult", "crowd"):
+        flags = getattr(image, name)
+        columns[name] = (np.zeros(truths, bool) if flags is None else np.asarray(flags, bool), truths)
+    if image.truth_areas is not None:
+        columns["truth_areas"] = (np.asarray(image.truth_areas, np.float64), truths)
+    for name, (value, shape) in columns.items():
+        if value.size == 0 and 0 in shape:
+            value = value.reshape(shape)  # an empty list has no second dimension
+        if value.shape != shape:
+            raise ValueError(f"image {image.image_id}: {name} has shape {value.shape}, expected {shape}")
+        if value.dtype.kind == "f" and not np.isfinite(value).all():
+            raise ValueError(f"image {image.image_id}: {name} holds a number that is not finite")
+        object.__setattr__(image, name, value)
+
+
+@dataclass(frozen=True)
+class Instances:
+    """The D detections and G ground truths of all images, in the order of the images.
+
+    Args:
+        num_images: Number of images.
+        image: Which image each detection is of, ``(D,)``.
+        label: Class index, ``(D,)``.
+        score: Confidence, ``(D,)``.
+        area: Size in pixels, ``(D,)``.
+        truth_image: Which image each ground truth is of, ``(G,)``.
+        truth_label: Class index, ``(G,)``.
+        truth_area: Size in pixels, ``(G,)``.
+        difficult: Ground truths that need not be found, ``(G,)``.
+        crowd: Ground truths that stand for many objects, ``(G,)``.
+    """
+
+    num_images: int
+    image: Integers
+    label: Integers
+    score: Floats
+    area: Floats
+    truth_image: Integers
+    truth_label: Integers
+    truth_area: Floats
+    difficult: Flags
+    crowd: Flags
+
+    def pairs(
+        self, rule: DetectionRule, enough: Callable[[Floats], Flags], chosen: Integers, num_classes: int = 0
+    ) -> Pairs:
+        """Return which of the chosen detections overlap enough with which ground truths.
+
+        Args:
+            rule: How to measure the overlap.
+            enough: Returns which overlaps are wanted.
+            chosen: Indices of detections, rising.
+            num_classes: Pair only equal labels, which are below this; all if 0.
+        """
+        raise NotImplementedError
+
+    def groups(self, num_classes: int) -> tuple[Integers, Integers]:
+        """Return a number for the image and class of each detection and ground truth, or the image if 0 classes."""
+        if num_classes == 0:
+            return self.image, self.truth_image
+        return self.image * num_classes + self.label, self.truth_image * num_classes + self.truth_label
+
+
+@dataclass(frozen=True)
+class BoxInstances(Instances):
+    """Instances with boxes, ``xyxy``, ``(D, 4)`` and ``(G, 4)``."""
+
+    box: Floats
+    truth_box: Floats
+
+    @classmethod
+    def of(cls, images: Sequence[ImageDetections]) -> BoxInstances:
+        """Return the columns of images."""
+        box, truth_box = (joined(getattr(each, name) for each in images) for name in ("boxes", "truth_boxes"))
+        box, truth_box = box.reshape(-1, 4), truth_box.reshape(-1, 4)
+        given = [
+            _box_areas(each.truth_boxes) if each.truth_areas is None else each.truth_areas
+            for each in images
+            if len(each.truth_labels)
+        ]
+        return cls(
+            num_images=len(images),
+            image=np.repeat(np.arange(len(images)), [len(each.labels) for each in images]),
+            label=joined(each.labels for each in images).astype(np.int64),
+            score=joined(each.scores for each in images),
+            area=_box_areas(box),
+            truth_image=np.repeat(np.arange(len(images)), [len(each.truth_labels) for each in images]),
+            truth_label=joined(each.truth_labels for each in images).astype(np.int64),
+            truth_area=joined(given),
+            difficult=joined(each.difficult for each in images).astype(bool),
+            crowd=joined(each.crowd for each in images).astype(bool),
+            box=box,
+            truth_box=truth_box,
+        )
+
+    def pairs(
+        self, rule: DetectionRule, enough: Callable[[Floats], Flags], chosen: Integers, num_classes: int = 0
+    ) -> Pairs:
+        """See :meth:`Instances.pairs`."""
+        boxes = self._box_by(rule, self.box[chosen], rule.box_decimals)
+        truth_boxes = self._box_by(rule, self.truth_box, None)
+        crowd = self.crowd if self.crowd.any() else None
+        groups, truth_groups = self.groups(num_classes)
+
+        def iou_of(detection: Integers, truth: Integers) -> Floats:
+            crowds = None if crowd is None else crowd[truth]
+            return box_iou(boxes[detection], truth_boxes[truth], rule.pixel, crowds)
+
+        pairs = overlapping_pairs(groups[chosen], truth_groups, iou_of, enough)
+        return pairs._replace(detection=chosen[pairs.detection])
+
+    @staticmethod
+    def _box_by(rule: DetectionRule, boxes: Floats, decimals: int | None) -> Floats:
+        if rule.first_pixel:
+            boxes = boxes + np.array([rule.first_pixel, rule.first_pixel, 0, 0], boxes.dtype)
+        boxes = boxes.astype(rule.precision, copy=False)
+        return boxes if decimals is None else np.round(boxes, decimals)
+
+
+def joined(arrays: Iterable[Any]) -> NDArray[Any]:
+    """Return the arrays one after the other; an empty one if there are none."""
+    listed = list(arrays)
+    return np.concatenate(listed) if listed else np.zeros(0)
+
+
+def _box_areas(boxes: Floats) -> Floats:
+    boxes = boxes.astype(np.float64)
+    return np.asarray((boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1]))
+
+
+def _floats(values: ArrayLike) -> NDArray[Any]:
+    array = np.asarray(values)
+    return array if array.dtype in (np.float32, np.float64) else array.astype(np.float64)
