@@ -1,15 +1,17 @@
 """Metrics: state that merges over parts of a data set, and a typed result."""
 
+from .average_precision import PrecisionRecallCurve
 from .calibration import Calibration, calibrate
 from .class_counts import ClassRate
 from .classification import ClassificationMetric, ClassificationResult, ClassificationState
 from .detection import DetectionMetric, DetectionResult
 from .detection_errors import ERRORS, DetectionErrors
 from .detection_rule import DETECTION_RULES, DetectionRule, detection_rule
+from .instance_segmentation import ImageMasks, InstanceSegmentationMetric
 from .instances import ImageDetections
 from .operating_points import OperatingPoints
 from .ranking import RankedCounts, RocCurve, rank_counts, roc_auc
-from .rule_result import PrecisionRecallCurve, RuleResult
+from .rule_result import RuleResult
 from .segmentation import SegmentationMetric, SegmentationResult
 
 __all__ = [
@@ -25,6 +27,8 @@ __all__ = [
     "DetectionResult",
     "DetectionRule",
     "ImageDetections",
+    "ImageMasks",
+    "InstanceSegmentationMetric",
     "OperatingPoints",
     "PrecisionRecallCurve",
     "RankedCounts",

@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["area_average_precision", "coco_average_precision", "eleven_point_average_precision", "precision_envelope"]
+__all__ = [
+    "PrecisionRecallCurve",
+    "area_average_precision",
+    "coco_average_precision",
+    "eleven_point_average_precision",
+    "precision_envelope",
+]
 
 Floats = NDArray[np.float64]
 
@@ -13,6 +21,22 @@ Floats = NDArray[np.float64]
 # mmdet and detectron2 use the same.
 ELEVEN_RECALLS = np.arange(0, 1.001, 0.1)
 COCO_RECALLS = np.linspace(0, 1, 101)
+
+
+class PrecisionRecallCurve(NamedTuple):
+    """Precision and recall of one class after each detection, in falling order of score; each ``(D,)``.
+
+    Recall is NaN for a class without ground truth.
+    """
+
+    precision: Floats
+    recall: Floats
+    score: NDArray[np.floating]
+
+    def corners(self) -> PrecisionRecallCurve:
+        """Return only the points at true positives, which fix the curve and are few."""
+        found = np.diff(self.recall, prepend=0.0) > 0
+        return PrecisionRecallCurve(self.precision[found], self.recall[found], self.score[found])
 
 
 def precision_envelope(precision: Floats) -> Floats:

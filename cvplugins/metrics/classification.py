@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from .average_precision import PrecisionRecallCurve
 from .calibration import Calibration, calibrate
 from .class_counts import ClassCounts, ClassRate, mean_over_classes
-from .detection import PrecisionRecallCurve
 from .matching import Floats, Integers
 from .ranking import RankedCounts, RocCurve, rank_counts
 

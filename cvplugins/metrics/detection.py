@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from .average_precision import PrecisionRecallCurve
 from .detection_errors import DetectionErrors, detection_errors
 from .detection_rule import DetectionRule, detection_rule
 from .instances import BoxInstances, ImageDetections, Instances
 from .matching import Floats, Integers
 from .operating_points import OperatingPoints, operating_points
-from .rule_result import PrecisionRecallCurve, RuleResult, match_instances, sum_up
+from .rule_result import RuleResult, match_instances, sum_up
 
 __all__ = ["DetectionMetric", "DetectionResult"]
 
@@ -119,7 +120,8 @@ class DetectionMetric:
 
     Args:
         classes: Class names, at least one.
-        rules: Names of rules or rules; the first one also decides operating points and errors.
+        rules: What :func:`cvplugins.metrics.detection_rule` takes, at least one; the first one also decides operating
+            points and errors.
         score_threshold: Where to measure precision, recall, F1, false positives per image and errors.
 
     Raises:
@@ -135,7 +137,7 @@ class DetectionMetric:
     def __init__(
         self,
         classes: Sequence[str],
-        rules: Sequence[str | DetectionRule] = ("voc2012", "coco"),
+        rules: str | Sequence[str | DetectionRule | Mapping[str, Any]] = ("voc2012", "coco"),
         score_threshold: float = 0.5,
     ) -> None:
         if len(classes) == 0:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -66,7 +67,9 @@ class DetectionRule:
                 raise ValueError(f"rule {self.name}: {field} is {getattr(self, field)!r}; accepted: {accepted}")
         thresholds = np.array(self.iou_thresholds, np.float64)
         if not len(thresholds) or (np.diff(thresholds) <= 0).any() or thresholds[0] <= 0 or thresholds[-1] > 1:
-            raise ValueError(f"rule {self.name}: iou_thresholds are {self.iou_thresholds}; they must rise within (0, 1]")
+            raise ValueError(
+                f"rule {self.name}: iou_thresholds are {self.iou_thresholds}; they must rise within (0, 1]"
+            )
         counts = np.array(self.max_detections)
         if (np.diff(counts) <= 0).any() or (counts < 1).any():
             raise ValueError(f"rule {self.name}: max_detections are {self.max_detections}; they must rise from 1 on")
@@ -101,33 +104,46 @@ _DETECTRON2 = DetectionRule(
 )
 
 
-def _renamed(rule: DetectionRule, name: str, average: Literal["eleven_point", "area", "coco"]) -> DetectionRule:
-    return DetectionRule(**{**vars(rule), "name": name, "average": average})
-
-
 DETECTION_RULES: dict[str, DetectionRule] = {
     rule.name: rule
     for rule in (
-        _renamed(_VOC, "voc2007", "eleven_point"),
+        replace(_VOC, name="voc2007", average="eleven_point"),
         _VOC,
         DetectionRule("coco", max_detections=(1, 10, 100)),
         _DETECTRON2,
-        _renamed(_DETECTRON2, "detectron2_2012", "area"),
+        replace(_DETECTRON2, name="detectron2_2012", average="area"),
     )
 }
 
 
-def detection_rule(rule: str | DetectionRule) -> DetectionRule:
-    """Return the rule of a name; a rule stays what it is.
+def detection_rule(rule: str | DetectionRule | Mapping[str, Any]) -> DetectionRule:
+    """Return the rule of a name, or of options; a rule stays what it is.
+
+    Args:
+        rule: A name of :data:`DETECTION_RULES`, or options of :class:`DetectionRule`: with ``base``, the name of the
+            rule that they change, which is then called as the option ``name`` says or ``"<base>_changed"``.
 
     Raises:
-        ValueError: No rule has the name.
+        ValueError: No rule or no option has the name.
 
     >>> detection_rule("voc2007").average
     'eleven_point'
+    >>> detection_rule({"base": "voc2012", "iou_comparison": ">"}).name
+    'voc2012_changed'
     """
     if isinstance(rule, DetectionRule):
         return rule
-    if rule not in DETECTION_RULES:
-        raise ValueError(f"no detection rule is called {rule!r}; there are {', '.join(DETECTION_RULES)}")
-    return DETECTION_RULES[rule]
+    if isinstance(rule, str):
+        if rule not in DETECTION_RULES:
+            raise ValueError(f"no detection rule is called {rule!r}; there are {', '.join(DETECTION_RULES)}")
+        return DETECTION_RULES[rule]
+    options = dict(rule)
+    if "base" in options:
+        base = detection_rule(options.pop("base"))
+        options = {**vars(base), "name": f"{base.name}_changed", **options}
+    known = [field.name for field in fields(DetectionRule)]
+    unknown = [name for name in options if name not in known]
+    if unknown or "name" not in options:
+        wrong = f"has no option {unknown[0]!r}" if unknown else "needs a name or a base"
+        raise ValueError(f"a detection rule {wrong}; its options are base, {', '.join(known)}")
+    return DetectionRule(**options)

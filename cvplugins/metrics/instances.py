@@ -68,8 +68,7 @@ def checked_columns(image: Any, **boxes: str) -> None:
             raise ValueError(f"image {image.image_id}: {name} holds {value[value != np.floor(value)][0]}, not an index")
     found, truths = (labels.size,), (truth_labels.size,)
     columns: dict[str, tuple[NDArray[Any], tuple[int, ...]]] = {
-        name: (_floats(getattr(image, name)), (*(found if of == "labels" else truths), 4))
-        for name, of in boxes.items()
+        name: (_floats(getattr(image, name)), (*(found if of == "labels" else truths), 4)) for name, of in boxes.items()
     }
     columns |= {
         "scores": (_floats(image.scores), found),

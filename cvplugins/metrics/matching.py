@@ -44,7 +44,14 @@ class Matches(NamedTuple):
     row: Integers
     detection: Integers
     truth: Integers
+    iou: Floats
     ignored: Flags  # matched with an ignored ground truth: neither true nor false
+
+    def where(self, chosen: Flags | Integers) -> Matches:
+        """Return some of the matches."""
+        return Matches(
+            self.row[chosen], self.detection[chosen], self.truth[chosen], self.iou[chosen], self.ignored[chosen]
+        )
 
 
 def box_iou(boxes: Floats, others: Floats, pixel: float = 0.0, crowd: Flags | None = None) -> Floats:
@@ -133,7 +140,7 @@ def match(pairs: Pairs, place: Integers, ignored: Flags, crowd: Flags, rule: Det
     """
     if len(pairs.detection) == 0:
         empty = np.empty(0, np.int64)
-        return Matches(empty, empty, empty, np.empty(0, bool))
+        return Matches(empty, empty, empty, np.empty(0), np.empty(0, bool))
     if rule.assignment == "overlaps_most":
         return _match_most(pairs, place, ignored, rule)
     return _match_most_free(pairs, place, ignored, crowd, rule)
@@ -158,8 +165,8 @@ def _match_most(pairs: Pairs, place: Integers, ignored: Flags, rule: DetectionRu
     row, chosen = np.concatenate(rows), np.concatenate(found)
     order = np.argsort(row, kind="stable")
     row, chosen = row[order], chosen[order]
-    truth = best.truth[chosen]
-    return Matches(row, best.detection[chosen], truth, ignored[row // len(rule.iou_thresholds), truth])
+    matched = best.where(chosen)
+    return Matches(row, *matched, ignored[row // len(rule.iou_thresholds), matched.truth])
 
 
 def _match_most_free(pairs: Pairs, place: Integers, ignored: Flags, crowd: Flags, rule: DetectionRule) -> Matches:
@@ -177,13 +184,13 @@ def _match_most_free(pairs: Pairs, place: Integers, ignored: Flags, crowd: Flags
         fallback = _best(possible & flags, step, own)
         chosen = np.where(chosen >= 0, chosen, fallback)
         row, column = np.nonzero(chosen >= 0)
-        truth = step.truth[chosen[row, column]]
-        free[row, truth] = crowd[truth]
-        found.append((row, step.detection[own[column]], truth))
-    row, detection, truth = (np.concatenate(column) for column in zip(*found, strict=True))
+        matched = step.where(chosen[row, column])
+        free[row, matched.truth] = crowd[matched.truth]
+        found.append((row, *matched))
+    row, detection, truth, iou = (np.concatenate(column) for column in zip(*found, strict=True))
     order = np.argsort(row, kind="stable")
-    row, detection, truth = row[order], detection[order], truth[order]
-    return Matches(row, detection, truth, row_ignored[row, truth])
+    row, detection, truth, iou = row[order], detection[order], truth[order], iou[order]
+    return Matches(row, detection, truth, iou, row_ignored[row, truth])
 
 
 def _steps(pairs: Pairs, place: Integers) -> list[Integers]:

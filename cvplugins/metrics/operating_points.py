@@ -29,6 +29,7 @@ class OperatingPoints:
         best_precision: Precision at this threshold.
         best_recall: Recall at this threshold.
         false_positives_per_image: False positives over all images, at ``score_threshold``.
+        matched_iou: Mean IoU of the objects that were found with their detections.
         log_average_miss_rate: Geometric mean of the miss rates at nine numbers of false positives per image between
             0.01 and 1 (Caltech pedestrians); a point that no score reaches takes the nearest lower one.
     """
@@ -41,6 +42,7 @@ class OperatingPoints:
     best_precision: Floats
     best_recall: Floats
     false_positives_per_image: Floats
+    matched_iou: Floats
     log_average_miss_rate: Floats
 
     @property
@@ -73,6 +75,7 @@ class OperatingPoints:
             "best_F1": self.best_f1,
             "best_score": self.best_score,
             "FPPI": self.false_positives_per_image,
+            "matched_IoU": self.matched_iou,
             "log_average_miss_rate": self.log_average_miss_rate,
         }
 
@@ -100,12 +103,15 @@ def operating_points(matched: MatchedInstances, num_images: int, score_threshold
     hit[matched.matches.detection[first & ~matched.matches.ignored]] = 1
     false[matched.matches.detection[first]] = 0
     num_truths = matched.num_truths[0]
+    overlap = np.zeros(len(matched.detection))
+    overlap[matched.matches.detection[first]] = matched.matches.iou[first]
     above = np.add.reduceat(
-        np.append(np.stack([hit, false]) * (matched.score >= score_threshold), [[0], [0]], axis=1),
+        np.append(np.stack([hit, false, hit * overlap]) * (matched.score >= score_threshold), np.zeros((3, 1)), axis=1),
         matched.start[:-1],
         axis=1,
     )
     above[:, np.diff(matched.start) == 0] = 0  # reduceat gives the next element for an empty part
+    hits, false_positives = above[:2].astype(np.int64)
     best = np.full((4, len(num_truths)), np.nan)
     for index in np.flatnonzero(num_truths):
         own = slice(matched.start[index], matched.start[index + 1])
@@ -114,13 +120,14 @@ def operating_points(matched: MatchedInstances, num_images: int, score_threshold
         )
     return OperatingPoints(
         score_threshold=score_threshold,
-        true_positives=above[0],
-        false_positives=above[1],
-        missed=num_truths - above[0],
+        true_positives=hits,
+        false_positives=false_positives,
+        missed=num_truths - hits,
         best_score=best[0],
         best_precision=best[1],
         best_recall=best[2],
-        false_positives_per_image=above[1] / num_images if num_images else np.full(len(num_truths), np.nan),
+        false_positives_per_image=_ratio(false_positives, np.full(len(hits), num_images)),
+        matched_iou=_ratio(above[2], hits),
         log_average_miss_rate=best[3],
     )
 
@@ -144,5 +151,5 @@ def _best_and_miss_rate(
     return float(score[best]), precision, float(hits[best] / num_truths), log_average
 
 
-def _ratio(part: Integers, whole: Integers) -> Floats:
+def _ratio(part: Integers | Floats, whole: Integers) -> Floats:
     return np.where(whole > 0, part / np.maximum(whole, 1), np.nan)

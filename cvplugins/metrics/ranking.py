@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .detection import PrecisionRecallCurve
+from .average_precision import PrecisionRecallCurve
 from .matching import Floats, Integers
 
 __all__ = ["RankedCounts", "RocCurve", "rank_counts", "roc_auc"]

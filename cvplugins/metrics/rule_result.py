@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .average_precision import (
+    PrecisionRecallCurve,
     area_average_precision,
     coco_average_precision,
     eleven_point_average_precision,
@@ -17,7 +18,7 @@ from .detection_rule import DetectionRule
 from .instances import Instances
 from .matching import Flags, Floats, Integers, Matches, match
 
-__all__ = ["SIZES", "MatchedInstances", "PrecisionRecallCurve", "RuleResult", "match_instances", "sum_up"]
+__all__ = ["SIZES", "MatchedInstances", "RuleResult", "match_instances", "sum_up"]
 
 # COCO's: up to 32 x 32 pixels is small, up to 96 x 96 medium. An area on a border belongs to both.
 SIZES = {"all": (0.0, 1e10), "small": (0.0, 32.0**2), "medium": (32.0**2, 96.0**2), "large": (96.0**2, 1e10)}
@@ -26,22 +27,6 @@ AVERAGES = {
     "area": area_average_precision,
     "coco": coco_average_precision,
 }
-
-
-class PrecisionRecallCurve(NamedTuple):
-    """Precision and recall of one class after each detection, in falling order of score; each ``(D,)``.
-
-    Recall is NaN for a class without ground truth.
-    """
-
-    precision: Floats
-    recall: Floats
-    score: Floats
-
-    def corners(self) -> PrecisionRecallCurve:
-        """Return only the points at true positives, which fix the curve and are few."""
-        found = np.diff(self.recall, prepend=0.0) > 0
-        return PrecisionRecallCurve(self.precision[found], self.recall[found], self.score[found])
 
 
 @dataclass(frozen=True)
@@ -181,7 +166,7 @@ def sum_up(matched: MatchedInstances) -> RuleResult:
     width = len(matched.detection) + 1
     keys = matched.matches.row * width + matched.matches.detection
     order = np.argsort(keys)
-    matches = Matches(*(column[order] for column in matched.matches))
+    matches = matched.matches.where(order)
     hit = ~matches.ignored
     row, place = matches.row[hit], matches.detection[hit]
     label = np.searchsorted(matched.start, place, "right") - 1
@@ -203,9 +188,9 @@ def sum_up(matched: MatchedInstances) -> RuleResult:
                 averages[name][size, :, index] = AVERAGES[name](envelope)
     limits = rule.max_detections or (width,)
     found = [
-        np.bincount(
-            (row * num_classes + label)[matched.rank[place] < limit], minlength=averages["coco"].size
-        ).reshape(averages["coco"].shape)
+        np.bincount((row * num_classes + label)[matched.rank[place] < limit], minlength=averages["coco"].size).reshape(
+            averages["coco"].shape
+        )
         for limit in limits
     ]
     with np.errstate(invalid="ignore"):
@@ -222,9 +207,7 @@ def sum_up(matched: MatchedInstances) -> RuleResult:
     )
 
 
-def _counted(
-    matched: MatchedInstances, matches: Matches, row: Integers, place: Integers, label: Integers
-) -> Integers:
+def _counted(matched: MatchedInstances, matches: Matches, row: Integers, place: Integers, label: Integers) -> Integers:
     """Return how many detections count, of the class of each hit, from the highest score down to the hit.
 
     Those that count not are in a row the ones matched with an ignored ground truth and the unmatched outside.

@@ -7,7 +7,12 @@ from .classification import (
     draw_rates_figure,
 )
 from .confusion_matrix import confusion_size, draw_confusion_matrix
-from .detection import detection_table, draw_detection_figure
+from .detection import (
+    detection_table,
+    draw_detection_confusion_figure,
+    draw_detection_errors_figure,
+    draw_detection_figure,
+)
 from .segmentation import draw_segmentation_figure, segmentation_table
 
 __all__ = [
@@ -17,6 +22,8 @@ __all__ = [
     "draw_classification_figure",
     "draw_confusion_figure",
     "draw_confusion_matrix",
+    "draw_detection_confusion_figure",
+    "draw_detection_errors_figure",
     "draw_detection_figure",
     "draw_rates_figure",
     "draw_segmentation_figure",

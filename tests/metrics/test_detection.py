@@ -33,7 +33,9 @@ def test_voc_rule_equals_a_loop(seed, ties):
             assert np.isnan(voc(result).area[0, label])
             assert np.isnan(voc(result).eleven_point[0, label])
         else:
-            np.testing.assert_allclose([voc(result).area[0, label], voc(result).eleven_point[0, label]], expected, atol=1e-12)
+            np.testing.assert_allclose(
+                [voc(result).area[0, label], voc(result).eleven_point[0, label]], expected, atol=1e-12
+            )
 
 
 @pytest.mark.openmmlab
@@ -161,7 +163,8 @@ def test_hand_calculation():
     np.testing.assert_allclose(voc(result).area[0, 0], 0.25)
     np.testing.assert_allclose(voc(result).eleven_point[0, 0], 0.5 * 6 / 11)
     np.testing.assert_allclose(result.rules["coco"].coco[:, 0], 0.5 * 51 / 101)
-    np.testing.assert_allclose(result.rules["coco"].recall.mean(axis=1)[:, 0], [0.0, 0.5, 0.5])  # the best of the image is the false alarm
+    # Of one detection an image the best is the false alarm.
+    np.testing.assert_allclose(result.rules["coco"].recall.mean(axis=1)[:, 0], [0.0, 0.5, 0.5])
     assert result.num_images == 2
     assert result.num_truths.tolist() == [2, 0, 0, 0]
     assert result.num_detections.tolist() == [3, 0, 0, 0]
@@ -277,7 +280,9 @@ def test_pairs_in_small_portions_are_the_same(monkeypatch):
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64, np.int64])
 def test_any_number_type_is_taken(dtype):
     assert (
-        voc(evaluate([image(1, np.array([BOX], dtype), np.ones(1, dtype), [0], np.array([BOX], dtype), [0])])).area[0, 0]
+        voc(evaluate([image(1, np.array([BOX], dtype), np.ones(1, dtype), [0], np.array([BOX], dtype), [0])])).area[
+            0, 0
+        ]
         == 1
     )
 

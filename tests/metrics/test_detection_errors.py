@@ -18,8 +18,9 @@ def iou(box, other, crowd=False):
     return width * height / union if union > 0 else 0.0
 
 
-def by_loops(images, score_threshold, threshold=0.5, classes=len(CLASSES)):
+def by_loops(images, score_threshold, threshold=0.5):
     """COCO's rule, then what TIDE and the confusion matrix say of the rest, one detection after the other."""
+    classes = len(CLASSES)
     confusion = np.zeros((classes + 1, classes + 1), int)
     errors = {name: np.zeros(classes, int) for name in ERRORS}
     left_out = np.zeros(classes, int)
