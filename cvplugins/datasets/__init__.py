@@ -1,5 +1,6 @@
 """Data layouts: readers and checks that need neither a framework nor an image library."""
 
+from .coco import CocoAnnotations, CocoObjects, CocoResults, read_coco_annotations, read_coco_results
 from .voc import (
     VOC_CLASSES,
     DataError,
@@ -14,6 +15,9 @@ from .voc import (
 
 __all__ = [
     "VOC_CLASSES",
+    "CocoAnnotations",
+    "CocoObjects",
+    "CocoResults",
     "DataError",
     "VOCAnnotation",
     "VOCObject",
@@ -21,5 +25,7 @@ __all__ = [
     "VOCSplit",
     "check_voc",
     "read_annotation",
+    "read_coco_annotations",
+    "read_coco_results",
     "read_split",
 ]

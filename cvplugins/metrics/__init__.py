@@ -7,7 +7,7 @@ from .classification import ClassificationMetric, ClassificationResult, Classifi
 from .detection import DetectionMetric, DetectionResult
 from .detection_errors import ERRORS, DetectionErrors
 from .detection_rule import DETECTION_RULES, DetectionRule, detection_rule
-from .instance_segmentation import ImageMasks, InstanceSegmentationMetric
+from .instance_segmentation import ImageMasks, InstanceSegmentationMetric, encode_masks
 from .instances import ImageDetections
 from .operating_points import OperatingPoints
 from .ranking import RankedCounts, RocCurve, rank_counts, roc_auc
@@ -38,6 +38,7 @@ __all__ = [
     "SegmentationResult",
     "calibrate",
     "detection_rule",
+    "encode_masks",
     "rank_counts",
     "roc_auc",
 ]

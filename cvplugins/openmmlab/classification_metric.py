@@ -21,7 +21,7 @@ from cvplugins.reporting import (
     draw_rates_figure,
 )
 
-from .metrics import PluginMetric, _array
+from .metrics import PluginMetric, as_array
 
 __all__ = ["ClassificationMetric"]
 
@@ -92,10 +92,10 @@ class ClassificationMetric(PluginMetric):
     def _scores_and_label(self, sample: Mapping[str, Any], name: str, num_classes: int) -> tuple[Any, Any]:
         if "pred_score" not in sample:
             raise ValueError(f"image {name}: no pred_score; the model has to give the score of each class")
-        scores = _array(sample["pred_score"]).reshape(-1)
+        scores = as_array(sample["pred_score"]).reshape(-1)
         if self.options["task"] == "multilabel":
             return scores, _flags(sample, name, num_classes)
-        labels = _array(sample["gt_label"]).reshape(-1)
+        labels = as_array(sample["gt_label"]).reshape(-1)
         if len(labels) != 1:
             raise ValueError(f"image {name}: {len(labels)} labels; task='multilabel' is for more or fewer than one")
         if self.options["task"] == "binary":
@@ -121,8 +121,8 @@ class ClassificationMetric(PluginMetric):
 def _flags(sample: Mapping[str, Any], name: str, num_classes: int) -> np.ndarray:
     """Return 0 and 1 per class, from ``gt_score`` or else from the indices in ``gt_label``."""
     if "gt_score" in sample:
-        return _array(sample["gt_score"]).reshape(-1)
-    labels = _array(sample["gt_label"]).astype(np.int64).reshape(-1)
+        return as_array(sample["gt_score"]).reshape(-1)
+    labels = as_array(sample["gt_label"]).astype(np.int64).reshape(-1)
     wrong = labels[(labels < 0) | (labels >= num_classes)]
     if len(wrong):
         raise ValueError(f"image {name}: label {wrong[0]} is none of 0 to {num_classes - 1}")

@@ -1,10 +1,10 @@
-"""Metrics: data samples to plain arrays, once; the core computes; log, JSON and figure come from its result."""
+"""What the metrics of mmengine have in common: the core computes; log, JSON and figures come from its result."""
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +13,10 @@ import torch
 from mmengine.evaluator import BaseMetric
 from mmengine.logging import MMLogger
 
+from cvplugins import __version__
 from cvplugins.files import write_whole
-from cvplugins.metrics import DetectionMetric, ImageDetections
-from cvplugins.registry import METRICS
-from cvplugins.reporting import detection_table, draw_detection_figure
 
-__all__ = ["PluginMetric", "VOCDetectionMetric"]
+__all__ = ["PluginMetric", "as_array"]
 
 
 class PluginMetric(BaseMetric):
@@ -46,56 +44,25 @@ class PluginMetric(BaseMetric):
         self.written[kind] = Path(self.out_dir or ".", f"{self.prefix}_{kind}{suffix}")
         return self.written[kind]
 
+    def report(self, table: str, result: Any, figures: Mapping[str, Callable[..., None]]) -> None:
+        """Log a table of the result, and write it as JSON with its figures as PNG and SVG.
 
-@METRICS.register_module()
-class VOCDetectionMetric(PluginMetric):
-    """AP and AR by PASCAL VOC's and by COCO's rules; see :class:`cvplugins.metrics.DetectionMetric`.
-
-    Takes the place of mmdet's ``VOCMetric`` for any dataset whose samples hold ``gt_instances`` and
-    ``ignored_instances`` (VOC's difficult objects). Logs ``voc/AP50``, ``voc/AP50_11point``, ``voc/AP``,
-    ``voc/AR100`` and so on, ``voc/AP50/<class>``, and a table; writes ``voc_results.json`` and ``voc_figure.png``.
-
-    Args:
-        out_dir, collect_device, prefix: See :class:`PluginMetric`.
-    """
-
-    default_prefix = "voc"
-
-    def process(self, data_batch: Any, data_samples: Sequence[Mapping[str, Any]]) -> None:
-        """Append the detections and the ground truth of each image."""
-        self.results += [_image_detections(sample) for sample in data_samples]
-
-    def compute_metrics(self, results: list[ImageDetections]) -> dict[str, float]:
-        """Compute, log and write the metrics of all images."""
-        metric = DetectionMetric(self.dataset_meta["classes"])
-        for image in results:
-            metric.update(image)
-        result = metric.compute()
-        MMLogger.get_current_instance().info(f"\n{detection_table(result)}")
-        if self.out_dir is not None:
-            with write_whole(self.path_for("results", ".json")) as temporary:
-                temporary.write_text(json.dumps(result.as_dict(), indent=1) + "\n")
-            draw_detection_figure(result, self.path_for("figure", ".png"))
-        return result.scalars()
+        Args:
+            table: For the log.
+            result: Has ``as_dict()``, everything as plain data.
+            figures: What draws the result to paths, by the kind of file.
+        """
+        MMLogger.get_current_instance().info(f"\n{table}")
+        if self.out_dir is None:
+            return
+        with write_whole(self.path_for("results", ".json")) as temporary:
+            temporary.write_text(json.dumps({"cvplugins": __version__, **result.as_dict()}) + "\n")
+        for kind, draw in figures.items():
+            draw(result, self.path_for(kind, ".png"), self.path_for(f"vector_{kind}", ".svg"))
 
 
-def _image_detections(sample: Mapping[str, Any]) -> ImageDetections:
-    found, truths = sample["pred_instances"], sample["gt_instances"]
-    difficult = sample.get("ignored_instances") or {"bboxes": np.zeros((0, 4)), "labels": np.zeros(0)}
-    is_difficult = np.arange(len(truths["labels"]) + len(difficult["labels"])) >= len(truths["labels"])
-    return ImageDetections(
-        # Datasets that were joined may use an image id twice, but never a path.
-        image_id=str(sample.get("img_path") or sample["img_id"]),
-        boxes=_array(found["bboxes"]),
-        scores=_array(found["scores"]),
-        labels=_array(found["labels"]),
-        truth_boxes=np.concatenate([_array(truths["bboxes"]), _array(difficult["bboxes"])]),
-        truth_labels=np.concatenate([_array(truths["labels"]), _array(difficult["labels"])]),
-        difficult=is_difficult,
-    )
-
-
-def _array(values: Any) -> np.ndarray:
+def as_array(values: Any) -> np.ndarray:
+    """Return a tensor of any device and type, or mmdet's boxes, as an array."""
     values = getattr(values, "tensor", values)  # mmdet's HorizontalBoxes hold one
     if isinstance(values, torch.Tensor):
         values = values.detach().cpu()

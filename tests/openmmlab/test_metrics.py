@@ -74,12 +74,19 @@ def test_writes_results_and_figure(tmp_path):
     metric = METRICS.build(dict(type="cvplugins.VOCDetectionMetric", out_dir=tmp_path, prefix="birds"))
     images = random_images(1, count=20)
     found = evaluate_samples([data_sample(image) for image in images], metric)
-    assert metric.written == {"results": tmp_path / "birds_results.json", "figure": tmp_path / "birds_figure.png"}
+    assert set(metric.written) == {
+        "results",
+        *("figure", "errors_figure", "confusion_figure"),
+        *("vector_figure", "vector_errors_figure", "vector_confusion_figure"),
+    }
     written = json.loads(metric.written["results"].read_text())
     assert written["mean"]["AP50"] == found["birds/AP50"]
     assert set(written["per_class"]) == set(CLASSES)
+    assert written["settings"]["rules"]["voc2012"]["iou_comparison"] == ">="
+    assert np.array(written["confusion_matrix"]["counts"]).shape == (5, 5)
     assert metric.written["figure"].stat().st_size > 10_000
-    assert len(list(tmp_path.iterdir())) == 2
+    assert metric.written["vector_errors_figure"].read_text().startswith("<?xml")
+    assert len(list(tmp_path.iterdir())) == 7
 
 
 def test_two_images_of_one_id_are_two_images():
