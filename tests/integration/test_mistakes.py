@@ -72,7 +72,7 @@ def test_broken_config(refused, tmp_path):
 
 def test_unknown_plugin(refused, devkit):
     option = "val_evaluator.type=cvplugins.VOCDetectionMetrics"
-    refused(["cvplugins.VOCDetectionMetrics", "did you mean VOCDetectionMetric?"], *train(devkit, option))
+    refused(["cvplugins.VOCDetectionMetrics", "did you mean VOCDetectionMetric"], *train(devkit, option))
 
 
 def test_unknown_type_of_another_package(tool, devkit):
