@@ -12,6 +12,7 @@ from .voc import (
     read_annotation,
     read_split,
 )
+from .voc_results import VocDetections, read_voc_results
 
 __all__ = [
     "VOC_CLASSES",
@@ -23,9 +24,11 @@ __all__ = [
     "VOCObject",
     "VOCReport",
     "VOCSplit",
+    "VocDetections",
     "check_voc",
     "read_annotation",
     "read_coco_annotations",
     "read_coco_results",
     "read_split",
+    "read_voc_results",
 ]

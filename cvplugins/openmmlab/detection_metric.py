@@ -14,12 +14,7 @@ from cvplugins.metrics import DetectionMetric as Core
 from cvplugins.metrics import ImageDetections, ImageMasks, detection_rule, encode_masks
 from cvplugins.metrics import InstanceSegmentationMetric as MaskCore
 from cvplugins.registry import METRICS
-from cvplugins.reporting import (
-    detection_table,
-    draw_detection_confusion_figure,
-    draw_detection_errors_figure,
-    draw_detection_figure,
-)
+from cvplugins.reporting import DETECTION_FIGURES, detection_table
 
 from .metrics import PluginMetric, as_array
 
@@ -92,12 +87,7 @@ class DetectionMetric(PluginMetric):
         for image in results:
             metric.update(image)
         result = metric.compute()
-        figures = {
-            "figure": draw_detection_figure,
-            "errors_figure": draw_detection_errors_figure,
-            "confusion_figure": draw_detection_confusion_figure,
-        }
-        self.report(detection_table(result), result, figures)
+        self.report(detection_table(result), result, DETECTION_FIGURES)
         return result.scalars()
 
     def _image(self, sample: Mapping[str, Any]) -> ImageDetections | ImageMasks:

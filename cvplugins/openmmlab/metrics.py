@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -13,8 +12,7 @@ import torch
 from mmengine.evaluator import BaseMetric
 from mmengine.logging import MMLogger
 
-from cvplugins import __version__
-from cvplugins.files import write_whole
+from cvplugins.reporting import write_results
 
 __all__ = ["PluginMetric", "as_array"]
 
@@ -53,12 +51,8 @@ class PluginMetric(BaseMetric):
             figures: What draws the result to paths, by the kind of file.
         """
         MMLogger.get_current_instance().info(f"\n{table}")
-        if self.out_dir is None:
-            return
-        with write_whole(self.path_for("results", ".json")) as temporary:
-            temporary.write_text(json.dumps({"cvplugins": __version__, **result.as_dict()}) + "\n")
-        for kind, draw in figures.items():
-            draw(result, self.path_for(kind, ".png"), self.path_for(f"vector_{kind}", ".svg"))
+        if self.out_dir is not None:
+            write_results(result, figures, self.path_for)
 
 
 def as_array(values: Any) -> np.ndarray:

@@ -13,9 +13,12 @@ from .detection import (
     draw_detection_errors_figure,
     draw_detection_figure,
 )
+from .results import DETECTION_FIGURES, SEGMENTATION_FIGURES, write_results
 from .segmentation import draw_segmentation_figure, segmentation_table
 
 __all__ = [
+    "DETECTION_FIGURES",
+    "SEGMENTATION_FIGURES",
     "classification_table",
     "confusion_size",
     "detection_table",
@@ -28,4 +31,5 @@ __all__ = [
     "draw_rates_figure",
     "draw_segmentation_figure",
     "segmentation_table",
+    "write_results",
 ]

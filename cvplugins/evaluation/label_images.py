@@ -1,0 +1,94 @@
+"""Semantic segmentation that was written to images: a folder of predictions and one of labels."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cvplugins.datasets import DataError
+from cvplugins.errors import UserError
+from cvplugins.metrics import SegmentationMetric, SegmentationResult
+
+__all__ = ["evaluate_label_images"]
+
+SHIFTS = ("none", "labels", "both")
+
+
+def evaluate_label_images(
+    predictions: str | os.PathLike[str],
+    labels: str | os.PathLike[str],
+    classes: Sequence[str],
+    *,
+    reduce_zero_label: str = "none",
+    **options: Any,
+) -> SegmentationResult:
+    """Evaluate PNG images whose pixels are class indices.
+
+    Args:
+        predictions: Folder of images; folders inside are searched.
+        labels: Folder of images of the same names, such as ADE20K's ``annotations/validation``. Images that only one
+            folder has are an error.
+        classes: Class names.
+        reduce_zero_label: Where 0 stands for "no class" and the classes count from 1, as in ADE20K's files: in
+            ``"labels"``, in ``"both"`` (mmseg's ``format_only`` writes predictions so), or in ``"none"``. A labelled 0
+            becomes ``ignore_index``.
+        options: Options of :class:`cvplugins.metrics.SegmentationMetric`.
+
+    Raises:
+        DataError: An image is missing, cannot be read, or holds colours instead of indices.
+        UserError: An option is wrong.
+    """
+    if reduce_zero_label not in SHIFTS:
+        raise UserError(f"reduce_zero_label is {reduce_zero_label!r}; accepted: {', '.join(SHIFTS)}")
+    found, wanted = (_images_in(Path(folder)) for folder in (predictions, labels))
+    for name, one, other, folder in (("label", found, wanted, labels), ("prediction", wanted, found, predictions)):
+        missing = sorted(set(one) - set(other))
+        if missing:
+            raise DataError(f"{folder}: has no {name} for {missing[0]} ({len(missing)} are missing)")
+    try:
+        metric = SegmentationMetric(classes, **options)
+    except ValueError as error:
+        raise UserError(str(error)) from error
+    ignore_index = metric.settings["ignore_index"]
+    if reduce_zero_label != "none" and ignore_index is None:
+        raise UserError("reduce_zero_label needs an ignore_index, which a labelled 0 becomes")
+    for name in sorted(wanted):
+        label, prediction = _read(wanted[name]), _read(found[name])
+        if reduce_zero_label != "none":
+            label = np.where((label == 0) | (label == ignore_index), ignore_index, label - 1)
+        if reduce_zero_label == "both":
+            prediction = prediction - 1
+        try:
+            metric.update(name, label, prediction)
+        except ValueError as error:
+            raise DataError(str(error)) from error
+    return metric.compute()
+
+
+def _images_in(folder: Path) -> dict[str, Path]:
+    if not folder.is_dir():
+        raise DataError(f"{folder}: is no folder")
+    found = {str(path.relative_to(folder)): path for path in folder.rglob("*.png")}
+    if not found:
+        raise DataError(f"{folder}: holds no .png")
+    return found
+
+
+def _read(path: Path) -> NDArray[np.int32]:
+    try:
+        from PIL import Image
+    except ImportError as error:
+        raise ImportError("label images need Pillow: pip install pillow") from error
+    try:
+        with Image.open(path) as image:
+            values = np.asarray(image)  # of an image with a palette these are the indices
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error}") from error
+    if values.ndim != 2:
+        raise DataError(f"{path}: holds colours ({values.shape[-1]} channels), not class indices")
+    return values.astype(np.int32)

@@ -1,0 +1,92 @@
+"""The ground truth of detections, from COCO's or PASCAL VOC's annotations."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cvplugins.datasets import (
+    VOC_CLASSES,
+    CocoAnnotations,
+    DataError,
+    VOCAnnotation,
+    read_annotation,
+    read_coco_annotations,
+    read_split,
+)
+
+__all__ = ["Truths", "read_truths"]
+
+
+@dataclass(frozen=True)
+class Truths:
+    """The ground truth of every image.
+
+    Attributes:
+        classes: Class names, whose places are the labels.
+        images: Of each image, by its number or name: ``truth_boxes``, ``truth_labels`` and what else
+            :class:`cvplugins.metrics.ImageDetections` takes.
+        coco: The annotation file, if it is COCO's, for masks and for the numbers of categories.
+    """
+
+    classes: tuple[str, ...]
+    images: dict[int | str, dict[str, Any]]
+    coco: CocoAnnotations | None = None
+
+
+def read_truths(
+    annotations: str | os.PathLike[str], *, split: str | None = None, classes: Sequence[str] | None = None
+) -> Truths:
+    """Read annotations: a JSON file in COCO's format, or a folder such as ``VOCdevkit/VOC2007``.
+
+    Boxes of PASCAL VOC are moved so that the first pixel is 0, as mmdet has them.
+
+    Args:
+        annotations: File or folder.
+        split: Which list of a VOC folder, such as ``"test"``.
+        classes: Names of the classes; all of a JSON file, or VOC's 20, if None.
+
+    Raises:
+        DataError: Annotations are missing or broken, or a split is missing or in vain.
+    """
+    path = Path(annotations)
+    if path.suffix == ".json":
+        if split is not None:
+            raise DataError(f"{path}: a COCO file has no split {split!r}; leave --split out")
+        coco = read_coco_annotations(path, classes)
+        return Truths(coco.classes, {image: _of_coco(coco, image) for image in coco.images}, coco)
+    if not (path / "Annotations").is_dir():
+        raise DataError(f"{path}: neither a .json file nor a folder of PASCAL VOC's layout, with Annotations in it")
+    if split is None:
+        lists = sorted(each.stem for each in (path / "ImageSets" / "Main").glob("*.txt"))
+        raise DataError(f"{path}: which images? Give --split; there are {', '.join(lists) or 'none'}")
+    names = tuple(VOC_CLASSES if classes is None else classes)
+    images = read_split(path.parent, path.name, split)
+    return Truths(
+        names,
+        {image: _of_voc(read_annotation(path / "Annotations" / f"{image}.xml", names), names) for image in images},
+    )
+
+
+def _of_coco(coco: CocoAnnotations, image: int) -> dict[str, Any]:
+    found = coco.images[image]
+    return {
+        "truth_boxes": found.boxes,
+        "truth_labels": found.labels,
+        "truth_areas": found.areas,
+        "crowd": found.crowd,
+    }
+
+
+def _of_voc(annotation: VOCAnnotation, classes: Sequence[str]) -> dict[str, Any]:
+    boxes = [[each.xmin - 1, each.ymin - 1, each.xmax - 1, each.ymax - 1] for each in annotation.objects]
+    return {
+        "truth_boxes": np.array(boxes, np.float64).reshape(-1, 4),
+        "truth_labels": np.array([classes.index(each.name) for each in annotation.objects], np.int64),
+        "difficult": np.array([each.difficult for each in annotation.objects], bool),
+    }

@@ -1,0 +1,39 @@
+"""Write a whole result: everything as JSON, and its figures."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from cvplugins import __version__
+from cvplugins.files import write_whole
+
+from .detection import draw_detection_confusion_figure, draw_detection_errors_figure, draw_detection_figure
+from .segmentation import draw_segmentation_figure
+
+__all__ = ["DETECTION_FIGURES", "SEGMENTATION_FIGURES", "write_results"]
+
+Figures = Mapping[str, Callable[..., None]]
+
+DETECTION_FIGURES: Figures = {
+    "figure": draw_detection_figure,
+    "errors_figure": draw_detection_errors_figure,
+    "confusion_figure": draw_detection_confusion_figure,
+}
+SEGMENTATION_FIGURES: Figures = {"figure": draw_segmentation_figure}
+
+
+def write_results(result: Any, figures: Figures, path_for: Callable[[str, str], Path]) -> None:
+    """Write ``results`` as JSON with the version of this package, and each figure as PNG and SVG.
+
+    Args:
+        result: Has ``as_dict()``, everything as plain data.
+        figures: What draws the result to paths, by the kind of file.
+        path_for: Returns the path of a kind of file and a suffix.
+    """
+    with write_whole(path_for("results", ".json")) as temporary:
+        temporary.write_text(json.dumps({"cvplugins": __version__, **result.as_dict()}) + "\n")
+    for kind, draw in figures.items():
+        draw(result, path_for(kind, ".png"), path_for(f"vector_{kind}", ".svg"))
