@@ -4,6 +4,7 @@ from .calibration import Calibration, calibrate
 from .class_counts import ClassRate
 from .classification import ClassificationMetric, ClassificationResult, ClassificationState
 from .detection import DetectionMetric, DetectionResult, ImageDetections, PrecisionRecallCurve
+from .image_quality import ImageQuality, ImageQualityMetric, ImageQualityResult
 from .ranking import RankedCounts, RocCurve, rank_counts, roc_auc
 from .segmentation import SegmentationMetric, SegmentationResult
 
@@ -16,6 +17,9 @@ __all__ = [
     "DetectionMetric",
     "DetectionResult",
     "ImageDetections",
+    "ImageQuality",
+    "ImageQualityMetric",
+    "ImageQualityResult",
     "PrecisionRecallCurve",
     "RankedCounts",
     "RocCurve",
