@@ -48,7 +48,7 @@ class FeatureStatistics:
         covariance: Divided by the number of images less one; float64, ``(D, D)``.
 
     Raises:
-        ValueError: Shapes do not fit each other.
+        ValueError: Shapes do not fit each other, or a number is not finite.
     """
 
     mean: Floats
@@ -58,6 +58,8 @@ class FeatureStatistics:
         size = np.shape(self.mean)
         if len(size) != 1 or np.shape(self.covariance) != size * 2:
             raise ValueError(f"a mean of shape {size} does not fit a covariance of shape {np.shape(self.covariance)}")
+        if not (np.isfinite(self.mean).all() and np.isfinite(self.covariance).all()):
+            raise ValueError("mean or covariance hold a number that is not finite")
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write a NumPy archive of ``mu`` and ``sigma``, as pytorch-fid does."""

@@ -8,6 +8,7 @@ from .classification import (
 )
 from .confusion_matrix import confusion_size, draw_confusion_matrix
 from .detection import detection_table, draw_detection_figure
+from .image_quality import draw_image_quality_figure, generation_table, image_quality_table
 from .segmentation import draw_segmentation_figure, segmentation_table
 
 __all__ = [
@@ -18,7 +19,10 @@ __all__ = [
     "draw_confusion_figure",
     "draw_confusion_matrix",
     "draw_detection_figure",
+    "draw_image_quality_figure",
     "draw_rates_figure",
     "draw_segmentation_figure",
+    "generation_table",
+    "image_quality_table",
     "segmentation_table",
 ]
