@@ -107,36 +107,35 @@ def _draw_distribution(axes: Axes, result: ImageQualityResult, name: str) -> Non
     from matplotlib.ticker import MaxNLocator
 
     column = result.column(name)
-    finite = column[np.isfinite(column)]
-    axes.set(xlabel=name + UNITS.get(name, ""), ylabel="images")
+    finite, infinite = column[np.isfinite(column)], int(np.isinf(column).sum())
+    without = f"\nwithout {infinite} equal images" if infinite else ""
+    axes.set(xlabel=name + UNITS.get(name, ""), ylabel="images", title=without.strip())
     if not len(finite):
+        axes.set(xticks=[], yticks=[])
         return
     axes.hist(finite, bins=int(np.clip(2 * len(finite) ** (1 / 3), 5, 60)), color=BLUE, alpha=0.8)
     mean, median = float(finite.mean()), float(np.median(finite))
-    axes.axvline(mean, color=ORANGE, linewidth=1.5, label=f"mean {_number(mean).strip()}")
-    axes.axvline(median, color="0.2", linewidth=1.5, linestyle=":", label=f"median {_number(median).strip()}")
-    infinite = int(np.isinf(column).sum())
-    axes.legend(fontsize=8, title=f"without {infinite} equal images" if infinite else None, title_fontsize=8)
+    axes.axvline(mean, color=ORANGE, linewidth=1.5)
+    axes.axvline(median, color="0.2", linewidth=1.5, linestyle=":")
+    numbers = f"mean {_number(mean).strip()}, median (dotted) {_number(median).strip()}"
+    axes.set_title(numbers + without, size=9)
     axes.yaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(axis="y", alpha=0.3)
 
 
 def _draw_pairs(axes: Axes, result: ImageQualityResult) -> None:
     psnr, ssim = result.column("PSNR"), result.column("SSIM")
-    axes.scatter(psnr, ssim, s=14, color=BLUE, alpha=0.6, linewidths=0)
+    axes.scatter(psnr, ssim, s=14, color=BLUE, alpha=0.5, linewidths=0)
     named = [index for index in _worst(result, 5) if np.isfinite(psnr[index])]
-    axes.scatter(
-        psnr[named],
-        ssim[named],
-        s=22,
-        color=ORANGE,
-        linewidths=0,
-        label="\n".join(f"{_short(result.image_ids[index], 34)}: {ssim[index]:.3f}" for index in named),
-    )
+    for index, marker in zip(named, "ov^sD", strict=False):
+        label = f"{_short(result.image_ids[index], 34)}: {ssim[index]:.3f}"
+        axes.scatter(psnr[index], ssim[index], s=34, marker=marker, facecolors="none", edgecolors=ORANGE, label=label)
     axes.set(xlabel="PSNR (dB)", ylabel="SSIM")
     axes.grid(alpha=0.3)
     if named:
         axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), fontsize=8, title="worst by SSIM", frameon=False)
+    elif not np.isfinite(psnr).any():
+        axes.set(xticks=[], yticks=[])
 
 
 def _ranking(result: ImageQualityResult) -> str:
@@ -159,4 +158,4 @@ def _short(image_id: int | str, most: int = 40) -> str:
 
 
 def _number(value: float) -> str:
-    return f"{'-':>12}" if math.isnan(value) else f"{value:>12.4f}" if abs(value) < 1000 else f"{value:>12.5g}"
+    return f"{'-':>12}" if math.isnan(value) else f"{value:>12.4f}" if abs(value) < 1000 else f"{value:>12.1f}"
