@@ -63,6 +63,13 @@ def _child(parent: root.Registry, *modules: str) -> PluginRegistry:
 
 
 MODELS = _child(root.MODELS, "losses", "norm")
-METRICS = _child(root.METRICS, "classification_metric", "detection_metric", "segmentation_metric")
+METRICS = _child(
+    root.METRICS,
+    "classification_metric",
+    "detection_metric",
+    "generation_metric",
+    "image_quality_metric",
+    "segmentation_metric",
+)
 HOOKS = _child(root.HOOKS, "hooks", "checkpoint", "reproducibility")
 MODEL_WRAPPERS = _child(root.MODEL_WRAPPERS, "norm")

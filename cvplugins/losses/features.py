@@ -155,7 +155,9 @@ def _torchvision_layers(
     if layers is None:
         raise ValueError(f"backbone {name!r} needs layers: names of its nodes, such as 'layer2' of a ResNet")
     published = weights == "torchvision"
-    model = _published(name) if published else models.get_model(name, weights=None)
+    # These two draw random weights for seconds, and warn of it.
+    options = {"init_weights": False} if name in ("inception_v3", "googlenet") else {}
+    model = _published(name) if published else models.get_model(name, weights=None, **options)
     for layer in model.modules():
         if hasattr(layer, "inplace"):
             layer.inplace = False  # else "conv1_2" would hold what the ReLU after it wrote there

@@ -202,7 +202,7 @@ class _MeanLoss(Function):
     def forward(
         ctx: Any, images: Tensor, target: Tensor, window: int, sigma: float, value_range: float, contrast_only: bool
     ) -> Tensor:
-        kernel = _gaussian(images, window, sigma)
+        kernel = gaussian_window(images, window, sigma)
         total, difference = images + target, images - target
         maps = torch.stack([total, difference, total.square(), difference.square()])
         blurred = _blur(maps, kernel)
@@ -251,7 +251,12 @@ def _share_of_difference(powers: Tensor, constant: float) -> tuple[Tensor, Tenso
     return share, torch.stack([-share / 2, 1 - share / 2]).div_(below)
 
 
-def _gaussian(images: Tensor, window: int, sigma: float) -> Tensor:
+def gaussian_window(images: Tensor, window: int, sigma: float) -> Tensor:
+    """Return the weights of a Gaussian of ``window`` pixels, whose sum is 1, in the type of ``images``.
+
+    >>> gaussian_window(torch.zeros(1), 3, 0.5)
+    tensor([0.1065, 0.7870, 0.1065])
+    """
     offset = torch.arange(window, dtype=images.dtype, device=images.device) - (window - 1) / 2
     kernel = torch.exp(-offset.square() / (2 * sigma**2))
     return kernel / kernel.sum()

@@ -7,6 +7,10 @@ from .classification import ClassificationMetric, ClassificationResult, Classifi
 from .detection import DetectionMetric, DetectionResult
 from .detection_errors import ERRORS, DetectionErrors
 from .detection_rule import DETECTION_RULES, DetectionRule, detection_rule
+from .frechet import FeatureStatistics, FrechetDistance, frechet_distance
+from .generation import GenerationMetric, GenerationResult, ImageFeatures, inception_score
+from .image_quality import ImageQuality, ImageQualityMetric, ImageQualityResult
+from .inception import InceptionFeatures
 from .instance_segmentation import ImageMasks, InstanceSegmentationMetric, encode_masks
 from .instances import ImageDetections
 from .operating_points import OperatingPoints
@@ -26,8 +30,17 @@ __all__ = [
     "DetectionMetric",
     "DetectionResult",
     "DetectionRule",
+    "FeatureStatistics",
+    "FrechetDistance",
+    "GenerationMetric",
+    "GenerationResult",
     "ImageDetections",
+    "ImageFeatures",
     "ImageMasks",
+    "ImageQuality",
+    "ImageQualityMetric",
+    "ImageQualityResult",
+    "InceptionFeatures",
     "InstanceSegmentationMetric",
     "OperatingPoints",
     "PrecisionRecallCurve",
@@ -39,6 +52,8 @@ __all__ = [
     "calibrate",
     "detection_rule",
     "encode_masks",
+    "frechet_distance",
+    "inception_score",
     "rank_counts",
     "roc_auc",
 ]

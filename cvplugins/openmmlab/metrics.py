@@ -42,7 +42,7 @@ class PluginMetric(BaseMetric):
         self.written[kind] = Path(self.out_dir or ".", f"{self.prefix}_{kind}{suffix}")
         return self.written[kind]
 
-    def report(self, table: str, result: Any, figures: Mapping[str, Callable[..., None]]) -> None:
+    def report(self, table: str, result: Any, figures: Mapping[str, Callable[..., None]] | None = None) -> None:
         """Log a table of the result, and write it as JSON with its figures as PNG and SVG.
 
         Args:
@@ -52,7 +52,7 @@ class PluginMetric(BaseMetric):
         """
         MMLogger.get_current_instance().info(f"\n{table}")
         if self.out_dir is not None:
-            write_results(result, figures, self.path_for)
+            write_results(result, figures or {}, self.path_for)
 
 
 def as_array(values: Any) -> np.ndarray:

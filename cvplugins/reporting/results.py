@@ -36,4 +36,5 @@ def write_results(result: Any, figures: Figures, path_for: Callable[[str, str], 
     with write_whole(path_for("results", ".json")) as temporary:
         temporary.write_text(json.dumps({"cvplugins": __version__, **result.as_dict()}) + "\n")
     for kind, draw in figures.items():
-        draw(result, path_for(kind, ".png"), path_for(f"vector_{kind}", ".svg"))
+        path = path_for(kind, ".png")
+        draw(result, path, path.with_suffix(".svg"))
