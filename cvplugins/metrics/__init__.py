@@ -6,6 +6,8 @@ from .classification import ClassificationMetric, ClassificationResult, Classifi
 from .detection import DetectionMetric, DetectionResult, ImageDetections, PrecisionRecallCurve
 from .ranking import RankedCounts, RocCurve, rank_counts, roc_auc
 from .segmentation import SegmentationMetric, SegmentationResult
+from .tracked_frame import TrackedFrame
+from .tracking import Timeline, TrackingMetric, TrackingResult
 
 __all__ = [
     "Calibration",
@@ -21,6 +23,10 @@ __all__ = [
     "RocCurve",
     "SegmentationMetric",
     "SegmentationResult",
+    "Timeline",
+    "TrackedFrame",
+    "TrackingMetric",
+    "TrackingResult",
     "calibrate",
     "rank_counts",
     "roc_auc",
