@@ -63,6 +63,6 @@ def _child(parent: root.Registry, *modules: str) -> PluginRegistry:
 
 
 MODELS = _child(root.MODELS, "losses", "norm")
-METRICS = _child(root.METRICS, "metrics", "classification_metric", "segmentation_metric")
+METRICS = _child(root.METRICS, "metrics", "classification_metric", "segmentation_metric", "tracking_metric")
 HOOKS = _child(root.HOOKS, "hooks", "checkpoint", "reproducibility")
 MODEL_WRAPPERS = _child(root.MODEL_WRAPPERS, "norm")

@@ -124,7 +124,7 @@ def clear_counts(pairs: TrackPairs, match: Integers) -> ClearCounts:
     other = tracked.track[match[order]]
     switched = (np.diff(truths.track[order]) == 0) & (np.diff(other) != 0)
     before = _rows_before(truths, _active(pairs))[hit]
-    starts = hit[(before < 0) | (match[before] < 0)]
+    starts = hit[np.append(match, UNMATCHED)[np.maximum(before, -1)] < 0]  # -1, the last entry, stands for no row
     num_tracks = int(truths.track.max()) + 1 if len(truths.track) else 0
     unit = np.zeros(num_tracks, np.int64)
     unit[truths.track] = truths.unit

@@ -197,8 +197,8 @@ def _overlap_table(truths: Floats, others: Floats) -> Flags:
 def _iou(truths: Floats, others: Floats) -> Floats:
     """Return the IoU of each row as TrackEval computes it, to the last bit; 0 for boxes without area."""
     (left, top, right, bottom), (other_left, other_top, other_right, other_bottom) = truths.T, others.T
-    overlap = np.minimum(right, other_right) - np.maximum(left, other_left)
-    overlap *= np.minimum(bottom, other_bottom) - np.maximum(top, other_top)
+    overlap = np.maximum(np.minimum(right, other_right) - np.maximum(left, other_left), 0)
+    overlap *= np.maximum(np.minimum(bottom, other_bottom) - np.maximum(top, other_top), 0)
     area, other_area = (right - left) * (bottom - top), (other_right - other_left) * (other_bottom - other_top)
     union = area + other_area - overlap
     solid = (area > EPSILON) & (other_area > EPSILON) & (union > EPSILON)

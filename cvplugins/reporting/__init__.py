@@ -9,6 +9,7 @@ from .classification import (
 from .confusion_matrix import confusion_size, draw_confusion_matrix
 from .detection import detection_table, draw_detection_figure
 from .segmentation import draw_segmentation_figure, segmentation_table
+from .tracking import draw_tracking_figure, tracking_table
 
 __all__ = [
     "classification_table",
@@ -20,5 +21,7 @@ __all__ = [
     "draw_detection_figure",
     "draw_rates_figure",
     "draw_segmentation_figure",
+    "draw_tracking_figure",
     "segmentation_table",
+    "tracking_table",
 ]
