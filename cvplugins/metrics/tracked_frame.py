@@ -16,7 +16,7 @@ FLOATS = (np.dtype(np.float64), np.dtype(np.float32))
 INTEGERS = np.dtype(np.int64)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class TrackedFrame:
     """What was tracked in one frame and what is there.
 

@@ -32,9 +32,8 @@ def test_figure_is_written_in_both_formats(tmp_path):
     pytest.importorskip("matplotlib")
     draw_tracking_figure(evaluate(random_frames(1)), tmp_path / "a.png", tmp_path / "a.svg", sequence="s1")
     assert (tmp_path / "a.png").stat().st_size > 10_000
-    text = " ".join(ElementTree.parse(tmp_path / "a.svg").getroot().itertext())
+    assert ElementTree.parse(tmp_path / "a.svg").getroot().tag.endswith("svg")
     assert len(list(tmp_path.iterdir())) == 2
-    assert "s1" in text or "svg" in (tmp_path / "a.svg").read_text()[:200]
 
 
 def test_figure_refuses_an_unknown_sequence(tmp_path):
