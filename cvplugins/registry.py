@@ -70,6 +70,7 @@ METRICS = _child(
     "generation_metric",
     "image_quality_metric",
     "segmentation_metric",
+    "tracking_metric",
 )
 HOOKS = _child(root.HOOKS, "hooks", "checkpoint", "reproducibility")
 MODEL_WRAPPERS = _child(root.MODEL_WRAPPERS, "norm")

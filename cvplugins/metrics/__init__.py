@@ -17,6 +17,8 @@ from .operating_points import OperatingPoints
 from .ranking import RankedCounts, RocCurve, rank_counts, roc_auc
 from .rule_result import RuleResult
 from .segmentation import SegmentationMetric, SegmentationResult
+from .tracked_frame import TrackedFrame
+from .tracking import Timeline, TrackingMetric, TrackingResult
 
 __all__ = [
     "DETECTION_RULES",
@@ -49,6 +51,10 @@ __all__ = [
     "RuleResult",
     "SegmentationMetric",
     "SegmentationResult",
+    "Timeline",
+    "TrackedFrame",
+    "TrackingMetric",
+    "TrackingResult",
     "calibrate",
     "detection_rule",
     "encode_masks",

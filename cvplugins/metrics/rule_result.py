@@ -85,8 +85,12 @@ class RuleResult:
         return found
 
     def scalars(self) -> dict[str, float]:
-        """Return the mean over the classes of every number; what is undefined (NaN) is left out."""
-        means = {name: _mean(values) for name, values in self.per_class().items()}
+        """Return the mean over the classes of every number; what is undefined (NaN) is left out.
+
+        Sizes are COCO's: only a rule with COCO's average has them here.
+        """
+        sized = tuple(f"_{size}" for size in list(SIZES)[1:]) if self.rule.average != "coco" else ()
+        means = {name: _mean(values) for name, values in self.per_class().items() if not name.endswith(sized)}
         return {name: value for name, value in means.items() if not np.isnan(value)}
 
     def settings(self) -> dict[str, Any]:

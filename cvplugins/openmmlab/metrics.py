@@ -42,17 +42,24 @@ class PluginMetric(BaseMetric):
         self.written[kind] = Path(self.out_dir or ".", f"{self.prefix}_{kind}{suffix}")
         return self.written[kind]
 
-    def report(self, table: str, result: Any, figures: Mapping[str, Callable[..., None]] | None = None) -> None:
+    def report(
+        self,
+        table: str,
+        result: Any,
+        figures: Mapping[str, Callable[..., None]] | None = None,
+        settings: Mapping[str, Any] | None = None,
+    ) -> None:
         """Log a table of the result, and write it as JSON with its figures as PNG and SVG.
 
         Args:
             table: For the log.
             result: Has ``as_dict()``, everything as plain data.
             figures: What draws the result to paths, by the kind of file.
+            settings: Options that the result does not know, for the JSON file.
         """
         MMLogger.get_current_instance().info(f"\n{table}")
         if self.out_dir is not None:
-            write_results(result, figures or {}, self.path_for)
+            write_results(result, figures or {}, self.path_for, settings)
 
 
 def as_array(values: Any) -> np.ndarray:

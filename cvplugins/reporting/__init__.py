@@ -16,6 +16,7 @@ from .detection import (
 from .image_quality import draw_image_quality_figure, generation_table, image_quality_table
 from .results import DETECTION_FIGURES, SEGMENTATION_FIGURES, write_results
 from .segmentation import draw_segmentation_figure, segmentation_table
+from .tracking import draw_tracking_figure, tracking_table
 
 __all__ = [
     "DETECTION_FIGURES",
@@ -32,8 +33,10 @@ __all__ = [
     "draw_image_quality_figure",
     "draw_rates_figure",
     "draw_segmentation_figure",
+    "draw_tracking_figure",
     "generation_table",
     "image_quality_table",
     "segmentation_table",
+    "tracking_table",
     "write_results",
 ]

@@ -25,16 +25,20 @@ DETECTION_FIGURES: Figures = {
 SEGMENTATION_FIGURES: Figures = {"figure": draw_segmentation_figure}
 
 
-def write_results(result: Any, figures: Figures, path_for: Callable[[str, str], Path]) -> None:
+def write_results(
+    result: Any, figures: Figures, path_for: Callable[[str, str], Path], settings: Mapping[str, Any] | None = None
+) -> None:
     """Write ``results`` as JSON with the version of this package, and each figure as PNG and SVG.
 
     Args:
         result: Has ``as_dict()``, everything as plain data.
         figures: What draws the result to paths, by the kind of file.
         path_for: Returns the path of a kind of file and a suffix.
+        settings: Options that the result does not know.
     """
+    known = {"cvplugins": __version__} | ({"settings": dict(settings)} if settings else {})
     with write_whole(path_for("results", ".json")) as temporary:
-        temporary.write_text(json.dumps({"cvplugins": __version__, **result.as_dict()}) + "\n")
+        temporary.write_text(json.dumps(known | result.as_dict()) + "\n")
     for kind, draw in figures.items():
         path = path_for(kind, ".png")
         draw(result, path, path.with_suffix(".svg"))
