@@ -89,7 +89,7 @@ def test_tiny_images(size):
 
 
 @pytest.mark.parametrize("seed", range(10))
-@pytest.mark.parametrize("rule", ["mmseg", "detectron2"])
+@pytest.mark.parametrize("rule", ["mmseg", "detectron2", "ade20k"])
 def test_measures_equal_their_definitions_by_loop(seed, rule):
     pairs = [random_maps(10 * seed + index) for index in range(3)]
     pairs[0][1][0, :3] = 4  # predicted, never labelled
@@ -110,7 +110,7 @@ def test_measures_equal_their_definitions_by_loop(seed, rule):
         for name, (part, whole) in expected.items():
             value = getattr(result, name)[index]
             if whole == 0 or (rule == "detectron2" and not true.any()):
-                assert np.isnan(value), name
+                assert value == 0 if rule == "ade20k" else np.isnan(value), name
             else:
                 np.testing.assert_allclose(value, part / whole, rtol=1e-15, err_msg=name)
     np.testing.assert_allclose(result.pixel_accuracy, (label == prediction).mean(), rtol=1e-15)
@@ -193,6 +193,39 @@ def test_rule_of_detectron2(seed):
     assert result.scalars()["mIoU"] > evaluate(pairs).scalars()["mIoU"]
 
 
+def ade20k_measures(pairs, num_classes):
+    """Mean IoU and pixel accuracy as the development kit computes them; its labels are 0 where nothing is labelled."""
+    intersection, union = np.zeros(num_classes), np.zeros(num_classes)
+    correct = labelled = 0
+    for label, prediction in pairs:
+        found = prediction * (label > 0)
+        hit = found * (found == label)
+        areas = [np.bincount(each.reshape(-1), minlength=num_classes + 1)[1:] for each in (hit, found, label)]
+        intersection += areas[0]
+        union += areas[1] + areas[2] - areas[0]
+        correct += ((prediction == label) & (label > 0)).sum()
+        labelled += (label > 0).sum()
+    iou = intersection / (np.spacing(1) + union)
+    return {"mIoU": iou.mean(), "aAcc": correct / labelled}
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_rule_of_ade20k(seed):
+    """Labels from 1 and no ignored value there; from 0 and 255 here."""
+    pairs = [random_maps(10 * seed + index) for index in range(3)]
+    pairs[0][1][0, :3] = 4  # predicted, never labelled
+    classes = (*CLASSES, "neither")
+    expected = ade20k_measures([(label + np.uint8(1), prediction + 1) for label, prediction in pairs], len(classes))
+    found = evaluate(pairs, classes, rule="ade20k", boundary=True)
+    for name, value in expected.items():
+        np.testing.assert_allclose(found.scalars()[name], value, rtol=1e-14)
+    assert all(values[5] == 0 for values in found.per_class().values())
+    means = [evaluate(pairs, classes, rule=rule).scalars()["mIoU"] for rule in ("ade20k", "mmseg", "detectron2")]
+    assert means == sorted(means)
+    every = [evaluate(pairs, CLASSES[:4] + ("never",), rule=rule).iou[:4].tolist() for rule in ("ade20k", "mmseg")]
+    assert every[0] == every[1]
+
+
 def test_equals_scikit_learn():
     sklearn = pytest.importorskip("sklearn.metrics")
     label, prediction = random_maps(0, (60, 70))
@@ -249,6 +282,59 @@ def test_counts_beyond_float32():
     metric.state += one + 2**24 * metric.count(0, np.array([[0]]), np.array([[0]]))
     assert metric.compute().confusion.tolist() == [[2**24, 1], [0, 0]]
     assert metric.compute().recall[0] == 2**24 / (2**24 + 1)
+
+
+# Real labels
+
+
+@pytest.fixture(scope="module")
+def real_pairs(real_ade20k):
+    """Real label maps and predictions that are wrong in a known way: moved, and one class called another."""
+    image = pytest.importorskip("PIL.Image")
+    pairs = []
+    for path in sorted((real_ade20k / "ADEChallengeData2016" / "annotations" / "validation").iterdir()):
+        label = np.asarray(image.open(path)) - np.uint8(1)  # mmseg's reduce_zero_label: unlabelled pixels are 255
+        prediction = np.roll(label, (5, -3), (0, 1))
+        largest = np.bincount(label.reshape(-1), minlength=256)[:150].argmax()
+        prediction[prediction == largest] = 149
+        pairs.append((label, np.where(prediction == 255, 0, prediction)))
+    return pairs
+
+
+ADE20K = tuple(f"class {index}" for index in range(150))
+
+
+def test_real_labels_equal_a_loop_over_classes(real_pairs):
+    result = evaluate(real_pairs, ADE20K)
+    label, prediction = (np.concatenate([pair[index].reshape(-1) for pair in real_pairs]) for index in (0, 1))
+    assert (label == 255).any()
+    prediction, label = prediction[label != 255], label[label != 255]
+    both = {index: ((label == index) & (prediction == index)).sum() for index in range(150)}
+    either = {index: ((label == index) | (prediction == index)).sum() for index in range(150)}
+    expected = [both[index] / either[index] if either[index] else np.nan for index in range(150)]
+    np.testing.assert_allclose(result.iou, expected, rtol=1e-15)
+    assert 100 < np.isnan(expected).sum() < 150  # three images show few classes
+    np.testing.assert_allclose(result.scalars()["mIoU"], np.nanmean(expected), rtol=1e-14)
+
+
+@pytest.mark.openmmlab
+def test_real_labels_equal_mmseg(real_pairs, real_ade20k):
+    transforms = pytest.importorskip("mmseg.datasets.transforms")
+    path = min((real_ade20k / "ADEChallengeData2016" / "annotations" / "validation").iterdir())
+    loaded = dict(seg_map_path=str(path), reduce_zero_label=True, seg_fields=[])
+    np.testing.assert_array_equal(transforms.LoadAnnotations()(loaded)["gt_seg_map"], real_pairs[0][0])
+    result, expected = evaluate(real_pairs, ADE20K), mmseg_measures(real_pairs, 150)
+    for name in ("IoU", "Acc", "Dice"):
+        np.testing.assert_allclose(result.per_class()[name], expected[name], rtol=1e-15, err_msg=name)
+    np.testing.assert_allclose(result.pixel_accuracy, expected["aAcc"], rtol=1e-15)
+
+
+def test_real_labels_by_the_other_rules(real_pairs):
+    found, expected = evaluate(real_pairs, ADE20K, rule="detectron2"), detectron2_measures(real_pairs, 150)
+    assert found.scalars()["mIoU"] == pytest.approx(expected["mIoU"], rel=1e-14)
+    shifted = [(label + np.uint8(1), prediction.astype(int) + 1) for label, prediction in real_pairs]
+    found, expected = evaluate(real_pairs, ADE20K, rule="ade20k"), ade20k_measures(shifted, 150)
+    assert found.scalars()["mIoU"] == pytest.approx(expected["mIoU"], rel=1e-14)
 
 
 # Boundaries
@@ -414,7 +500,7 @@ def test_predictions_at_ignored_pixels_may_be_anything():
     ("options", "message"),
     [
         (dict(classes=[]), "at least one"),
-        (dict(rule="coco"), "rule is 'coco', expected one of 'mmseg', 'detectron2'"),
+        (dict(rule="coco"), "rule is 'coco', expected one of 'mmseg', 'detectron2', 'ade20k'"),
         (dict(beta=0), "beta is 0, expected a positive number"),
         (dict(tolerance=-1), "tolerance is -1"),
         (dict(dilation_ratio=float("nan")), "dilation_ratio is nan"),
