@@ -18,7 +18,7 @@ from .ranking import RankedCounts, RocCurve, rank_counts
 __all__ = ["ClassificationMetric", "ClassificationResult", "ClassificationState"]
 
 TASKS = ("multiclass", "multilabel", "binary")
-SCORES_AT_ONCE = 2**18  # 1 MiB of float32, so that a block stays in the cache
+SCORES_AT_ONCE = 2**19  # 2 MiB of float32, so that a block stays in the cache
 MAX_LOGGED_CLASSES = 100
 MAX_WRITTEN_POINTS = 1000
 # What a multi-class metric needs of a sample beside the curves.
@@ -329,25 +329,28 @@ def _count_several(labels: NDArray[np.bool_], scores: NDArray[Any], threshold: f
 def _summarise(scores: NDArray[Any], labels: NDArray[np.intp], names: Sequence[object]) -> NDArray[Any]:
     """Return a record a sample, working through blocks that fit into the cache."""
     samples = np.empty(len(scores), SUMMARY)
+    own, confidence = np.empty((2, len(scores)), scores.dtype)
     rows = max(1, SCORES_AT_ONCE // scores.shape[1])
     for start in range(0, len(scores), rows):
-        block, label = scores[start : start + rows], labels[start : start + rows]
+        part = slice(start, start + rows)
+        block, label = scores[part], labels[part]
         place = np.arange(len(block))
-        own, predicted = block[place, label], block.argmax(axis=1)
-        confidence = block[place, predicted]
-        _check_numbers(confidence, names[start : start + rows])  # argmax stops at a NaN
-        part = samples[start : start + rows]
-        part["label"], part["predicted"], part["rank"] = label, predicted, _rank(block, own, label)
-        part["confidence"], part["loss"] = confidence, _log_loss(own)
+        predicted = block.argmax(axis=1)
+        own[part], confidence[part] = block[place, label], block[place, predicted]
+        samples["predicted"][part] = predicted
+        samples["rank"][part] = _rank(block, own[part], label)
+    _check_numbers(confidence, names)  # argmax stops at a NaN
+    samples["label"], samples["confidence"], samples["loss"] = labels, confidence, _log_loss(own)
     return samples
 
 
 def _rank(scores: NDArray[Any], own: NDArray[Any], label: NDArray[np.intp]) -> Integers:
     """Return how many classes stand before the true one, in rows of ``scores``."""
     rank = _count_true(scores >= own[:, None]) - 1
-    tied = np.flatnonzero(_count_true(scores == own[:, None]) > 1)
-    behind = (scores[tied] == own[tied, None]) & (np.arange(scores.shape[1]) > label[tied, None])
-    rank[tied] -= _count_true(behind)
+    equal = scores == own[:, None]
+    if np.count_nonzero(equal) > len(scores):  # more than each its own
+        tied = np.flatnonzero(_count_true(equal) > 1)
+        rank[tied] -= _count_true(equal[tied] & (np.arange(scores.shape[1]) > label[tied, None]))
     return rank
 
 
