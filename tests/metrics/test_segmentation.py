@@ -60,11 +60,12 @@ def test_confusion_matrix_equals_a_loop(dtype, block):
 
 @pytest.mark.parametrize("ignore_index", [255, 0, 3, -100, 1000, None])
 @pytest.mark.parametrize("num_classes", [5, 255, 256, 257, 400])
-def test_any_number_of_classes_and_any_ignored_label(num_classes, ignore_index):
+@pytest.mark.parametrize("length", [1, 40], ids=["noise", "objects"])
+def test_any_number_of_classes_and_any_ignored_label(num_classes, ignore_index, length):
     generator = np.random.default_rng(num_classes)
-    label, prediction = generator.integers(0, num_classes, (2, 30, 40))
+    label, prediction = np.repeat(generator.integers(0, num_classes, (2, 30, 40)), length, axis=2)
     if ignore_index is not None:
-        label[generator.random(label.shape) < 0.1] = ignore_index
+        label[np.repeat(generator.random((30, 40)) < 0.1, length, axis=1)] = ignore_index
     expected = counts_by_loop(label, prediction, num_classes, ignore_index)
     np.testing.assert_array_equal(confusion_matrix(label, prediction, num_classes, ignore_index), expected)
     tensors = torch.from_numpy(label), torch.from_numpy(prediction)
@@ -191,6 +192,58 @@ def test_rule_of_detectron2(seed):
     for name, value in expected.items():
         np.testing.assert_allclose(result.scalars()[name], value, rtol=1e-14, err_msg=name)
     assert result.scalars()["mIoU"] > evaluate(pairs).scalars()["mIoU"]
+
+
+@pytest.fixture
+def detectron2_results(tmp_path):
+    """What Detectron2's own evaluator says of pairs, as shares of 1."""
+    pytest.importorskip("cv2")
+    image = pytest.importorskip("PIL.Image")
+    data = pytest.importorskip("detectron2.data")
+    evaluation = pytest.importorskip("detectron2.evaluation")
+    name = "cvplugins_test_segmentation"
+
+    def run(pairs, classes):
+        records = [
+            dict(file_name=f"{index}", sem_seg_file_name=tmp_path / f"{index}.png") for index in range(len(pairs))
+        ]
+        data.DatasetCatalog.register(name, lambda: records)
+        data.MetadataCatalog.get(name).set(stuff_classes=list(classes), ignore_label=255)
+        evaluator = evaluation.SemSegEvaluator(name, distributed=False)
+        evaluator.reset()
+        for record, (label, prediction) in zip(records, pairs, strict=True):
+            image.fromarray(label).save(record["sem_seg_file_name"])
+            scores = torch.nn.functional.one_hot(torch.from_numpy(prediction).long(), len(classes)).permute(2, 0, 1)
+            evaluator.process([record], [dict(sem_seg=scores)])
+        return {key: value / 100 for key, value in evaluator.evaluate()["sem_seg"].items()}
+
+    yield run
+    if name in data.DatasetCatalog:
+        data.DatasetCatalog.remove(name)
+        data.MetadataCatalog.remove(name)
+
+
+@pytest.mark.detectron2
+def test_equals_the_evaluator_of_detectron2(detectron2_results):
+    pairs = [random_maps(index) for index in range(3)]
+    pairs[0][1][0, :3] = 4  # predicted, never labelled
+    theirs, ours = detectron2_results(pairs, CLASSES), evaluate(pairs, rule="detectron2")
+    names = {"mIoU": "mIoU", "fwIoU": "fwIoU", "mACC": "mAcc", "pACC": "aAcc"}
+    for their_name, name in names.items():
+        np.testing.assert_allclose(theirs[their_name], ours.scalars()[name], rtol=1e-14)
+    for index, name in enumerate(CLASSES):
+        np.testing.assert_allclose(theirs[f"IoU-{name}"], ours.iou[index], rtol=1e-14)
+        np.testing.assert_allclose(theirs[f"ACC-{name}"], ours.recall[index], rtol=1e-14)
+
+
+@pytest.mark.detectron2
+def test_boundary_iou_of_detectron2_is_that_of_an_object_on_a_background(detectron2_results):
+    """It erodes the map of class numbers, and subtracts: right for the object, and the numbers of others mix."""
+    pairs = [random_maps(index, (60, 70), 2, block=20, ignored=0) for index in range(3)]
+    theirs = detectron2_results(pairs, ("background", "object"))
+    ours = evaluate(pairs, ("background", "object"), rule="detectron2", boundary=True)
+    np.testing.assert_allclose(theirs["BoundaryIoU-object"], ours.boundary_iou[1], rtol=1e-14)
+    assert theirs["BoundaryIoU-background"] != pytest.approx(ours.boundary_iou[0], rel=0.01)
 
 
 def ade20k_measures(pairs, num_classes):
@@ -378,7 +431,11 @@ def test_boundary_regions_equal_the_code_of_the_paper(size):
 
 
 def davis_counts(label, prediction, tolerance):
-    """seg2bmap and db_eval_boundary of the DAVIS evaluation, of one binary mask, with counts for its ratios."""
+    """Boundary F of DAVIS, of one binary mask, with counts for its ratios.
+
+    A contour pixel differs from its right, lower or lower right neighbour; what lies in the last row or column has
+    no such neighbour below or to the right. One is matched within a disk of ``ceil(0.008 * diagonal)`` pixels.
+    """
 
     def seg2bmap(seg):
         e, s, se = np.zeros_like(seg), np.zeros_like(seg), np.zeros_like(seg)
@@ -413,6 +470,23 @@ def test_contours_equal_the_code_of_davis(seed, tolerance):
     found = count_contours(label, prediction, 4, tolerance)
     for index in range(4):
         assert found[:, index].tolist() == davis_counts(label == index, prediction == index, tolerance)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_boundary_f1_equals_trackeval_which_has_the_code_of_davis(seed):
+    """F of one object; its rule for two empty contours, which score 1 there, is left out."""
+    davis = pytest.importorskip("trackeval.metrics.j_and_f").JAndF
+    pytest.importorskip("skimage")
+    pytest.importorskip("cv2")
+    encode = pytest.importorskip("pycocotools.mask").encode
+    label, _ = random_maps(seed, (150, 190), 2, block=40, ignored=0)
+    prediction = np.roll(label, (seed % 3 + 1, seed), (0, 1))
+    prediction[20:30, 30:60] = 1
+    masks = [[[encode(np.asfortranarray(each))]] for each in (label, prediction)]
+    expected = davis._compute_f(*masks, 0, 0, 0.008)[0]
+    assert 0.3 < expected < 1
+    found = evaluate([(label, prediction)], ("background", "object"), boundary=True)
+    np.testing.assert_allclose(found.boundary_f1[1], expected, rtol=1e-14)
 
 
 def test_a_perfect_prediction_has_perfect_boundaries_whatever_stands_at_ignored_pixels():
