@@ -31,9 +31,10 @@ class ClassificationMetric(PluginMetric):
     """Everything from accuracy to calibration; see :class:`cvplugins.metrics.ClassificationMetric`.
 
     Takes data samples as mmpretrain's: ``pred_score``, and ``gt_label`` or, if multi-label, ``gt_score``. Binary
-    models give the score of the positive class, or both. Logs ``cls/top1``, ``cls/F1``, ``cls/AUC`` and so on, and
-    a table; writes ``cls_results.json`` and, as PNG and SVG, ``cls_figure`` (curves, reliability),
-    ``cls_confusion`` and ``cls_rates``. Fractions are in [0, 1]; mmpretrain gives per cent.
+    models give the score of the positive class, or both. Multi-label samples leave out classes whose ``gt_score`` is
+    -1 or which stand in ``gt_label_difficult`` alone, as mmpretrain's VOC metrics do. Logs ``cls/top1``, ``cls/F1``,
+    ``cls/AUC`` and so on, and a table; writes ``cls_results.json`` and, as PNG and SVG, ``cls_figure`` (curves,
+    reliability), ``cls_confusion`` and ``cls_rates``. Fractions are in [0, 1]; mmpretrain gives per cent.
 
     Args:
         task: ``"multiclass"``, ``"multilabel"`` or ``"binary"``.
@@ -119,13 +120,21 @@ class ClassificationMetric(PluginMetric):
 
 
 def _flags(sample: Mapping[str, Any], name: str, num_classes: int) -> np.ndarray:
-    """Return 0 and 1 per class, from ``gt_score`` or else from the indices in ``gt_label``."""
+    """Return 0 and 1 per class, from ``gt_score`` or else ``gt_label``; -1 for a class that is only difficult."""
+    labels = _indices(sample.get("gt_label", ()), name, num_classes)
+    flags = np.zeros(num_classes, np.int64)
+    flags[labels] = 1
     if "gt_score" in sample:
-        return _array(sample["gt_score"]).reshape(-1)
-    labels = _array(sample["gt_label"]).astype(np.int64).reshape(-1)
+        flags = _array(sample["gt_score"]).reshape(-1).copy()
+    difficult = _indices(sample.get("gt_label_difficult", ()), name, num_classes)
+    if len(difficult):
+        flags[np.setdiff1d(difficult, np.flatnonzero(flags == 1))] = -1
+    return flags
+
+
+def _indices(values: Any, name: str, num_classes: int) -> np.ndarray:
+    labels = _array(values).astype(np.int64).reshape(-1)
     wrong = labels[(labels < 0) | (labels >= num_classes)]
     if len(wrong):
         raise ValueError(f"image {name}: label {wrong[0]} is none of 0 to {num_classes - 1}")
-    flags = np.zeros(num_classes, np.int64)
-    flags[labels] = 1
-    return flags
+    return labels

@@ -14,6 +14,7 @@ from cvplugins.metrics import ClassificationResult, PrecisionRecallCurve, RocCur
 from cvplugins.metrics.matching import Floats
 
 from .confusion_matrix import confusion_size, draw_confusion_matrix
+from .names import LINE_LENGTH, fit_names
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -29,26 +30,28 @@ MOST_BARS = 150
 def classification_table(result: ClassificationResult) -> str:
     """Return a table for the log: a line a class, the means below; per cent, ``-`` where undefined.
 
-    Of more than 50 classes, the 50 of the lowest F1 are shown.
+    Of more than 50 classes, the 50 of the lowest F1 are shown. No line is longer than 120 characters; a class name
+    that is too long is cut.
 
     Args:
         result: What :meth:`cvplugins.metrics.ClassificationMetric.compute` returned.
     """
-    width = max(len(name) for name in (*result.classes, "weighted"))
-    lines = [f"{'class':<{width}}" + "".join(f"{name:>12}" for name in ("samples", *result.rates, "AUC", "AP"))]
-    columns = [*(rate.per_class for rate in result.rates.values()), result.roc_auc, result.average_precision]
+    rates = {**result.rates, **result.areas}
+    names = fit_names((*result.classes, "weighted"), LINE_LENGTH - 12 * (1 + len(rates)))
+    width = max(map(len, names))
+    lines = [f"{'class':<{width}}" + "".join(f"{name:>12}" for name in ("samples", *rates))]
     rows = list(range(len(result.classes)))
     if len(rows) > MOST_ROWS:
         rows = sorted(np.argsort(result.rates["F1"].per_class)[:MOST_ROWS].tolist())  # NaN comes last
         lines.insert(0, f"the {MOST_ROWS} of {len(result.classes)} classes with the lowest F1")
     for row in rows:
         lines.append(
-            f"{result.classes[row]:<{width}}{result.support[row]:>12}"
-            + "".join(_percent(column[row]) for column in columns)
+            f"{names[row]:<{width}}{result.support[row]:>12}"
+            + "".join(_percent(rate.per_class[row]) for rate in rates.values())
         )
     scalars = result.scalars()
     for label, suffix in [("mean", ""), ("weighted", "_weighted"), ("micro", "_micro")]:
-        values = [scalars.get(f"{name}{suffix}", np.nan) for name in (*result.rates, "AUC", "AP")]
+        values = [scalars.get(f"{name}{suffix}", np.nan) for name in rates]
         if not np.isnan(values).all():
             lines.append(f"{label:<{width}}{result.num_samples:>12}" + "".join(_percent(value) for value in values))
     return "\n".join(lines)

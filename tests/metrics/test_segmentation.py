@@ -275,7 +275,7 @@ def test_rule_of_ade20k(seed):
     assert all(values[5] == 0 for values in found.per_class().values())
     means = [evaluate(pairs, classes, rule=rule).scalars()["mIoU"] for rule in ("ade20k", "mmseg", "detectron2")]
     assert means == sorted(means)
-    every = [evaluate(pairs, CLASSES[:4] + ("never",), rule=rule).iou[:4].tolist() for rule in ("ade20k", "mmseg")]
+    every = [evaluate(pairs, (*CLASSES[:4], "never"), rule=rule).iou[:4].tolist() for rule in ("ade20k", "mmseg")]
     assert every[0] == every[1]
 
 

@@ -63,6 +63,27 @@ def test_keys_values_and_files(task, tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == names
 
 
+def test_difficult_labels_count_nowhere():
+    """mmpretrain's VOC: what is labelled as difficult only is unknown; the core is given -1 there."""
+    from cvplugins.metrics import ClassificationMetric
+
+    scores, labels = cases("multilabel", 6)
+    samples = samples_of("multilabel", scores, labels)
+    difficult = [[0], [], [1, 2], [0, 1], [2], []]
+    for sample, row, classes in zip(samples, labels, difficult, strict=True):
+        sample.set_field(classes, "gt_label_difficult")
+        row[[index for index in classes if not row[index]]] = -1
+    assert (labels == -1).sum() >= 2
+    core = ClassificationMetric(CLASSES, "multilabel")
+    core.update(scores, labels)
+    expected = {f"cls/{name}": value for name, value in core.compute().scalars().items()}
+    assert evaluate(samples, task="multilabel")[0] == expected
+    scored = [sample.to_dict() for sample in samples_of("multilabel", scores, np.maximum(labels, 0))]
+    for sample, row in zip(scored, labels, strict=True):
+        sample["gt_score"] = torch.tensor(row)
+    assert evaluate(scored, task="multilabel")[0] == expected
+
+
 def on_a_rank(task, split, folder):
     """Evaluate what a rank has: all on the first one, or every second sample and a duplicate as the sampler pads."""
     from cvplugins.distributed import rank
