@@ -187,7 +187,8 @@ print(metric.compute().scalars()['AP'])""",
                 "mmseg adds float32, which goes wrong past 2^24 pixels; torchmetrics averages averages.",
                 "Fractions of 1; mmseg logs per cent, rounded.",
                 "A class that is predicted but nowhere labelled: `rule='mmseg'` counts its IoU as 0, "
-                "`rule='detectron2'` leaves it out. A class that neither is labelled nor predicted is left out.",
+                "`rule='detectron2'` leaves it out; `rule='ade20k'` counts every class, "
+                "0 where it is undefined. By the others a class that neither is labelled nor predicted is left out.",
                 "`ignore_index` is looked for in the labels only.",
             ],
             differences=[
@@ -218,8 +219,11 @@ print(metric.compute().scalars()['mIoU'])""",
                 "specificity": "$`TN/(TN+FP)`$, the same three",
                 "F1": "$`2TP/(2TP+FP+FN)`$, the same three",
                 "AUC": "area under the ROC curve, exact, ties count half: one against the rest, mean over classes; "
-                "also `AUC_weighted`",
-                "AP": "average precision $`\\sum_n(R_n-R_{n-1})P_n`$, mean over classes; also `AP_weighted`",
+                "also `AUC_weighted` and `AUC_micro`",
+                "AP": "average precision $`\\sum_n(R_n-R_{n-1})P_n`$, mean over classes; also "
+                "`AP_weighted` and `AP_micro`",
+                "PR_AUC": "area under the precision-recall curve by trapezoids, which is optimistic beside `AP`; also "
+                "`PR_AUC_weighted` and `PR_AUC_micro`",
                 "log_loss": "mean of $`-\\log p`$ of the true label",
                 "ECE": "expected calibration error, $`\\sum_b\\frac{n_b}{n}|acc_b-conf_b|`$ over `bins` of equal width",
                 "MCE": "the largest of these differences",

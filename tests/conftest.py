@@ -55,3 +55,12 @@ def real_voc() -> Path:
     if not folder.is_dir():
         pytest.skip("no real VOC photographs: set CVPLUGINS_REAL_VOC to a folder that holds VOCdevkit and detections")
     return folder
+
+
+@pytest.fixture(scope="session")
+def real_ade20k() -> Path:
+    """Three images of ADE20K with their label maps; not part of the project."""
+    folder = Path(os.environ.get("CVPLUGINS_REAL_ADE20K", ROOT.parent / "shared" / "real_ade20k"))
+    if not folder.is_dir():
+        pytest.skip("no real ADE20K labels: set CVPLUGINS_REAL_ADE20K to a folder that holds ADEChallengeData2016")
+    return folder

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .matching import Floats, Integers
 
-__all__ = ["Calibration", "calibrate"]
+__all__ = ["Calibration", "calibrate", "calibration_of_bins", "sum_by_bin"]
 
 
 class Calibration(NamedTuple):
@@ -63,9 +63,46 @@ def calibrate(confidence: Floats, right: NDArray[np.bool_], bins: int = 15) -> C
     confidence, right = confidence[order].astype(np.float64), right[order]
     if len(confidence) and not (confidence[0] >= 0 and confidence[-1] <= 1):
         confidence, right = confidence[:0], right[:0]
-    place = np.searchsorted(np.linspace(0, 1, bins + 1)[1:-1], confidence, side="left")
-    count = np.bincount(place, minlength=bins)
+    place = _place(confidence, bins)
+    total = np.bincount(place, confidence, bins)
+    return _calibration(np.bincount(place, minlength=bins), total, np.bincount(place[right], minlength=bins))
+
+
+def sum_by_bin(
+    confidence: NDArray[Any], right: NDArray[np.bool_], counts: NDArray[np.bool_], bins: int
+) -> tuple[Integers, Floats, Integers]:
+    """Return per sample and bin what :func:`calibration_of_bins` needs, each ``(N, B)``.
+
+    Args:
+        confidence: Probability that each of M decisions of a sample is right, ``(N, M)``.
+        right: Whether it is, ``(N, M)``.
+        counts: Which decisions count, ``(N, M)``.
+        bins: Number of bins B.
+
+    Returns:
+        Decisions, their summed confidence (NaN if one lies outside of [0, 1]), and those that are right.
+    """
+    key = (np.arange(len(confidence))[:, None] * bins + _place(confidence, bins))[counts]
+    value = confidence[counts].astype(np.float64)
+    value[(value < 0) | (value > 1)] = np.nan
+    shape = (len(confidence), bins)
+    total: NDArray[Any] = np.bincount(key, value, shape[0] * bins).reshape(shape)
+    count, hits = (np.bincount(each, minlength=shape[0] * bins).reshape(shape) for each in (key, key[right[counts]]))
+    return count, total, hits
+
+
+def calibration_of_bins(decisions: Integers, confidence: Floats, right: Integers) -> Calibration:
+    """Return the reliability curve of samples from their sums per bin, ``(N, B)``, in any order of the samples."""
+    if np.isnan(confidence).any():
+        decisions, confidence, right = decisions[:0], confidence[:0], right[:0]
+    total = np.sort(confidence, axis=0).sum(axis=0)
+    return _calibration(decisions.sum(axis=0, dtype=np.int64), total, right.sum(axis=0, dtype=np.int64))
+
+
+def _place(confidence: NDArray[Any], bins: int) -> Integers:
+    return np.searchsorted(np.linspace(0, 1, bins + 1)[1:-1], confidence, side="left")
+
+
+def _calibration(decisions: Integers, confidence: NDArray[Any], right: Integers) -> Calibration:
     with np.errstate(invalid="ignore"):
-        mean = np.bincount(place, confidence, bins) / count
-        accuracy = np.bincount(place[right], minlength=bins) / count
-    return Calibration(count, mean, accuracy)
+        return Calibration(decisions, confidence / decisions, right / decisions)

@@ -13,7 +13,7 @@ __all__ = ["ClassCounts", "ClassRate", "mean_over_classes"]
 
 
 class ClassRate(NamedTuple):
-    """One rate, such as precision.
+    """One rate, such as precision, or one area under a curve.
 
     Attributes:
         per_class: ``(C,)``.
@@ -35,13 +35,13 @@ class ClassCounts(NamedTuple):
         hits: Samples that have the class and were given it, ``(C,)``.
         predicted: Samples that were given it, ``(C,)``.
         support: Samples that have it, ``(C,)``.
-        num_samples: All samples.
+        num_samples: All samples, or those of which it is known whether they have it, ``(C,)``.
     """
 
     hits: Integers
     predicted: Integers
     support: Integers
-    num_samples: int
+    num_samples: int | Integers
 
     def rates(self, zero_division: float) -> dict[str, ClassRate]:
         """Return ``precision``, ``recall``, ``specificity`` and ``F1``.

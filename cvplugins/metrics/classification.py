@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from .average_precision import PrecisionRecallCurve
-from .calibration import Calibration, calibrate
+from .calibration import Calibration, calibrate, calibration_of_bins, sum_by_bin
 from .class_counts import ClassCounts, ClassRate, mean_over_classes
 from .matching import Floats, Integers
 from .ranking import RankedCounts, RocCurve, rank_counts
@@ -18,7 +18,14 @@ from .ranking import RankedCounts, RocCurve, rank_counts
 __all__ = ["ClassificationMetric", "ClassificationResult", "ClassificationState"]
 
 TASKS = ("multiclass", "multilabel", "binary")
-SCORES_AT_ONCE = 2**18  # 1 MiB of float32, so that a block stays in the cache
+SHARED = ("classes", "task", "curves", "threshold", "bins")  # what parts have to have in common
+AREAS = {
+    "AUC": RankedCounts.roc_auc,
+    "AP": RankedCounts.average_precision,
+    "PR_AUC": RankedCounts.precision_recall_auc,
+}
+DECISIONS = (1, 5, 2, 6)  # true negative, false positive, false negative, true positive
+SCORES_AT_ONCE = 2**19  # 2 MiB of float32, so that a block stays in the cache
 MAX_LOGGED_CLASSES = 100
 MAX_WRITTEN_POINTS = 1000
 # What a multi-class metric needs of a sample beside the curves.
@@ -30,7 +37,7 @@ class ClassificationState:
     """What a :class:`ClassificationMetric` keeps of N samples.
 
     Attributes:
-        samples: For ``"multiclass"`` a record of 28 bytes each, ``(N,)``; else the labels, bool, ``(N, C)``.
+        samples: A record each, ``(N,)``: of 28 bytes for ``"multiclass"``, else of 8, 1 a class and 16 a bin.
         scores: ``(N, C)``; None where they are not kept.
     """
 
@@ -60,8 +67,9 @@ class ClassificationResult:
             ``"binary"``, ``(2, 2)``.
         log_loss: Mean negative log-likelihood.
         calibration: Reliability curve of the winning class, or of every score if multi-label or binary.
-        roc_auc: One class against the rest, ``(C,)``.
-        average_precision: Area under the precision-recall curve, ``(C,)``.
+        areas: ``AUC``, under the ROC curve; ``AP``, average precision, which is the area under the precision-recall
+            curve by steps; ``PR_AUC``, the same by trapezoids: too optimistic, but often published. Each class
+            against the rest, and their means; ``micro`` is that of all decisions as one ranking.
         best_f1: Highest F1 over all thresholds, ``(C,)``.
         best_threshold: The score that has to be reached for it, ``(C,)``.
         roc: ROC curve of each class.
@@ -78,12 +86,21 @@ class ClassificationResult:
     confusion: Integers
     log_loss: float
     calibration: Calibration
-    roc_auc: Floats
-    average_precision: Floats
+    areas: dict[str, ClassRate]
     best_f1: Floats
     best_threshold: Floats
     roc: tuple[RocCurve, ...]
     precision_recall: tuple[PrecisionRecallCurve, ...]
+
+    @property
+    def roc_auc(self) -> Floats:
+        """Area under the ROC curve of each class, ``(C,)``."""
+        return self.areas["AUC"].per_class
+
+    @property
+    def average_precision(self) -> Floats:
+        """Average precision of each class, ``(C,)``."""
+        return self.areas["AP"].per_class
 
     def scalars(self) -> dict[str, float]:
         """Return what is one number; what is undefined (NaN) is left out.
@@ -91,10 +108,8 @@ class ClassificationResult:
         ``F1/<class>`` is among them for up to 100 classes.
         """
         values = {f"top{k}": value for k, value in self.top_k.items()} or {"accuracy": self.accuracy}
-        for name, rate in self.rates.items():
+        for name, rate in {**self.rates, **self.areas}.items():
             values |= {name: rate.macro, f"{name}_weighted": rate.weighted, f"{name}_micro": rate.micro}
-        for name, area in {"AUC": self.roc_auc, "AP": self.average_precision}.items():
-            values |= {name: mean_over_classes(area), f"{name}_weighted": mean_over_classes(area, self.support)}
         values |= {"log_loss": self.log_loss}
         values |= {"ECE": self.calibration.expected_error(), "MCE": self.calibration.maximum_error()}
         if self.task == "binary":
@@ -110,9 +125,7 @@ class ClassificationResult:
         A curve of more than 1,000 points is thinned to as many, evenly; the numbers come from the whole curve.
         """
         columns = {
-            **{name: rate.per_class for name, rate in self.rates.items()},
-            "AUC": self.roc_auc,
-            "AP": self.average_precision,
+            **{name: rate.per_class for name, rate in {**self.rates, **self.areas}.items()},
             "best_F1": self.best_f1,
             "best_threshold": self.best_threshold,
         }
@@ -143,7 +156,8 @@ class ClassificationMetric:
 
     - ``"multiclass"``: a sample has one class, and the highest score wins; of equal scores the class listed
       first. Its rank is the number of higher scores plus that of equal scores of classes listed before.
-    - ``"multilabel"``: a sample has any number of classes; a score of at least ``threshold`` means yes.
+    - ``"multilabel"``: a sample has any number of classes; a score of at least ``threshold`` means yes. A class that
+      is not known of a sample, such as that of VOC's difficult objects, has the label -1 and does not count.
     - ``"binary"``: the same for one class, the second of ``classes``.
 
     0 / 0, as in the recall of a class that never occurs or the precision of one that is never predicted, is
@@ -158,8 +172,9 @@ class ClassificationMetric:
         top_k: Which top-k accuracies; a k of C or more would always be 1 and is left out, save k = 1.
         threshold: Score from which on a class counts as predicted; unused for ``"multiclass"``.
         bins: Bins of the calibration error.
-        curves: Whether to compute ROC and precision-recall curves, their areas, and the best F1. For
-            ``"multiclass"`` they need all scores (4 bytes each if float32); without, a sample takes 28 bytes.
+        curves: Whether to compute ROC and precision-recall curves, their areas, and the best F1, which need all
+            scores, 4 bytes each if float32. The rest takes 28 bytes a sample for ``"multiclass"``, and for the other
+            tasks 8, 1 a class and 16 a bin.
         zero_division: What 0 / 0 counts as in precision, recall, specificity and F1.
 
     Raises:
@@ -203,7 +218,8 @@ class ClassificationMetric:
         Args:
             scores: Of each class, ``(N, C)``; of the positive class, ``(N,)``, for ``"binary"``. Half precision
                 becomes float32.
-            labels: Class indices, ``(N,)``, for ``"multiclass"``; else 0 and 1 in the shape of ``scores``.
+            labels: Class indices, ``(N,)``, for ``"multiclass"``; else 0 and 1 in the shape of ``scores``; for
+                ``"multilabel"`` also -1 where it is not known.
             names: What to call the samples in an error; their numbers, from 0, if None.
 
         Raises:
@@ -222,60 +238,53 @@ class ClassificationMetric:
         wanted = wanted[:1] if self.task == "multiclass" else wanted
         if targets.shape != wanted:
             raise ValueError(f"labels have shape {targets.shape}; {self.task} needs {_shape(wanted)}")
-        highest = columns - 1 if self.task == "multiclass" else 1
-        _check_labels(targets, highest, names)
+        lowest, highest = -1 if self.task == "multilabel" else 0, columns - 1 if self.task == "multiclass" else 1
+        _check_labels(targets, lowest, highest, names)
         if self.task == "multiclass":
             samples = _summarise(values, targets.astype(np.intp), names)
-            return ClassificationState(samples, values.copy() if self.curves else None)
-        values, targets = values.reshape(-1, columns), targets.reshape(-1, columns)
-        _check_numbers(values.max(axis=1), names)
-        return ClassificationState(targets.astype(bool), values.copy())
+        else:
+            values, targets = values.reshape(-1, columns), targets.reshape(-1, columns).astype(np.int8)
+            _check_numbers(values.max(axis=1), names)
+            samples = _summarise_several(values, targets, self.threshold, self.bins)
+        return ClassificationState(samples, values.copy() if self.curves else None)
 
     def merge(self, other: ClassificationMetric) -> None:
         """Add the samples of another part of the data set.
 
         Raises:
-            ValueError: Classes, task or whether curves are wanted differ.
+            ValueError: Classes, task, threshold, bins, or whether curves are wanted differ.
         """
-        if (self.classes, self.task, self.curves) != (other.classes, other.task, other.curves):
-            raise ValueError("cannot merge classification metrics that differ in classes, task or curves")
+        if any(getattr(self, name) != getattr(other, name) for name in SHARED):
+            raise ValueError(f"cannot merge classification metrics that differ in one of {', '.join(SHARED)}")
         self.states += other.states
 
     def compute(self) -> ClassificationResult:
         """Return the metrics over all samples so far."""
         samples, scores = self._joined()
-        if self.task == "multiclass":
-            assert samples.dtype == SUMMARY
-            parts = _count_single(samples, len(self.classes))
-            truth = samples["label"][:, None]
-        else:
-            assert scores is not None
-            parts = _count_several(samples, scores, self.threshold)
-            truth = samples
+        single = self.task == "multiclass"
+        parts = _count_single(samples, len(self.classes), self.bins) if single else _count_several(samples)
+        undefined = np.full(len(parts.counts.support), np.nan)
+        areas = dict.fromkeys(AREAS, ClassRate(undefined, np.nan, np.nan, np.nan))
         ranked: list[RankedCounts] = []
-        if self.curves and scores is not None:
-            multiclass = self.task == "multiclass"
-            ranked = [
-                rank_counts(column, truth[:, 0] == index if multiclass else truth[:, index])
-                for index, column in enumerate(_columns(scores))
-            ]
-        counts, total = parts.counts, len(samples)
-        undefined = np.full(len(counts.support), np.nan)
+        if scores is not None:
+            labels = samples["label"] if single else _labels(samples)
+            ranked = [rank_counts(*each) for each in _rankings(scores, labels)]
+            micro = rank_counts(*_one_ranking(scores, labels))
+            areas = {name: _area(area, ranked, micro, parts.counts.support) for name, area in AREAS.items()}
         curves = tuple(each.precision_recall_curve() for each in ranked)
         best = np.array([_best_f1(curve) for curve in curves]).reshape(-1, 2).T if ranked else [undefined, undefined]
         return ClassificationResult(
             classes=self.classes[1:] if self.task == "binary" else self.classes,
             task=self.task,
-            num_samples=total,
-            support=counts.support,
+            num_samples=len(samples),
+            support=parts.counts.support,
             accuracy=parts.accuracy,
-            top_k={k: _fraction(samples["rank"] < k) for k in self.top_k} if self.task == "multiclass" else {},
-            rates=counts.rates(self.zero_division),
+            top_k={k: _fraction(samples["rank"] < k) for k in self.top_k} if single else {},
+            rates=parts.counts.rates(self.zero_division),
             confusion=parts.confusion[0] if self.task == "binary" else parts.confusion,
-            log_loss=_ordered_mean(parts.loss),
-            calibration=calibrate(parts.confidence, parts.right, self.bins),
-            roc_auc=np.array([each.roc_auc() for each in ranked]) if ranked else undefined,
-            average_precision=np.array([each.average_precision() for each in ranked]) if ranked else undefined,
+            log_loss=parts.log_loss,
+            calibration=parts.calibration,
+            areas=areas,
             best_f1=best[0],
             best_threshold=best[1],
             roc=tuple(each.roc_curve() for each in ranked),
@@ -284,70 +293,131 @@ class ClassificationMetric:
 
     def _joined(self) -> tuple[NDArray[Any], NDArray[Any] | None]:
         """Return the arrays of all states, joined."""
-        multiclass, columns = self.task == "multiclass", 1 if self.task == "binary" else len(self.classes)
-        none = np.zeros(0, SUMMARY) if multiclass else np.zeros((0, columns), bool)
+        columns = 1 if self.task == "binary" else len(self.classes)
+        none = np.zeros(0, SUMMARY if self.task == "multiclass" else _summary_of_several(columns, self.bins))
         samples = np.concatenate([state.samples for state in self.states] or [none])
-        kept = [state.scores for state in self.states if state.scores is not None]
-        if multiclass and not self.curves:
+        if not self.curves:
             return samples, None
+        kept = [state.scores for state in self.states if state.scores is not None]
         return samples, np.concatenate(kept or [np.zeros((0, columns))])
 
 
 class _Parts(NamedTuple):
-    """What all samples add up to, whatever the task; M decisions."""
+    """What all samples add up to, whatever the task."""
 
     counts: ClassCounts
     accuracy: float
     confusion: Integers
-    confidence: Floats
-    right: NDArray[np.bool_]
-    loss: Floats
+    log_loss: float
+    calibration: Calibration
 
 
-def _count_single(samples: NDArray[Any], num_classes: int) -> _Parts:
+def _count_single(samples: NDArray[Any], num_classes: int, bins: int) -> _Parts:
     label, predicted = samples["label"].astype(np.int64), samples["predicted"]
     cells = np.bincount(label * num_classes + predicted, minlength=num_classes**2)
     confusion = cells.reshape(num_classes, num_classes)
     counts = ClassCounts(confusion.diagonal(), confusion.sum(axis=0), confusion.sum(axis=1), len(samples))
     right = label == predicted
-    return _Parts(counts, _fraction(right), confusion, samples["confidence"], right, samples["loss"])
+    calibration = calibrate(samples["confidence"], right, bins)
+    return _Parts(
+        counts, _fraction(right), confusion, _ordered_sum(samples["loss"]) / (len(samples) or np.nan), calibration
+    )
 
 
-def _count_several(labels: NDArray[np.bool_], scores: NDArray[Any], threshold: float) -> _Parts:
-    yes = scores >= threshold
-    hits, predicted, support = (each.sum(axis=0) for each in (labels & yes, yes, labels))
-    total = len(labels)
-    false = predicted - hits
-    confusion = np.stack([total - support - false, false, support - hits, hits], axis=1).reshape(-1, 2, 2)
-    counts = ClassCounts(hits, predicted, support, total)
-    # Calibration is of the score as the probability of yes, so what is "right" there is the label.
-    confidence, flags = scores.ravel().astype(np.float64), labels.ravel()
-    loss = _log_loss(np.where(labels, scores, 1 - scores).ravel())
-    return _Parts(counts, _fraction(labels == yes), confusion, confidence, flags, loss)
+def _count_several(samples: NDArray[Any]) -> _Parts:
+    confusion = np.stack([(samples["decision"] == code).sum(axis=0) for code in DECISIONS], axis=1)
+    true_negatives, false_positives, false_negatives, hits = confusion.T
+    known = confusion.sum(axis=1)
+    total = int(known.sum())
+    return _Parts(
+        counts=ClassCounts(hits, hits + false_positives, hits + false_negatives, known),
+        accuracy=int((true_negatives + hits).sum()) / (total or np.nan),
+        confusion=confusion.reshape(-1, 2, 2),
+        log_loss=_ordered_sum(samples["loss"]) / (total or np.nan),
+        calibration=calibration_of_bins(samples["in_bin"], samples["confidence"], samples["right"]),
+    )
+
+
+def _summary_of_several(num_classes: int, bins: int) -> np.dtype[Any]:
+    """What a metric of several labels needs of a sample beside the curves."""
+    # Decisions are label + 1, plus 4 if the class is predicted.
+    per_bin = [("in_bin", "i4", bins), ("right", "i4", bins), ("confidence", "f8", bins)]
+    return np.dtype([("decision", "u1", num_classes), ("loss", "f8"), *((n, t, (size,)) for n, t, size in per_bin)])
+
+
+def _summarise_several(scores: NDArray[Any], labels: NDArray[np.int8], threshold: float, bins: int) -> NDArray[Any]:
+    """Return a record a sample, working through blocks that fit into the cache."""
+    samples = np.empty(len(scores), _summary_of_several(scores.shape[1], bins))
+    rows = max(1, SCORES_AT_ONCE // scores.shape[1])
+    for start in range(0, len(scores), rows):
+        block, label = scores[start : start + rows], labels[start : start + rows]
+        part, known = samples[start : start + rows], label >= 0
+        part["decision"] = (label + 1) + 4 * (block >= threshold)
+        loss = _log_loss(np.where(label == 1, block, 1 - block))
+        part["loss"] = np.where(known, loss, 0).sum(axis=1)
+        # A score is the probability of yes, so what is "right" in a bin is the label.
+        part["in_bin"], part["confidence"], part["right"] = sum_by_bin(block, label == 1, known, bins)
+    return samples
+
+
+def _labels(samples: NDArray[Any]) -> NDArray[np.int8]:
+    """Return -1, 0 and 1, ``(N, C)``."""
+    labels: NDArray[np.int8] = (samples["decision"] & 3).astype(np.int8) - np.int8(1)
+    return labels
+
+
+def _rankings(scores: NDArray[Any], labels: NDArray[Any]) -> Iterator[tuple[NDArray[Any], NDArray[np.bool_]]]:
+    """Yield the scores of each class, and which of them belong to a sample that has it."""
+    for index, column in enumerate(_columns(scores)):
+        if labels.ndim == 1:
+            yield column, labels == index
+        else:
+            known = labels[:, index] >= 0
+            yield column[known], labels[known, index] == 1
+
+
+def _one_ranking(scores: NDArray[Any], labels: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+    """Return the same of all classes together."""
+    if labels.ndim == 1:
+        truth = np.zeros(scores.shape, bool)
+        truth[np.arange(len(labels)), labels] = True
+        return scores.ravel(), truth.ravel()
+    known = labels >= 0
+    return scores[known], labels[known] == 1
+
+
+def _area(
+    area: Callable[[RankedCounts], float], ranked: Sequence[RankedCounts], micro: RankedCounts, support: Integers
+) -> ClassRate:
+    per_class = np.array([area(each) for each in ranked])
+    return ClassRate(per_class, mean_over_classes(per_class), mean_over_classes(per_class, support), area(micro))
 
 
 def _summarise(scores: NDArray[Any], labels: NDArray[np.intp], names: Sequence[object]) -> NDArray[Any]:
     """Return a record a sample, working through blocks that fit into the cache."""
     samples = np.empty(len(scores), SUMMARY)
+    own, confidence = np.empty((2, len(scores)), scores.dtype)
     rows = max(1, SCORES_AT_ONCE // scores.shape[1])
     for start in range(0, len(scores), rows):
-        block, label = scores[start : start + rows], labels[start : start + rows]
+        part = slice(start, start + rows)
+        block, label = scores[part], labels[part]
         place = np.arange(len(block))
-        own, predicted = block[place, label], block.argmax(axis=1)
-        confidence = block[place, predicted]
-        _check_numbers(confidence, names[start : start + rows])  # argmax stops at a NaN
-        part = samples[start : start + rows]
-        part["label"], part["predicted"], part["rank"] = label, predicted, _rank(block, own, label)
-        part["confidence"], part["loss"] = confidence, _log_loss(own)
+        predicted = block.argmax(axis=1)
+        own[part], confidence[part] = block[place, label], block[place, predicted]
+        samples["predicted"][part] = predicted
+        samples["rank"][part] = _rank(block, own[part], label)
+    _check_numbers(confidence, names)  # argmax stops at a NaN
+    samples["label"], samples["confidence"], samples["loss"] = labels, confidence, _log_loss(own)
     return samples
 
 
 def _rank(scores: NDArray[Any], own: NDArray[Any], label: NDArray[np.intp]) -> Integers:
     """Return how many classes stand before the true one, in rows of ``scores``."""
     rank = _count_true(scores >= own[:, None]) - 1
-    tied = np.flatnonzero(_count_true(scores == own[:, None]) > 1)
-    behind = (scores[tied] == own[tied, None]) & (np.arange(scores.shape[1]) > label[tied, None])
-    rank[tied] -= _count_true(behind)
+    equal = scores == own[:, None]
+    if np.count_nonzero(equal) > len(scores):  # more than each its own
+        tied = np.flatnonzero(_count_true(equal) > 1)
+        rank[tied] -= _count_true(equal[tied] & (np.arange(scores.shape[1]) > label[tied, None]))
     return rank
 
 
@@ -385,9 +455,9 @@ def _best_f1(curve: PrecisionRecallCurve) -> tuple[float, float]:
     return float(f1[best]), float(curve.score[best])
 
 
-def _ordered_mean(values: Floats) -> float:
-    """Return the mean, summed in rising order, so that it does not depend on the order of the samples."""
-    return float(np.sort(values).sum() / len(values)) if len(values) else float("nan")
+def _ordered_sum(values: Floats) -> float:
+    """Return the sum in rising order, which does not depend on the order of the samples."""
+    return float(np.sort(values).sum())
 
 
 def _floats(scores: ArrayLike) -> NDArray[Any]:
@@ -397,11 +467,11 @@ def _floats(scores: ArrayLike) -> NDArray[Any]:
     return values if values.dtype in (np.float32, np.float64) else values.astype(np.float64)
 
 
-def _check_labels(labels: NDArray[Any], highest: int, names: Sequence[object]) -> None:
-    allowed = (labels >= 0) & (labels <= highest) & (labels % 1 == 0)
+def _check_labels(labels: NDArray[Any], lowest: int, highest: int, names: Sequence[object]) -> None:
+    allowed = (labels >= lowest) & (labels <= highest) & (labels % 1 == 0)
     if not allowed.all():
         where = tuple(np.argwhere(~allowed)[0])
-        raise ValueError(f"sample {names[where[0]]}: label {labels[where]} is none of 0 to {highest}")
+        raise ValueError(f"sample {names[where[0]]}: label {labels[where]} is none of {lowest} to {highest}")
 
 
 def _check_numbers(scores: NDArray[Any], names: Sequence[object]) -> None:

@@ -75,10 +75,17 @@ def _as_bytes(values: LabelMap) -> NDArray[np.uint8] | None:
 def _count_bytes(
     label: NDArray[np.uint8], prediction: NDArray[np.uint8], num_classes: int, ignore_index: int | None
 ) -> tuple[Integers, int]:
+    changes = label[1:] != label[:-1]
+    changes |= prediction[1:] != prediction[:-1]
+    # Objects cover many pixels in a row: counting their runs is faster until a run is about as long as its overhead.
+    if np.count_nonzero(changes) * 10 < len(label):
+        starts = np.append(0, np.flatnonzero(changes) + 1)
+        return _count_runs(label, prediction, starts, num_classes, ignore_index)
     keys = label.astype(np.uint16)
     keys <<= 8
     keys |= prediction
-    table = _histogram(keys).reshape(256, 256)
+    counted = torch.bincount(torch.from_numpy(keys.astype(np.int32)), minlength=65536).numpy()
+    table: Integers = counted.reshape(256, 256)
     num_ignored = 0
     if ignore_index is not None and 0 <= ignore_index < 256:
         num_ignored = int(table[ignore_index].sum())
@@ -86,15 +93,25 @@ def _count_bytes(
     return table[:num_classes, :num_classes].copy(), num_ignored
 
 
-def _histogram(keys: NDArray[np.uint16]) -> Integers:
-    """Count each of the 65,536 values."""
-    changes = keys[1:] != keys[:-1]
-    # Objects cover many pixels in a row: counting their runs is faster until a run is about as long as its overhead.
-    if np.count_nonzero(changes) * 10 > len(keys):
-        return torch.bincount(torch.from_numpy(keys.astype(np.int32)), minlength=65536).numpy()
-    starts = np.concatenate([[0], np.flatnonzero(changes) + 1, [len(keys)]])[: len(keys) + 1]
+def _count_runs(
+    label: NDArray[np.uint8],
+    prediction: NDArray[np.uint8],
+    starts: Integers,
+    num_classes: int,
+    ignore_index: int | None,
+) -> tuple[Integers, int]:
+    """Count runs of equal pixels by their lengths; one more row and column take what is no class."""
+    lengths = np.diff(starts, append=len(label))
+    row, column = (np.minimum(each[starts].astype(np.intp), num_classes) for each in (label, prediction))
+    side = num_classes + 1
     # Weights are float64, which is exact for an image of less than 2^53 pixels.
-    return np.bincount(keys[starts[:-1]], np.diff(starts), minlength=65536).astype(np.int64)
+    table = np.bincount(row * side + column, lengths, minlength=side**2).reshape(side, side)
+    matrix = table[:num_classes, :num_classes].astype(np.int64)
+    if ignore_index is None:
+        return matrix, 0
+    if 0 <= ignore_index < num_classes:
+        matrix[ignore_index] = 0
+    return matrix, int(lengths[label[starts] == ignore_index].sum())
 
 
 def _count_any(label: Tensor, prediction: Tensor, num_classes: int, ignore_index: int | None) -> tuple[Integers, int]:

@@ -67,6 +67,21 @@ class RankedCounts(NamedTuple):
         precision = self.true_positives / (self.true_positives + self.false_positives)
         return float((new * precision).sum() / self.num_positives)
 
+    def precision_recall_auc(self) -> float:
+        """Return the area under the precision-recall curve by trapezoids; NaN without a positive.
+
+        It starts at precision 1 and recall 0, and joins all thresholds by straight lines, as in scikit-learn's
+        ``auc(recall, precision)``. Average precision is the safer number: see :meth:`average_precision`.
+        """
+        if not self.num_positives:
+            return float("nan")
+        before = self.true_positives - np.diff(self.true_positives, prepend=0)
+        reached = self.true_positives / (self.true_positives + self.false_positives)
+        # Precision right before a score is reached; 1 where nothing is above it.
+        above = before + self.false_positives_above
+        left = np.divide(before, above, out=np.ones(len(above)), where=above > 0)
+        return float(((self.true_positives - before) * (reached + left)).sum() / 2 / self.num_positives)
+
     def precision_recall_curve(self) -> PrecisionRecallCurve:
         """Return precision and recall at each score of a positive; between them the recall does not change."""
         precision = self.true_positives / (self.true_positives + self.false_positives)
@@ -109,11 +124,7 @@ def rank_counts(scores: ArrayLike, positive: ArrayLike) -> RankedCounts:
         >>> rank_counts([0.9, 0.8, 0.8, 0.1], [True, False, True, False]).roc_auc()
         0.875
     """
-    values, flags = np.asarray(scores), np.asarray(positive, bool)
-    if values.ndim != 1 or values.shape != flags.shape:
-        raise ValueError(f"scores {values.shape} and positive {flags.shape} have to be two vectors of one length")
-    if values.dtype not in (np.float32, np.float64):
-        values = values.astype(np.float64)
+    values, flags = _vectors(scores, positive)
     total = len(values)
     values, flags = _sorted(values, flags)
     places = np.flatnonzero(flags)
@@ -144,30 +155,83 @@ def rank_counts(scores: ArrayLike, positive: ArrayLike) -> RankedCounts:
 def roc_auc(scores: ArrayLike, positive: ArrayLike) -> float:
     """Return the exact area under the ROC curve; arguments and errors as for :func:`rank_counts`.
 
+    The same as ``rank_counts(scores, positive).roc_auc()``, for which no curve has to be kept.
+
     Example:
         >>> roc_auc([0.1, 0.4, 0.35, 0.8], [False, False, True, True])
         0.75
     """
-    return rank_counts(scores, positive).roc_auc()
+    values, flags = _vectors(scores, positive)
+    num_positives = num_negatives = twice_won = 0
+    for keys in _sorted_keys(values, flags):
+        places = np.flatnonzero(_flags_of(keys))
+        count = len(places)
+        # Before the positive at place p, the j-th of its part, stand p - j negatives and all those of the part before.
+        above = int(places.sum()) - count * (count - 1) // 2 + count * num_negatives
+        twice_won += 2 * above - _tied_pairs(keys)
+        num_positives += count
+        num_negatives += len(keys) - count
+    pairs = num_positives * num_negatives
+    return twice_won / (2 * pairs) if pairs else float("nan")
+
+
+def _tied_pairs(keys: NDArray[Any]) -> int:
+    """Return how many pairs of a positive and a negative have the same score, in sorted keys."""
+    # Where the negatives of a score end and its positives begin, keys differ in the lowest bit alone.
+    last = np.flatnonzero((keys[1:] ^ keys[:-1]) == 1)
+    first = last + 1
+    negatives, positives = np.ones((2, len(last)), np.int64)
+    # Most ties are of two; a search is for the others.
+    more = np.flatnonzero(keys[last - 1] == keys[last])
+    negatives[more] = first[more] - np.searchsorted(keys, keys[last[more]], "left")
+    more = np.flatnonzero(keys.take(first + 1, mode="clip") == keys[first])
+    positives[more] = np.searchsorted(keys, keys[first[more]], "right") - first[more]
+    return int(negatives @ positives)
+
+
+def _vectors(scores: ArrayLike, positive: ArrayLike) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+    values, flags = np.asarray(scores), np.asarray(positive, bool)
+    if values.ndim != 1 or values.shape != flags.shape:
+        raise ValueError(f"scores {values.shape} and positive {flags.shape} have to be two vectors of one length")
+    return values if values.dtype in (np.float32, np.float64) else values.astype(np.float64), flags
 
 
 def _sorted(values: NDArray[Any], flags: NDArray[np.bool_]) -> tuple[NDArray[Any], NDArray[np.bool_]]:
-    """Return both in rising order of value, False before True where values are equal.
+    """Return both in rising order of value, False before True where values are equal."""
+    below, above = _sorted_keys(values, flags)
+    one = below.dtype.type(1)
+    joined = [-(~below >> one).view(values.dtype), (above >> one).view(values.dtype)]
+    return np.concatenate(joined), np.concatenate([_flags_of(below), _flags_of(above)])
 
-    The bits of a float that is not negative sort like its value and leave the sign bit free. The flag goes into
-    the lowest bit, so that one sort of integers, several times faster than an indirect one, orders both.
+
+def _sorted_keys(values: NDArray[Any], flags: NDArray[np.bool_]) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Return the negative values and the others as sorted integers, the flag in the lowest bit.
+
+    The bits of a float that is not negative sort like its value and leave the sign bit free. The flag takes its
+    place, so that one sort of integers, several times faster than an indirect one, orders both. Those of a negative
+    float sort the other way round, hence all of them are turned over, and the flag back.
     """
     lowest = values.min(initial=0.0)
     if np.isnan(lowest):
         raise ValueError("scores hold NaN; a ranking needs numbers")
-    if lowest < 0:
-        negative = values < 0
-        # Mirrored at 0, the negative ones are positive, in the opposite order.
-        below, below_flags = _sorted(-values[negative], ~flags[negative])
-        above, above_flags = _sorted(values[~negative], flags[~negative])
-        return np.concatenate([-below[::-1], above]), np.concatenate([~below_flags[::-1], above_flags])
-    bits = np.uint32 if values.dtype == np.float32 else np.uint64
-    keys = np.ascontiguousarray(values).view(bits) << bits(1)  # drops the sign of -0.0
+    bits: type[np.unsignedinteger[Any]] = np.uint32 if values.dtype == np.float32 else np.uint64
+    keys = np.ascontiguousarray(values).view(bits) << bits(1)  # drops the sign, that of -0.0 too
     keys |= flags
+    count = 0
+    below = keys[:0]
+    if lowest < 0:
+        # Picking values by a mask is slower than sorting them twice: the others go to one end, where they are cut.
+        others = -(values >= 0).astype(bits)  # all ones
+        below = keys ^ ~bits(1)
+        below |= others
+        below.sort()
+        keys &= others
+        count = len(values) - np.count_nonzero(others)
     keys.sort()
-    return (keys >> bits(1)).view(values.dtype), (keys & bits(1)).astype(bool)
+    return below[:count], keys[count:]
+
+
+def _flags_of(keys: NDArray[Any]) -> NDArray[np.bool_]:
+    """Return the lowest bits."""
+    flags: NDArray[np.bool_] = (keys.astype(np.uint8) & np.uint8(1)).view(bool)
+    return flags

@@ -16,7 +16,7 @@ from .matching import Floats, Integers
 
 __all__ = ["SegmentationMetric", "SegmentationResult"]
 
-RULES = ("mmseg", "detectron2")
+RULES = ("mmseg", "detectron2", "ade20k")
 
 
 @dataclass(frozen=True)
@@ -109,22 +109,27 @@ class SegmentationMetric:
     The state is one int64 vector of counts, whatever the number of images: parts of a data set merge by addition,
     and the result is the same to the last bit in any order and split.
 
-    Where frameworks differ, ``rule`` decides, for a class that is predicted but nowhere labelled:
+    Where evaluations differ, ``rule`` decides what a class without labelled pixels does to the means:
 
-    - ``"mmseg"``: its IoU, Dice, F-score and precision are 0 and count in the means, as in mmseg's ``IoUMetric``.
-    - ``"detectron2"``: all of its measures are undefined and left out, as in Detectron2's ``SemSegEvaluator``.
+    - ``"mmseg"``: if it is predicted, its IoU, Dice, F-score and precision are 0 and count, as in mmseg's
+      ``IoUMetric``; if not, it is left out.
+    - ``"detectron2"``: predicted or not, it is left out, as in Detectron2's ``SemSegEvaluator``.
+    - ``"ade20k"``: every class counts, with 0 for what is undefined, as in the development kit of the ADE20K scene
+      parsing benchmark (Zhou et al., CVPR 2017), whose mean IoU is one of all 150 classes.
 
-    A class that is neither labelled nor predicted is always left out. The F-score comes from the counts, so a class
-    that is labelled but never right has 0; mmseg divides 0 by 0 there and leaves the class out of ``mFscore``.
+    All agree once every class is labelled somewhere, as in ADE20K's validation set. The F-score comes from the counts,
+    so a class that is labelled but never right has 0; mmseg divides 0 by 0 there and leaves the class out of
+    ``mFscore``.
 
     Boundary measures cost far more than the others. What is predicted at ignored pixels is ignored in both maps, so
-    that a perfect prediction scores 1; the reference codes let it make boundaries. Boundary F1 is that of the pixels
-    of all images; DAVIS averages over images and objects.
+    that a perfect prediction scores 1; the reference codes let it make boundaries. Boundary IoU is that of the paper
+    per class; Detectron2's subtracts class numbers, which is the same for an object and a background of number 0
+    only. Boundary F1 is that of the pixels of all images; DAVIS averages over images and objects.
 
     Args:
         classes: Class names, at least one.
         ignore_index: Label of pixels that do not count; all count if None.
-        rule: ``"mmseg"`` or ``"detectron2"``; see above.
+        rule: ``"mmseg"``, ``"detectron2"`` or ``"ade20k"``; see above.
         beta: Weight of recall in the F-score.
         boundary: Also measure boundary IoU and boundary F1.
         dilation_ratio: Width of the boundary of boundary IoU, as a share of the image's diagonal.
@@ -218,7 +223,16 @@ class SegmentationMetric:
         total = int(labelled.sum())
         # Undefined by Detectron2's rule even though it is predicted.
         left_out = (labelled == 0) & (self.settings["rule"] == "detectron2")
-        iou = _ratio(right, labelled + predicted - right, left_out)
+        per_class = {
+            "iou": _ratio(right, labelled + predicted - right, left_out),
+            "recall": _ratio(right, labelled, left_out),
+            "precision": _ratio(right, predicted, left_out),
+            "dice": _ratio(2 * right, labelled + predicted, left_out),
+            "f_score": _ratio((1 + beta**2) * right, beta**2 * labelled + predicted, left_out),
+            **self._boundary_measures(left_out),
+        }
+        if self.settings["rule"] == "ade20k":
+            per_class = {name: np.nan_to_num(values) for name, values in per_class.items()}
         agreement = _ratio(right.sum(), total)
         by_chance = _ratio(labelled.astype(float) @ predicted.astype(float), float(total) ** 2)
         return SegmentationResult(
@@ -227,14 +241,9 @@ class SegmentationMetric:
             settings=self.settings,
             confusion=confusion,
             pixel_accuracy=float(agreement),
-            frequency_weighted_iou=float(_ratio(np.nansum(iou * labelled), total)),
+            frequency_weighted_iou=float(_ratio(np.nansum(per_class["iou"] * labelled), total)),
             kappa=float(_ratio(agreement - by_chance, 1 - by_chance)),
-            iou=iou,
-            recall=_ratio(right, labelled, left_out),
-            precision=_ratio(right, predicted, left_out),
-            dice=_ratio(2 * right, labelled + predicted, left_out),
-            f_score=_ratio((1 + beta**2) * right, beta**2 * labelled + predicted, left_out),
-            **self._boundary_measures(left_out),
+            **per_class,
         )
 
     def _boundary_measures(self, left_out: NDArray[np.bool_]) -> dict[str, Floats]:

@@ -2,24 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from mmengine.logging import MMLogger
 
 from cvplugins import metrics
-from cvplugins.files import write_whole
-from cvplugins.metrics import ClassificationResult, ClassificationState
+from cvplugins.metrics import ClassificationState
 from cvplugins.registry import METRICS
-from cvplugins.reporting import (
-    classification_table,
-    draw_classification_figure,
-    draw_confusion_figure,
-    draw_rates_figure,
-)
+from cvplugins.reporting import classification_figures, classification_table
 
 from .metrics import PluginMetric, as_array
 
@@ -31,9 +23,10 @@ class ClassificationMetric(PluginMetric):
     """Everything from accuracy to calibration; see :class:`cvplugins.metrics.ClassificationMetric`.
 
     Takes data samples as mmpretrain's: ``pred_score``, and ``gt_label`` or, if multi-label, ``gt_score``. Binary
-    models give the score of the positive class, or both. Logs ``cls/top1``, ``cls/F1``, ``cls/AUC`` and so on, and
-    a table; writes ``cls_results.json`` and, as PNG and SVG, ``cls_figure`` (curves, reliability),
-    ``cls_confusion`` and ``cls_rates``. Fractions are in [0, 1]; mmpretrain gives per cent.
+    models give the score of the positive class, or both. Multi-label samples leave out classes whose ``gt_score`` is
+    -1 or which stand in ``gt_label_difficult`` alone, as mmpretrain's VOC metrics do. Logs ``cls/top1``, ``cls/F1``,
+    ``cls/AUC`` and so on, and a table; writes ``cls_results.json`` and, as PNG and SVG, ``cls_figure`` (curves,
+    reliability), ``cls_confusion`` and ``cls_rates``. Fractions are in [0, 1]; mmpretrain gives per cent.
 
     Args:
         task: ``"multiclass"``, ``"multilabel"`` or ``"binary"``.
@@ -76,9 +69,7 @@ class ClassificationMetric(PluginMetric):
         core = self._core()
         core.states = results
         result = core.compute()
-        MMLogger.get_current_instance().info(f"\n{classification_table(result)}")
-        if self.out_dir is not None:
-            self._write(result)
+        self.report(classification_table(result), result, classification_figures(result))
         return result.scalars()
 
     def _core(self) -> metrics.ClassificationMetric:
@@ -104,28 +95,23 @@ class ClassificationMetric(PluginMetric):
             return scores[-1], labels[0]
         return scores, labels[0]
 
-    def _write(self, result: ClassificationResult) -> None:
-        with write_whole(self.path_for("results", ".json")) as temporary:
-            temporary.write_text(json.dumps(result.as_dict()) + "\n")
-        figures = {"figure": draw_classification_figure}
-        if result.task != "multilabel":
-            figures["confusion"] = draw_confusion_figure
-        if result.task != "binary":
-            figures["rates"] = draw_rates_figure
-        for kind, draw in figures.items():
-            path = self.path_for(kind, ".png")
-            draw(result, path)
-            draw(result, path.with_suffix(".svg"))
-
 
 def _flags(sample: Mapping[str, Any], name: str, num_classes: int) -> np.ndarray:
-    """Return 0 and 1 per class, from ``gt_score`` or else from the indices in ``gt_label``."""
+    """Return 0 and 1 per class, from ``gt_score`` or else ``gt_label``; -1 for a class that is only difficult."""
+    labels = _indices(sample.get("gt_label", ()), name, num_classes)
+    flags = np.zeros(num_classes, np.int64)
+    flags[labels] = 1
     if "gt_score" in sample:
-        return as_array(sample["gt_score"]).reshape(-1)
-    labels = as_array(sample["gt_label"]).astype(np.int64).reshape(-1)
+        flags = as_array(sample["gt_score"]).reshape(-1).copy()
+    difficult = _indices(sample.get("gt_label_difficult", ()), name, num_classes)
+    if len(difficult):
+        flags[np.setdiff1d(difficult, np.flatnonzero(flags == 1))] = -1
+    return flags
+
+
+def _indices(values: Any, name: str, num_classes: int) -> np.ndarray:
+    labels = as_array(values).astype(np.int64).reshape(-1)
     wrong = labels[(labels < 0) | (labels >= num_classes)]
     if len(wrong):
         raise ValueError(f"image {name}: label {wrong[0]} is none of 0 to {num_classes - 1}")
-    flags = np.zeros(num_classes, np.int64)
-    flags[labels] = 1
-    return flags
+    return labels

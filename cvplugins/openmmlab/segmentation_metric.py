@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -10,13 +9,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from mmengine.dist import all_reduce, get_rank, get_world_size, is_main_process
-from mmengine.logging import MMLogger
 
-from cvplugins import __version__
-from cvplugins.files import write_whole
 from cvplugins.metrics import SegmentationMetric as Core
 from cvplugins.registry import METRICS
-from cvplugins.reporting import draw_segmentation_figure, segmentation_table
+from cvplugins.reporting import SEGMENTATION_FIGURES, segmentation_table
 
 from .metrics import PluginMetric
 
@@ -107,12 +103,7 @@ class SegmentationMetric(PluginMetric):
             core.state[image.place] += image.count
         result = core.compute()
         if is_main_process():
-            MMLogger.get_current_instance().info(f"\n{segmentation_table(result)}")
-            if self.out_dir is not None:
-                with write_whole(self.path_for("results", ".json")) as temporary:
-                    temporary.write_text(json.dumps({"cvplugins": __version__, **result.as_dict()}) + "\n")
-                paths = self.path_for("figure", ".png"), self.path_for("vector_figure", ".svg")
-                draw_segmentation_figure(result, *paths)
+            self.report(segmentation_table(result), result, SEGMENTATION_FIGURES)
         return result.scalars()
 
     def _core(self) -> Core:

@@ -14,13 +14,14 @@ from .detection import (
     draw_detection_figure,
 )
 from .image_quality import draw_image_quality_figure, generation_table, image_quality_table
-from .results import DETECTION_FIGURES, SEGMENTATION_FIGURES, write_results
+from .results import DETECTION_FIGURES, SEGMENTATION_FIGURES, classification_figures, write_results
 from .segmentation import draw_segmentation_figure, segmentation_table
 from .tracking import draw_tracking_figure, tracking_table
 
 __all__ = [
     "DETECTION_FIGURES",
     "SEGMENTATION_FIGURES",
+    "classification_figures",
     "classification_table",
     "confusion_size",
     "detection_table",

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cvplugins.files import write_whole
 from cvplugins.metrics import ClassificationResult, PrecisionRecallCurve, RocCurve
 from cvplugins.metrics.matching import Floats
 
 from .confusion_matrix import confusion_size, draw_confusion_matrix
+from .figures import new_figure, save_figure
+from .names import LINE_LENGTH, fit_names
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 __all__ = ["classification_table", "draw_classification_figure", "draw_confusion_figure", "draw_rates_figure"]
 
@@ -29,44 +28,47 @@ MOST_BARS = 150
 def classification_table(result: ClassificationResult) -> str:
     """Return a table for the log: a line a class, the means below; per cent, ``-`` where undefined.
 
-    Of more than 50 classes, the 50 of the lowest F1 are shown.
+    Of more than 50 classes, the 50 of the lowest F1 are shown. No line is longer than 120 characters; a class name
+    that is too long is cut.
 
     Args:
         result: What :meth:`cvplugins.metrics.ClassificationMetric.compute` returned.
     """
-    width = max(len(name) for name in (*result.classes, "weighted"))
-    lines = [f"{'class':<{width}}" + "".join(f"{name:>12}" for name in ("samples", *result.rates, "AUC", "AP"))]
-    columns = [*(rate.per_class for rate in result.rates.values()), result.roc_auc, result.average_precision]
+    rates = {**result.rates, **result.areas}
+    names = fit_names((*result.classes, "weighted"), LINE_LENGTH - 12 * (1 + len(rates)))
+    width = max(map(len, names))
+    lines = [f"{'class':<{width}}" + "".join(f"{name:>12}" for name in ("samples", *rates))]
     rows = list(range(len(result.classes)))
     if len(rows) > MOST_ROWS:
         rows = sorted(np.argsort(result.rates["F1"].per_class)[:MOST_ROWS].tolist())  # NaN comes last
         lines.insert(0, f"the {MOST_ROWS} of {len(result.classes)} classes with the lowest F1")
     for row in rows:
         lines.append(
-            f"{result.classes[row]:<{width}}{result.support[row]:>12}"
-            + "".join(_percent(column[row]) for column in columns)
+            f"{names[row]:<{width}}{result.support[row]:>12}"
+            + "".join(_percent(rate.per_class[row]) for rate in rates.values())
         )
     scalars = result.scalars()
     for label, suffix in [("mean", ""), ("weighted", "_weighted"), ("micro", "_micro")]:
-        values = [scalars.get(f"{name}{suffix}", np.nan) for name in (*result.rates, "AUC", "AP")]
+        values = [scalars.get(f"{name}{suffix}", np.nan) for name in rates]
         if not np.isnan(values).all():
             lines.append(f"{label:<{width}}{result.num_samples:>12}" + "".join(_percent(value) for value in values))
     return "\n".join(lines)
 
 
-def draw_classification_figure(result: ClassificationResult, path: str | os.PathLike[str]) -> None:
+def draw_classification_figure(result: ClassificationResult, *paths: str | os.PathLike[str]) -> None:
     """Draw ROC and precision-recall curves, the reliability diagram, and F1 against the threshold.
 
     Of more than 20 classes, the curves of the 20 with the lowest average precision are drawn.
 
     Args:
         result: What :meth:`cvplugins.metrics.ClassificationMetric.compute` returned.
-        path: Where to; its ending says whether as PNG or SVG. An old file is replaced only by a whole new one.
+        paths: Where to; the suffix is the format: ``.png``, ``.svg`` or another one of matplotlib's. An old file is
+            replaced only by a whole new one.
 
     Raises:
         ImportError: matplotlib is not installed.
     """
-    figure = _figure(13, 10)
+    figure = new_figure(13, 10)
     (roc, precision_recall), (reliability, f1) = figure.subplots(2, 2)
     drawn = [index for index, curve in enumerate(result.precision_recall) if len(curve.score)]
     chosen = sorted(drawn, key=lambda index: float(result.average_precision[index]))[:MOST_CURVES]
@@ -79,15 +81,15 @@ def draw_classification_figure(result: ClassificationResult, path: str | os.Path
     title = ", ".join(f"{name} {100 * scalars[name]:.1f}" for name in shown if name in scalars)
     rest = f"; curves of the {len(chosen)} classes with the lowest AP" if len(chosen) < len(drawn) else ""
     figure.suptitle(f"{result.num_samples} samples: {title or 'nothing to show'}{rest}")
-    _write(figure, path)
+    save_figure(figure, *paths)
 
 
-def draw_confusion_figure(result: ClassificationResult, path: str | os.PathLike[str]) -> None:
+def draw_confusion_figure(result: ClassificationResult, *paths: str | os.PathLike[str]) -> None:
     """Draw the confusion matrix of a multi-class or binary result.
 
     Args:
         result: What :meth:`cvplugins.metrics.ClassificationMetric.compute` returned.
-        path: As for :func:`draw_classification_figure`.
+        paths: As for :func:`draw_classification_figure`.
 
     Raises:
         ValueError: The result is multi-label, where a sample has no single true class.
@@ -97,24 +99,24 @@ def draw_confusion_figure(result: ClassificationResult, path: str | os.PathLike[
         raise ValueError("a multi-label result has no confusion of one class with another; see draw_rates_figure")
     classes = (f"not {result.classes[0]}", *result.classes) if result.task == "binary" else result.classes
     side = confusion_size(len(classes))
-    figure = _figure(side + 1, side)
+    figure = new_figure(side + 1, side)
     draw_confusion_matrix(figure.subplots(), result.confusion, classes)
-    _write(figure, path)
+    save_figure(figure, *paths)
 
 
-def draw_rates_figure(result: ClassificationResult, path: str | os.PathLike[str]) -> None:
+def draw_rates_figure(result: ClassificationResult, *paths: str | os.PathLike[str]) -> None:
     """Draw precision, recall and F1 of each class, in falling order of F1; of more than 150, the lowest 150.
 
     Args:
         result: What :meth:`cvplugins.metrics.ClassificationMetric.compute` returned.
-        path: As for :func:`draw_classification_figure`.
+        paths: As for :func:`draw_classification_figure`.
 
     Raises:
         ImportError: matplotlib is not installed.
     """
     f1 = result.rates["F1"].per_class
     order = np.argsort(f1, kind="stable")[: min(MOST_BARS, int((~np.isnan(f1)).sum()))]
-    figure = _figure(8, max(3, 1.2 + 0.2 * len(order)))
+    figure = new_figure(8, max(3, 1.2 + 0.2 * len(order)))
     axes = figure.subplots()
     rows = np.arange(len(order))
     axes.barh(rows, 100 * f1[order], height=0.8, color="#b9cfe4", label="F1")
@@ -124,7 +126,7 @@ def draw_rates_figure(result: ClassificationResult, path: str | os.PathLike[str]
     axes.set(xlim=(0, 102), ylim=(-0.7, max(len(order), 1) - 0.3), xlabel="per cent; samples in brackets")
     axes.grid(axis="x", alpha=0.3)
     axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=3, fontsize=8, frameon=False)
-    _write(figure, path)
+    save_figure(figure, *paths)
 
 
 def _draw_roc(axes: Axes, result: ClassificationResult, chosen: Sequence[int]) -> None:
@@ -197,19 +199,6 @@ def _thinned(curve: RocCurve | PrecisionRecallCurve) -> Iterator[Floats]:
     length = len(curve.score)
     kept = np.unique(np.linspace(0, max(length - 1, 0), min(length, 2000)).astype(np.int64))
     return (values[kept] for values in curve)
-
-
-def _figure(width: float, height: float) -> Figure:
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ImportError("figures need matplotlib: pip install matplotlib") from error
-    return Figure(figsize=(width, height), layout="constrained")
-
-
-def _write(figure: Figure, path: str | os.PathLike[str]) -> None:
-    with write_whole(path) as temporary:
-        figure.savefig(temporary, format=Path(path).suffix[1:], dpi=100)
 
 
 def _percent(value: float) -> str:

@@ -9,11 +9,13 @@ from typing import Any
 
 from cvplugins import __version__
 from cvplugins.files import write_whole
+from cvplugins.metrics import ClassificationResult
 
+from .classification import draw_classification_figure, draw_confusion_figure, draw_rates_figure
 from .detection import draw_detection_confusion_figure, draw_detection_errors_figure, draw_detection_figure
 from .segmentation import draw_segmentation_figure
 
-__all__ = ["DETECTION_FIGURES", "SEGMENTATION_FIGURES", "write_results"]
+__all__ = ["DETECTION_FIGURES", "SEGMENTATION_FIGURES", "classification_figures", "write_results"]
 
 Figures = Mapping[str, Callable[..., None]]
 
@@ -23,6 +25,16 @@ DETECTION_FIGURES: Figures = {
     "confusion_figure": draw_detection_confusion_figure,
 }
 SEGMENTATION_FIGURES: Figures = {"figure": draw_segmentation_figure}
+
+
+def classification_figures(result: ClassificationResult) -> Figures:
+    """Return the figures that fit the task of a classification result."""
+    figures: dict[str, Callable[..., None]] = {"figure": draw_classification_figure}
+    if result.task != "multilabel":
+        figures["confusion"] = draw_confusion_figure
+    if result.task != "binary":
+        figures["rates"] = draw_rates_figure
+    return figures
 
 
 def write_results(

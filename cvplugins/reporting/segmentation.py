@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cvplugins.files import write_whole
 from cvplugins.metrics import SegmentationResult
 
 from .confusion_matrix import draw_confusion_matrix
+from .figures import new_figure, save_figure
+from .names import LINE_LENGTH, fit_names
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -22,25 +22,28 @@ __all__ = ["draw_segmentation_figure", "segmentation_table"]
 def segmentation_table(result: SegmentationResult) -> str:
     """Return a table for the log: a line a class, the mean and the measures of all pixels below; per cent.
 
+    No line is longer than 120 characters; a class name that is too long is cut. ``B-`` means boundary.
+
     Args:
         result: What :meth:`cvplugins.metrics.SegmentationMetric.compute` returned. ``-`` stands for undefined.
     """
     # Recall is mmseg's class accuracy, which has a column already.
     columns = {name: values for name, values in result.per_class().items() if name != "Recall"}
     scalars = result.scalars()
-    width = max(len(name) for name in (*result.classes, "class"))
-    widths = {name: max(10, len(name) + 2) for name in columns}
+    heads = {name: name.replace("Boundary", "B-") for name in columns}
+    cells = {name: max(8, len(head) + 2) for name, head in heads.items()}
+    names = fit_names((*result.classes, "class"), LINE_LENGTH - 14 - sum(cells.values()))
+    width = max(map(len, names))
 
     def row(title: str, pixels: int, values: dict[str, float]) -> str:
         return f"{title:<{width}}{pixels:>14}" + "".join(
-            f"{'-' if np.isnan(value) else format(100 * value, '.2f'):>{widths[name]}}"
-            for name, value in values.items()
+            f"{'-' if np.isnan(value) else format(100 * value, '.2f'):>{cells[name]}}" for name, value in values.items()
         )
 
     labelled = result.confusion.sum(axis=1)
-    lines = [f"{'class':<{width}}{'pixels':>14}" + "".join(f"{name:>{widths[name]}}" for name in columns)]
-    for index, name in enumerate(result.classes):
-        lines.append(row(name, labelled[index], {key: values[index] for key, values in columns.items()}))
+    lines = [f"{'class':<{width}}{'pixels':>14}" + "".join(f"{head:>{cells[name]}}" for name, head in heads.items())]
+    for index in range(len(result.classes)):
+        lines.append(row(names[index], labelled[index], {key: values[index] for key, values in columns.items()}))
     lines.append(row("mean", labelled.sum(), {name: scalars.get(f"m{name}", np.nan) for name in columns}))
     overall = {"pixel accuracy": "aAcc", "frequency-weighted IoU": "fwIoU", "kappa": "kappa"}
     lines.append(
@@ -61,12 +64,8 @@ def draw_segmentation_figure(result: SegmentationResult, *paths: str | os.PathLi
     Raises:
         ImportError: matplotlib is not installed.
     """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ImportError("figures need matplotlib: pip install matplotlib") from error
     side = max(5.0, 0.16 * len(result.classes))  # inches of the matrix
-    figure = Figure(figsize=(8.0 + 1.05 * side, 1.6 + side), layout="constrained")
+    figure = new_figure(8.0 + 1.05 * side, 1.6 + side)
     bars, matrix = figure.subplots(1, 2, width_ratios=(5.5, 1 + 1.05 * side))
     _draw_bars(bars, result)
     draw_confusion_matrix(matrix, result.confusion, result.classes)
@@ -77,12 +76,7 @@ def draw_segmentation_figure(result: SegmentationResult, *paths: str | os.PathLi
         f"{result.num_images} images, {result.confusion.sum():,} pixels: {title or 'nothing labelled'}",
         size=max(12, side),
     )
-    # The layout of many names takes seconds: once is enough.
-    figure.draw_without_rendering()
-    figure.set_layout_engine("none")
-    for path in map(Path, paths):
-        with write_whole(path) as temporary:
-            figure.savefig(temporary, format=path.suffix[1:], dpi=100)
+    save_figure(figure, *paths)
 
 
 def _draw_bars(axes: Axes, result: SegmentationResult) -> None:

@@ -180,10 +180,19 @@ def test_equals_scikit_learn(task, ties):
         assert result.roc_auc[column] == pytest.approx(sklearn.roc_auc_score(*pair), abs=1e-12)
         assert result.average_precision[column] == pytest.approx(sklearn.average_precision_score(*pair), abs=1e-12)
         precision, recall, _ = sklearn.precision_recall_curve(*pair)
+        expected = sklearn.auc(recall, precision)
+        assert result.areas["PR_AUC"].per_class[column] == pytest.approx(expected, abs=1e-12)
         f1 = 2 * precision * recall / np.maximum(precision + recall, 1e-300)
         assert result.best_f1[column] == pytest.approx(f1.max(), abs=1e-12)
         assert sklearn.f1_score(pair[0], pair[1] >= result.best_threshold[column]) == pytest.approx(f1.max())
+    pair = truth.ravel(), columns.ravel()
+    precision, recall, _ = sklearn.precision_recall_curve(*pair)
+    expected = [sklearn.roc_auc_score(*pair), sklearn.average_precision_score(*pair), sklearn.auc(recall, precision)]
+    found = [result.areas[name].micro for name in ("AUC", "AP", "PR_AUC")]
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-12)
     if task == "multilabel":
+        expected = sklearn.roc_auc_score(truth, columns, average="micro")
+        assert result.scalars()["AUC_micro"] == pytest.approx(expected, abs=1e-12)
         found = result.scalars()
         for average, key in [("macro", "AUC"), ("weighted", "AUC_weighted")]:
             expected = sklearn.roc_auc_score(truth[:, :4], columns[:, :4], average=average)
@@ -289,8 +298,9 @@ def test_without_curves_the_rest_is_the_same(task):
     scores, labels = random_samples(task)
     full, lean = (evaluate(task, scores, labels, curves=curves).scalars() for curves in (True, False))
     gone = set(full) - set(lean)
-    beside = {"best_F1", "best_threshold"} if task == "binary" else {"AUC_weighted", "AP_weighted"}
-    assert gone == {"AUC", "AP"} | beside
+    areas = {"AUC", "AP", "PR_AUC"}
+    averages = {f"{area}_{average}" for area in areas for average in ("weighted", "micro")}
+    assert gone == areas | ({"best_F1", "best_threshold"} if task == "binary" else averages)
     assert lean == {name: full[name] for name in lean}
 
 
@@ -299,6 +309,40 @@ def test_a_sample_takes_28_bytes_without_curves():
     state = metric_of("multiclass", curves=False).state(scores, labels)
     assert state.scores is None
     assert state.samples.nbytes == 2800
+
+
+@pytest.mark.parametrize(("task", "size"), [("multilabel", 5), ("binary", 1)])
+def test_decisions_take_a_byte_each_without_curves(task, size):
+    scores, labels = random_samples(task, count=100)
+    state = metric_of(task, curves=False, bins=10).state(scores, labels)
+    assert state.scores is None
+    assert state.samples.nbytes == 100 * (8 + size + 16 * 10)
+
+
+@pytest.mark.parametrize("curves", [True, False])
+@pytest.mark.parametrize("ties", [False, True], ids=["distinct", "ties"])
+def test_labels_that_are_not_known_count_nowhere(curves, ties):
+    """The oracle is each class as a binary metric of the samples whose label is known."""
+    scores, labels = random_samples("multilabel", dtype=np.float64, ties=ties)
+    known = np.random.default_rng(1).random(labels.shape) < 0.7
+    known[:, 3] = False  # never known
+    result = evaluate("multilabel", scores, np.where(known, labels, -1), curves=curves)
+    for index in range(4):
+        kept = known[:, index]
+        alone = evaluate("binary", scores[kept, index], labels[kept, index], curves=curves)
+        for name, rate in {**result.rates, **result.areas}.items():
+            expected = {**alone.rates, **alone.areas}[name].per_class[0]
+            np.testing.assert_array_equal(rate.per_class[index], expected, err_msg=name)
+        assert result.support[index] == alone.support[0]
+        assert result.confusion[index].tolist() == alone.confusion.tolist()
+    whole = evaluate("binary", scores[known], labels[known], curves=curves)
+    assert result.accuracy == whole.accuracy
+    assert result.log_loss == pytest.approx(whole.log_loss, abs=1e-14)
+    assert result.calibration.decisions.tolist() == whole.calibration.decisions.tolist()
+    np.testing.assert_allclose(result.calibration.confidence, whole.calibration.confidence, rtol=0, atol=1e-14)
+    for name, rate in {**result.rates, **result.areas}.items():
+        expected = {**whole.rates, **whole.areas}[name].per_class[0]
+        np.testing.assert_allclose(rate.micro, expected, rtol=0, atol=1e-15, err_msg=name)
 
 
 def test_a_class_that_never_occurs_is_left_out():
@@ -347,6 +391,8 @@ def test_hand_calculation():
         "F1": 2 / 3,
         "AUC": 1 / 3,  # one of three positives is above the negative
         "AP": 1 / 3 + 1 / 3 * 2 / 3 + 1 / 3 * 3 / 4,
+        # From recall 1/3 on, right before the next positive, precision is 1/2; then 2/3 and 3/4 are reached.
+        "PR_AUC": (1 + 1) / 2 / 3 + (1 / 2 + 2 / 3) / 2 / 3 + (2 / 3 + 3 / 4) / 2 / 3,
         "log_loss": -(math.log(0.9) + math.log(0.2) + math.log(0.4) + math.log(0.5)) / 4,
         "best_F1": 6 / 7,
         "best_threshold": 0.4,
@@ -400,7 +446,7 @@ def test_order_in_memory_does_not_matter():
         ("multiclass", np.ones((2, 5)), [0, 5], "sample b.jpg: label 5 is none of 0 to 4"),
         ("multiclass", np.ones((2, 5)), [0, -1], "sample b.jpg: label -1 is none of 0 to 4"),
         ("multiclass", np.ones((2, 5)), [0, 1.5], "sample b.jpg: label 1.5 is none of 0 to 4"),
-        ("multilabel", np.ones((2, 5)), [[0] * 5, [0, 0, 2, 0, 0]], "sample b.jpg: label 2 is none of 0 to 1"),
+        ("multilabel", np.ones((2, 5)), [[0] * 5, [0, 0, 2, 0, 0]], "sample b.jpg: label 2 is none of -1 to 1"),
         ("binary", np.ones(2), [0, -1], "sample b.jpg: label -1 is none of 0 to 1"),
         ("multiclass", np.ones((2, 4)), [0, 1], r"scores have shape \(2, 4\); multiclass needs \(N, 5\)"),
         ("multiclass", np.ones((2, 5)), [0], r"labels have shape \(1,\); multiclass needs"),
@@ -432,6 +478,8 @@ def test_wrong_options_are_named(options, message):
 
 
 def test_metrics_that_differ_do_not_merge():
-    for other in (metric_of("multilabel"), metric_of("multiclass", curves=False), ClassificationMetric(["a"])):
-        with pytest.raises(ValueError, match="differ in classes, task or curves"):
+    others = [metric_of("multilabel"), ClassificationMetric(["a"])]
+    others += [metric_of("multiclass", **{name: value}) for name, value in dict(curves=False, bins=3).items()]
+    for other in others:
+        with pytest.raises(ValueError, match="differ in one of classes, task, curves, threshold, bins"):
             metric_of("multiclass").merge(other)

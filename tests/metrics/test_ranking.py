@@ -2,6 +2,7 @@
 
 import math
 from fractions import Fraction
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -59,6 +60,22 @@ def test_areas_equal_loops(case, seed):
     np.testing.assert_allclose(
         counts.average_precision(), average_precision_by_loops(scores, positive), rtol=0, atol=1e-14
     )
+
+
+def trapezoids_by_loops(scores, positive):
+    """Area below straight lines through (recall, precision) at every threshold, from (0, 1)."""
+    points = [(0.0, 1.0)]
+    points += [(hits / positive.sum(), hits / (hits + false)) for hits, false in curve_by_loops(scores, positive)]
+    return sum((right[0] - left[0]) * (left[1] + right[1]) / 2 for left, right in pairwise(points))
+
+
+@pytest.mark.parametrize("case", CASES, ids=name)
+@pytest.mark.parametrize("seed", range(5))
+def test_the_area_needs_no_curve(case, seed):
+    scores, positive = random_ranking(seed, **case)
+    assert roc_auc(scores, positive) == auc_by_pairs(scores, positive)  # to the last bit
+    found = rank_counts(scores, positive).precision_recall_auc()
+    np.testing.assert_allclose(found, trapezoids_by_loops(scores, positive), rtol=0, atol=1e-14)
 
 
 @pytest.mark.parametrize("case", CASES, ids=name)
@@ -127,6 +144,7 @@ def test_limiting_cases(scores, positive, auc, precision):
         np.testing.assert_allclose(
             [counts.roc_auc(), counts.average_precision()], [auc, precision], rtol=0, atol=1e-15, equal_nan=True
         )
+        np.testing.assert_equal(roc_auc(np.array(scores, dtype), positive), counts.roc_auc())
         roc = counts.roc_curve()
         ends = [(each[0], each[-1]) for each in roc[:2] if len(each)]
         assert ends == ([] if math.isnan(auc) else [(0, 1), (0, 1)])

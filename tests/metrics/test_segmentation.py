@@ -60,11 +60,12 @@ def test_confusion_matrix_equals_a_loop(dtype, block):
 
 @pytest.mark.parametrize("ignore_index", [255, 0, 3, -100, 1000, None])
 @pytest.mark.parametrize("num_classes", [5, 255, 256, 257, 400])
-def test_any_number_of_classes_and_any_ignored_label(num_classes, ignore_index):
+@pytest.mark.parametrize("length", [1, 40], ids=["noise", "objects"])
+def test_any_number_of_classes_and_any_ignored_label(num_classes, ignore_index, length):
     generator = np.random.default_rng(num_classes)
-    label, prediction = generator.integers(0, num_classes, (2, 30, 40))
+    label, prediction = np.repeat(generator.integers(0, num_classes, (2, 30, 40)), length, axis=2)
     if ignore_index is not None:
-        label[generator.random(label.shape) < 0.1] = ignore_index
+        label[np.repeat(generator.random((30, 40)) < 0.1, length, axis=1)] = ignore_index
     expected = counts_by_loop(label, prediction, num_classes, ignore_index)
     np.testing.assert_array_equal(confusion_matrix(label, prediction, num_classes, ignore_index), expected)
     tensors = torch.from_numpy(label), torch.from_numpy(prediction)
@@ -89,7 +90,7 @@ def test_tiny_images(size):
 
 
 @pytest.mark.parametrize("seed", range(10))
-@pytest.mark.parametrize("rule", ["mmseg", "detectron2"])
+@pytest.mark.parametrize("rule", ["mmseg", "detectron2", "ade20k"])
 def test_measures_equal_their_definitions_by_loop(seed, rule):
     pairs = [random_maps(10 * seed + index) for index in range(3)]
     pairs[0][1][0, :3] = 4  # predicted, never labelled
@@ -110,7 +111,7 @@ def test_measures_equal_their_definitions_by_loop(seed, rule):
         for name, (part, whole) in expected.items():
             value = getattr(result, name)[index]
             if whole == 0 or (rule == "detectron2" and not true.any()):
-                assert np.isnan(value), name
+                assert value == 0 if rule == "ade20k" else np.isnan(value), name
             else:
                 np.testing.assert_allclose(value, part / whole, rtol=1e-15, err_msg=name)
     np.testing.assert_allclose(result.pixel_accuracy, (label == prediction).mean(), rtol=1e-15)
@@ -193,6 +194,91 @@ def test_rule_of_detectron2(seed):
     assert result.scalars()["mIoU"] > evaluate(pairs).scalars()["mIoU"]
 
 
+@pytest.fixture
+def detectron2_results(tmp_path):
+    """What Detectron2's own evaluator says of pairs, as shares of 1."""
+    pytest.importorskip("cv2")
+    image = pytest.importorskip("PIL.Image")
+    data = pytest.importorskip("detectron2.data")
+    evaluation = pytest.importorskip("detectron2.evaluation")
+    name = "cvplugins_test_segmentation"
+
+    def run(pairs, classes):
+        records = [
+            dict(file_name=f"{index}", sem_seg_file_name=tmp_path / f"{index}.png") for index in range(len(pairs))
+        ]
+        data.DatasetCatalog.register(name, lambda: records)
+        data.MetadataCatalog.get(name).set(stuff_classes=list(classes), ignore_label=255)
+        evaluator = evaluation.SemSegEvaluator(name, distributed=False)
+        evaluator.reset()
+        for record, (label, prediction) in zip(records, pairs, strict=True):
+            image.fromarray(label).save(record["sem_seg_file_name"])
+            scores = torch.nn.functional.one_hot(torch.from_numpy(prediction).long(), len(classes)).permute(2, 0, 1)
+            evaluator.process([record], [dict(sem_seg=scores)])
+        return {key: value / 100 for key, value in evaluator.evaluate()["sem_seg"].items()}
+
+    yield run
+    if name in data.DatasetCatalog:
+        data.DatasetCatalog.remove(name)
+        data.MetadataCatalog.remove(name)
+
+
+@pytest.mark.detectron2
+def test_equals_the_evaluator_of_detectron2(detectron2_results):
+    pairs = [random_maps(index) for index in range(3)]
+    pairs[0][1][0, :3] = 4  # predicted, never labelled
+    theirs, ours = detectron2_results(pairs, CLASSES), evaluate(pairs, rule="detectron2")
+    names = {"mIoU": "mIoU", "fwIoU": "fwIoU", "mACC": "mAcc", "pACC": "aAcc"}
+    for their_name, name in names.items():
+        np.testing.assert_allclose(theirs[their_name], ours.scalars()[name], rtol=1e-14)
+    for index, name in enumerate(CLASSES):
+        np.testing.assert_allclose(theirs[f"IoU-{name}"], ours.iou[index], rtol=1e-14)
+        np.testing.assert_allclose(theirs[f"ACC-{name}"], ours.recall[index], rtol=1e-14)
+
+
+@pytest.mark.detectron2
+def test_boundary_iou_of_detectron2_is_that_of_an_object_on_a_background(detectron2_results):
+    """It erodes the map of class numbers, and subtracts: right for the object, and the numbers of others mix."""
+    pairs = [random_maps(index, (60, 70), 2, block=20, ignored=0) for index in range(3)]
+    theirs = detectron2_results(pairs, ("background", "object"))
+    ours = evaluate(pairs, ("background", "object"), rule="detectron2", boundary=True)
+    np.testing.assert_allclose(theirs["BoundaryIoU-object"], ours.boundary_iou[1], rtol=1e-14)
+    assert theirs["BoundaryIoU-background"] != pytest.approx(ours.boundary_iou[0], rel=0.01)
+
+
+def ade20k_measures(pairs, num_classes):
+    """Mean IoU and pixel accuracy as the development kit computes them; its labels are 0 where nothing is labelled."""
+    intersection, union = np.zeros(num_classes), np.zeros(num_classes)
+    correct = labelled = 0
+    for label, prediction in pairs:
+        found = prediction * (label > 0)
+        hit = found * (found == label)
+        areas = [np.bincount(each.reshape(-1), minlength=num_classes + 1)[1:] for each in (hit, found, label)]
+        intersection += areas[0]
+        union += areas[1] + areas[2] - areas[0]
+        correct += ((prediction == label) & (label > 0)).sum()
+        labelled += (label > 0).sum()
+    iou = intersection / (np.spacing(1) + union)
+    return {"mIoU": iou.mean(), "aAcc": correct / labelled}
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_rule_of_ade20k(seed):
+    """Labels from 1 and no ignored value there; from 0 and 255 here."""
+    pairs = [random_maps(10 * seed + index) for index in range(3)]
+    pairs[0][1][0, :3] = 4  # predicted, never labelled
+    classes = (*CLASSES, "neither")
+    expected = ade20k_measures([(label + np.uint8(1), prediction + 1) for label, prediction in pairs], len(classes))
+    found = evaluate(pairs, classes, rule="ade20k", boundary=True)
+    for name, value in expected.items():
+        np.testing.assert_allclose(found.scalars()[name], value, rtol=1e-14)
+    assert all(values[5] == 0 for values in found.per_class().values())
+    means = [evaluate(pairs, classes, rule=rule).scalars()["mIoU"] for rule in ("ade20k", "mmseg", "detectron2")]
+    assert means == sorted(means)
+    every = [evaluate(pairs, (*CLASSES[:4], "never"), rule=rule).iou[:4].tolist() for rule in ("ade20k", "mmseg")]
+    assert every[0] == every[1]
+
+
 def test_equals_scikit_learn():
     sklearn = pytest.importorskip("sklearn.metrics")
     label, prediction = random_maps(0, (60, 70))
@@ -251,6 +337,59 @@ def test_counts_beyond_float32():
     assert metric.compute().recall[0] == 2**24 / (2**24 + 1)
 
 
+# Real labels
+
+
+@pytest.fixture(scope="module")
+def real_pairs(real_ade20k):
+    """Real label maps and predictions that are wrong in a known way: moved, and one class called another."""
+    image = pytest.importorskip("PIL.Image")
+    pairs = []
+    for path in sorted((real_ade20k / "ADEChallengeData2016" / "annotations" / "validation").iterdir()):
+        label = np.asarray(image.open(path)) - np.uint8(1)  # mmseg's reduce_zero_label: unlabelled pixels are 255
+        prediction = np.roll(label, (5, -3), (0, 1))
+        largest = np.bincount(label.reshape(-1), minlength=256)[:150].argmax()
+        prediction[prediction == largest] = 149
+        pairs.append((label, np.where(prediction == 255, 0, prediction)))
+    return pairs
+
+
+ADE20K = tuple(f"class {index}" for index in range(150))
+
+
+def test_real_labels_equal_a_loop_over_classes(real_pairs):
+    result = evaluate(real_pairs, ADE20K)
+    label, prediction = (np.concatenate([pair[index].reshape(-1) for pair in real_pairs]) for index in (0, 1))
+    assert (label == 255).any()
+    prediction, label = prediction[label != 255], label[label != 255]
+    both = {index: ((label == index) & (prediction == index)).sum() for index in range(150)}
+    either = {index: ((label == index) | (prediction == index)).sum() for index in range(150)}
+    expected = [both[index] / either[index] if either[index] else np.nan for index in range(150)]
+    np.testing.assert_allclose(result.iou, expected, rtol=1e-15)
+    assert 100 < np.isnan(expected).sum() < 150  # three images show few classes
+    np.testing.assert_allclose(result.scalars()["mIoU"], np.nanmean(expected), rtol=1e-14)
+
+
+@pytest.mark.openmmlab
+def test_real_labels_equal_mmseg(real_pairs, real_ade20k):
+    transforms = pytest.importorskip("mmseg.datasets.transforms")
+    path = min((real_ade20k / "ADEChallengeData2016" / "annotations" / "validation").iterdir())
+    loaded = dict(seg_map_path=str(path), reduce_zero_label=True, seg_fields=[])
+    np.testing.assert_array_equal(transforms.LoadAnnotations()(loaded)["gt_seg_map"], real_pairs[0][0])
+    result, expected = evaluate(real_pairs, ADE20K), mmseg_measures(real_pairs, 150)
+    for name in ("IoU", "Acc", "Dice"):
+        np.testing.assert_allclose(result.per_class()[name], expected[name], rtol=1e-15, err_msg=name)
+    np.testing.assert_allclose(result.pixel_accuracy, expected["aAcc"], rtol=1e-15)
+
+
+def test_real_labels_by_the_other_rules(real_pairs):
+    found, expected = evaluate(real_pairs, ADE20K, rule="detectron2"), detectron2_measures(real_pairs, 150)
+    assert found.scalars()["mIoU"] == pytest.approx(expected["mIoU"], rel=1e-14)
+    shifted = [(label + np.uint8(1), prediction.astype(int) + 1) for label, prediction in real_pairs]
+    found, expected = evaluate(real_pairs, ADE20K, rule="ade20k"), ade20k_measures(shifted, 150)
+    assert found.scalars()["mIoU"] == pytest.approx(expected["mIoU"], rel=1e-14)
+
+
 # Boundaries
 
 
@@ -292,7 +431,11 @@ def test_boundary_regions_equal_the_code_of_the_paper(size):
 
 
 def davis_counts(label, prediction, tolerance):
-    """seg2bmap and db_eval_boundary of the DAVIS evaluation, of one binary mask, with counts for its ratios."""
+    """Boundary F of DAVIS, of one binary mask, with counts for its ratios.
+
+    A contour pixel differs from its right, lower or lower right neighbour; what lies in the last row or column has
+    no such neighbour below or to the right. One is matched within a disk of ``ceil(0.008 * diagonal)`` pixels.
+    """
 
     def seg2bmap(seg):
         e, s, se = np.zeros_like(seg), np.zeros_like(seg), np.zeros_like(seg)
@@ -327,6 +470,23 @@ def test_contours_equal_the_code_of_davis(seed, tolerance):
     found = count_contours(label, prediction, 4, tolerance)
     for index in range(4):
         assert found[:, index].tolist() == davis_counts(label == index, prediction == index, tolerance)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_boundary_f1_equals_trackeval_which_has_the_code_of_davis(seed):
+    """F of one object; its rule for two empty contours, which score 1 there, is left out."""
+    davis = pytest.importorskip("trackeval.metrics.j_and_f").JAndF
+    pytest.importorskip("skimage")
+    pytest.importorskip("cv2")
+    encode = pytest.importorskip("pycocotools.mask").encode
+    label, _ = random_maps(seed, (150, 190), 2, block=40, ignored=0)
+    prediction = np.roll(label, (seed % 3 + 1, seed), (0, 1))
+    prediction[20:30, 30:60] = 1
+    masks = [[[encode(np.asfortranarray(each))]] for each in (label, prediction)]
+    expected = davis._compute_f(*masks, 0, 0, 0.008)[0]
+    assert 0.3 < expected < 1
+    found = evaluate([(label, prediction)], ("background", "object"), boundary=True)
+    np.testing.assert_allclose(found.boundary_f1[1], expected, rtol=1e-14)
 
 
 def test_a_perfect_prediction_has_perfect_boundaries_whatever_stands_at_ignored_pixels():
@@ -414,7 +574,7 @@ def test_predictions_at_ignored_pixels_may_be_anything():
     ("options", "message"),
     [
         (dict(classes=[]), "at least one"),
-        (dict(rule="coco"), "rule is 'coco', expected one of 'mmseg', 'detectron2'"),
+        (dict(rule="coco"), "rule is 'coco', expected one of 'mmseg', 'detectron2', 'ade20k'"),
         (dict(beta=0), "beta is 0, expected a positive number"),
         (dict(tolerance=-1), "tolerance is -1"),
         (dict(dilation_ratio=float("nan")), "dilation_ratio is nan"),

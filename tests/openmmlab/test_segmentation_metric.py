@@ -52,6 +52,33 @@ def test_equals_mmseg():
         assert 100 * found[f"seg/{name}"] == pytest.approx(found[name], abs=0.0051)  # rounded to 2 digits there
 
 
+def test_numbers_of_each_class_equal_mmseg(tmp_path):
+    from mmengine.registry import METRICS
+    from mmseg.evaluation import IoUMetric
+
+    samples = [data_sample(index) for index in range(COUNT)]
+    metric = METRICS.build(dict(type="cvplugins.SegmentationMetric", out_dir=tmp_path))
+    found = evaluate_samples(samples, metric)
+    areas = [
+        IoUMetric.intersect_and_union(each.pred_sem_seg.data[0], each.gt_sem_seg.data[0], len(CLASSES), 255)
+        for each in samples
+    ]
+    totals = [sum(each).double() for each in zip(*areas, strict=True)]
+    expected = IoUMetric.total_area_to_metrics(*totals, ["mIoU", "mDice", "mFscore"])
+    written = json.loads(metric.written["results"].read_text())["per_class"]
+    for index, name in enumerate(CLASSES):
+        for measure in ("IoU", "Acc", "Dice", "Precision", "Recall"):
+            value = float(expected[measure][index])
+            if name == "never":
+                assert np.isnan(value)
+                assert written[name][measure] is None
+            else:
+                assert written[name][measure] == pytest.approx(value, rel=1e-14)
+        assert (f"seg/IoU/{name}" in found) == (name != "never")
+        assert found.get(f"seg/IoU/{name}") == written[name]["IoU"]
+        assert written[name]["labelled_pixels"] == totals[3][index]
+
+
 def on_a_rank(padded):
     from cvplugins.distributed import rank, world_size
 
@@ -78,7 +105,7 @@ def test_writes_results_and_figures(tmp_path):
     assert np.shape(written["confusion_matrix"]) == (5, 5)
     assert written["settings"]["rule"] == "mmseg"
     assert sorted(each.name for each in tmp_path.iterdir()) == [
-        *("seg_figure.png", "seg_results.json", "seg_vector_figure.svg"),
+        *("seg_figure.png", "seg_figure.svg", "seg_results.json"),
     ]
 
 
