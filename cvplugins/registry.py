@@ -64,5 +64,5 @@ def _child(parent: root.Registry, *modules: str) -> PluginRegistry:
 
 MODELS = _child(root.MODELS, "losses", "norm")
 METRICS = _child(root.METRICS, "metrics", "classification_metric", "segmentation_metric")
-HOOKS = _child(root.HOOKS, "hooks", "checkpoint", "reproducibility")
+HOOKS = _child(root.HOOKS, "hooks", "checkpoint", "reproducibility", "validation_loss")
 MODEL_WRAPPERS = _child(root.MODEL_WRAPPERS, "norm")
