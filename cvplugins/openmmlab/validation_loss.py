@@ -78,6 +78,13 @@ class ValidationLoss(Hook):
         losses = ImageLosses(runner.model, fp16=loop.fp16, resized=resized, skip_empty=self.skip_empty)
         loop.evaluator.metrics = [*metrics, losses]
 
+    def after_val_epoch(self, runner, metrics: Mapping[str, float] | None = None) -> None:
+        """Let the log show this validation's losses: of names with "loss" mmengine shows the mean of the last ten."""
+        processor = runner.log_processor
+        known = {each["data_src"] for each in processor.custom_cfg}
+        names = [name for name in metrics or {} if name.startswith("val/") and name not in known]
+        processor.custom_cfg = [*processor.custom_cfg, *(dict(data_src=name, method_name="current") for name in names)]
+
 
 class ImageLosses(BaseMetric):
     """The loss of each image alone.

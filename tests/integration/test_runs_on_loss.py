@@ -1,5 +1,7 @@
 """Whole runs that stop and keep the best weights by their validation loss."""
 
+import json
+
 import pytest
 import torch
 from devkits import small_devkit
@@ -54,6 +56,13 @@ def detection(devkit, hooks):
     return config
 
 
+def logged(work_dir):
+    """Return the validation losses in the log that is made for machines."""
+    (path,) = work_dir.glob("*/vis_data/scalars.json")
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    return [line["val/loss"] for line in lines if "val/loss" in line]
+
+
 def weights(runner):
     return torch.cat([value.detach().flatten() for value in runner.model.state_dict().values() if value.dim()])
 
@@ -67,6 +76,7 @@ def test_detection_stops_and_keeps_the_best_and_trains_as_without(run, sample, t
     assert set(parts) == {"val/loss_rpn_cls", "val/loss_rpn_bbox", "val/loss_cls", "val/loss_bbox"}
     for metrics in found:
         assert metrics["val/loss"] == pytest.approx(sum(metrics[name] for name in parts), rel=1e-6)
+    assert logged(tmp_path / "with") == [metrics["val/loss"] for metrics in found]
     best = min(range(2), key=lambda index: found[index]["val/loss"])
     assert [path.name for path in (tmp_path / "with").glob("best_*")] == [f"best_val_loss_epoch_{best + 1}.pth"]
     assert runner.message_hub.get_info("best_score") == found[best]["val/loss"]
@@ -122,5 +132,6 @@ def test_segmentation_in_half_precision_with_a_metric_that_sees_the_original(run
     runner, found = run(config, "work")
     assert runner.epoch == 2
     assert [0 < metrics["val/loss"] < 10 for metrics in found] == [True, True]
+    assert logged(tmp_path / "work") == [metrics["val/loss"] for metrics in found]
     assert "seg/mIoU" in found[0]
     assert len(list((tmp_path / "work").glob("best_val_loss_epoch_*.pth"))) == 1
