@@ -72,5 +72,5 @@ METRICS = _child(
     "segmentation_metric",
     "tracking_metric",
 )
-HOOKS = _child(root.HOOKS, "hooks", "checkpoint", "reproducibility")
+HOOKS = _child(root.HOOKS, "hooks", "checkpoint", "reproducibility", "validation_loss")
 MODEL_WRAPPERS = _child(root.MODEL_WRAPPERS, "norm")
