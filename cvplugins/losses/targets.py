@@ -94,7 +94,7 @@ def valid_elements(target: Tensor, ignore_index: int) -> Tensor | None:
     tensor([ True, False])
     >>> valid_elements(torch.tensor([0, 2]), ignore_index=255)
     """
-    if target.device.type == "cpu" and not is_compiling() and target.numel() and target.dtype != torch.bool:
-        if target.amin() > ignore_index if ignore_index < 0 else target.amax() < ignore_index:
-            return None
+    look = target.device.type == "cpu" and not is_compiling() and target.numel() and target.dtype != torch.bool
+    if look and (target.amin() > ignore_index if ignore_index < 0 else target.amax() < ignore_index):
+        return None
     return target != ignore_index
