@@ -7,80 +7,108 @@ row take turns; a line is the median of the rounds, on a CPU of processor time, 
 little. *Held* is what is kept for the backward pass beside the inputs, *peak* the most that is held at once above
 them, gradients included (CPU: as torch's profiler counts it), both as multiples of the prediction's size.
 
-``OMP_NUM_THREADS=1 python benchmarks/losses.py --rounds 21`` with torch 2.12 on a shared machine with two cores gave
-(*times* is the time over that of cvplugins)::
+On Linux memory comes in two regimes. Tensors below 32 MB soon get *warm* pages, which the process has used before;
+larger ones get *fresh* pages from the system each time, and touching these first costs more than most arithmetic.
+``--fresh-pages`` starts the benchmark again with glibc (no other allocator reads it) told to ask for fresh pages from
+128 KiB on, so that these small rows show what larger ones meet. It also does so for temporaries of that size, which
+are warm in other processes.
 
-                                                             ms   times    held    peak
-    focal sigmoid 100k x 20       cvplugins               12.48    1.00    0.00    1.66
-    focal sigmoid 100k x 20       cvplugins compiled      12.26    0.98    0.18    2.18
-    focal sigmoid 100k x 20       mmdet                   27.64    2.21    7.00   10.10
-    focal sigmoid 100k x 20       fvcore                  27.99    2.24    7.00   11.00
-    focal sigmoid 100k x 20       torchvision             27.54    2.21    7.00   11.00
-    focal softmax 2x19x256x256    cvplugins               13.00    1.00    0.00    1.37
-    focal softmax 2x19x256x256    cvplugins compiled       5.56    0.43    0.28    1.28
-    focal softmax 2x19x256x256    smp                     62.91    4.84    5.00    6.53
-    focal softmax 2x19x256x256    MONAI                   19.23    1.48    5.00    8.00
-    cross-entropy 2x19x256x256    cvplugins                6.43    1.00    1.00    3.00
-    cross-entropy 2x19x256x256    cvplugins compiled       4.48    0.70    0.11    1.16
-    cross-entropy 2x19x256x256    torch                    5.90    0.92    1.00    3.00
-    cross-entropy 2x19x256x256    mmseg                    7.18    1.12    1.00    3.00
-    BCE 100 masks x 12544 points  cvplugins                3.51    1.00    0.00    2.00
-    BCE 100 masks x 12544 points  cvplugins compiled       3.02    0.86    0.00    1.00
-    BCE 100 masks x 12544 points  torch                    3.21    0.91    0.00    2.00
-    BCE 100 masks x 12544 points  mmdet                    6.24    1.77    1.00    3.00
-    dice 2x19x256x256             cvplugins                9.07    1.00    1.00    1.33
-    dice 2x19x256x256             cvplugins compiled       6.70    0.74    1.17    2.22
-    dice 2x19x256x256             one-hot                 16.08    1.77    2.00    4.00
-    dice 2x19x256x256             mmseg                   21.67    2.39    3.00    7.11
-    dice 2x19x256x256             MONAI                    8.58    0.95    2.00    3.00
-    dice 2x19x256x256             smp                     20.31    2.24    3.00    6.00
-    dice binary 100 x 12544       cvplugins                3.53    1.00    1.00    1.40
-    dice binary 100 x 12544       cvplugins compiled       2.28    0.64    1.00    2.00
-    dice binary 100 x 12544       mmdet                    2.07    0.59    1.00    3.00
-    IoU 2x19x256x256              cvplugins                8.22    1.00    1.00    1.33
-    IoU 2x19x256x256              cvplugins compiled       6.37    0.78    1.17    2.22
-    IoU 2x19x256x256              smp                     19.94    2.42    3.00    6.00
-    IoU 2x19x256x256              MONAI                    8.36    1.02    2.00    3.00
-    tversky 2x19x256x256          cvplugins                8.43    1.00    1.00    1.33
-    tversky 2x19x256x256          cvplugins compiled       7.45    0.88    1.17    2.22
-    tversky 2x19x256x256          mmseg                   73.69    8.74    5.11    6.95
-    tversky 2x19x256x256          MONAI                   13.00    1.54    3.00    5.00
-    tversky 2x19x256x256          smp                     19.98    2.37    3.00    6.00
-    lovasz 2x19x256x256           cvplugins              211.50    1.00    2.25    4.71
-    lovasz 2x19x256x256           cvplugins compiled     201.55    0.95    1.12    6.12
-    lovasz 2x19x256x256           mmseg                  246.64    1.17    5.11    6.74
-    lovasz 2x19x256x256           smp                    242.59    1.15    5.00    6.63
-    hausdorff 2x19x256x256        cvplugins              329.12    1.00    1.32    9.41
-    hausdorff 2x19x256x256        cvplugins compiled     374.40    1.14    1.01    6.47
-    hausdorff 2x19x256x256        MONAI                  307.29    0.93    3.00    4.84
-    GIoU 20k pairs                cvplugins                1.16    1.00    2.50    6.50
-    GIoU 20k pairs                cvplugins compiled       1.03    0.89    2.00    7.25
-    GIoU 20k pairs                mmdet                    2.65    2.29    4.00    7.25
-    GIoU 20k pairs                fvcore                   2.25    1.95    2.16    5.41
-    GIoU 20k pairs                torchvision              2.40    2.07    2.16    4.41
-    CIoU 20k pairs                cvplugins                2.09    1.00    4.25    7.00
-    CIoU 20k pairs                cvplugins compiled       1.31    0.63    2.75    7.75
-    CIoU 20k pairs                mmdet                    3.76    1.80    5.50   10.00
-    CIoU 20k pairs                torchvision              3.62    1.73    3.91    5.91
-    smooth L1 100k x 4            cvplugins                0.48    1.00    0.00    2.00
-    smooth L1 100k x 4            cvplugins compiled       0.90    1.86    1.00    1.00
-    smooth L1 100k x 4            torch                    0.43    0.89    0.00    2.00
-    smooth L1 100k x 4            mmdet                    6.65   13.73    3.25    7.00
-    smooth L1 100k x 4            fvcore                   6.51   13.45    2.25    7.00
-    SSIM 4x3x256x256              cvplugins               36.57    1.00    1.00   10.55
-    SSIM 4x3x256x256              cvplugins compiled      33.33    0.91    1.00   23.72
-    SSIM 4x3x256x256              MONAI                  103.64    2.83    9.39   15.95
-    triplet 512 x 128             cvplugins                4.45    1.00    2.06   19.00
-    triplet 512 x 128             cvplugins compiled       2.63    0.59    0.05   10.00
-    triplet 512 x 128             mmdet                  101.49   22.82   14.03   22.03
+``OMP_NUM_THREADS=1 python benchmarks/losses.py --rounds 15``, and the same with ``--fresh-pages``, with torch 2.12 on a
+busy shared machine with two cores gave this (*times* is the time over that of cvplugins; other work moved rows of the
+same loss by up to half between runs, so compare within a row)::
+
+                                                         warm pages      fresh pages
+                                                          ms   times       ms   times    held    peak
+    focal sigmoid 100k x 20       cvplugins              14.03    1.00    41.68    1.00    0.00    1.46
+    focal sigmoid 100k x 20       cvplugins compiled     13.30    0.95    28.92    0.69    0.18    2.18
+    focal sigmoid 100k x 20       mmdet                  34.66    2.47   148.64    3.57    7.00   10.10
+    focal sigmoid 100k x 20       fvcore                 32.62    2.33   153.60    3.68    7.00   11.00
+    focal sigmoid 100k x 20       torchvision            35.47    2.53   158.78    3.81    7.00   11.00
+    focal softmax 2x19x256x256    cvplugins              10.97    1.00    25.37    1.00    0.00    1.37
+    focal softmax 2x19x256x256    cvplugins compiled      5.96    0.54    12.75    0.50    0.28    1.28
+    focal softmax 2x19x256x256    smp                    36.68    3.34   251.69    9.92    5.00    6.53
+    focal softmax 2x19x256x256    MONAI                  20.36    1.86   115.47    4.55    5.00    8.00
+    cross-entropy 2x19x256x256    cvplugins               7.34    1.00    20.88    1.00    1.00    3.00
+    cross-entropy 2x19x256x256    cvplugins compiled      5.09    0.69    11.32    0.54    0.11    1.16
+    cross-entropy 2x19x256x256    torch                   6.85    0.93    20.59    0.99    1.00    3.00
+    cross-entropy 2x19x256x256    mmseg                   8.11    1.11    22.28    1.07    1.00    3.00
+    BCE 100 masks x 12544 points  cvplugins               4.08    1.00    13.42    1.00    0.00    2.00
+    BCE 100 masks x 12544 points  cvplugins compiled      3.49    0.86     5.59    0.42    0.00    1.00
+    BCE 100 masks x 12544 points  torch                   3.68    0.90    12.95    0.96    0.00    2.00
+    BCE 100 masks x 12544 points  mmdet                   7.07    1.73    27.36    2.04    1.00    3.00
+    dice 2x19x256x256             cvplugins               8.46    1.00    17.47    1.00    1.00    1.06
+    dice 2x19x256x256             cvplugins compiled      7.50    0.89    13.78    0.79    1.07    1.17
+    dice 2x19x256x256             one-hot                17.39    2.06    65.24    3.74    2.00    4.00
+    dice 2x19x256x256             mmseg                  24.47    2.89   101.97    5.84    3.00    7.11
+    dice 2x19x256x256             MONAI                   9.22    1.09    37.65    2.16    2.00    3.00
+    dice 2x19x256x256             smp                    22.39    2.65    73.31    4.20    3.00    6.00
+    dice binary 100 x 12544       cvplugins               4.95    1.00     8.75    1.00    1.00    1.20
+    dice binary 100 x 12544       cvplugins compiled      3.86    0.78     7.97    0.91    1.00    2.00
+    dice binary 100 x 12544       mmdet                   3.79    0.77    15.13    1.73    1.00    3.00
+    IoU 2x19x256x256              cvplugins               9.43    1.00    19.13    1.00    1.00    1.06
+    IoU 2x19x256x256              cvplugins compiled      7.96    0.84    14.52    0.76    1.07    1.17
+    IoU 2x19x256x256              smp                    24.88    2.64    76.29    3.99    3.00    6.00
+    IoU 2x19x256x256              MONAI                  10.59    1.12    38.86    2.03    2.00    3.00
+    tversky 2x19x256x256          cvplugins               9.20    1.00    16.60    1.00    1.00    1.06
+    tversky 2x19x256x256          cvplugins compiled      9.19    1.00    14.14    0.85    1.07    1.17
+    tversky 2x19x256x256          mmseg                 115.52   12.56   346.56   20.87    5.11    6.95
+    tversky 2x19x256x256          MONAI                  15.83    1.72    69.05    4.16    3.00    5.00
+    tversky 2x19x256x256          smp                    23.40    2.54    70.66    4.26    3.00    6.00
+    generalized dice 2x19x256x256 cvplugins              13.21    1.00    12.25    1.00    1.00    1.06
+    generalized dice 2x19x256x256 cvplugins compiled     11.57    0.88    11.67    0.95    1.07    1.17
+    generalized dice 2x19x256x256 MONAI                  14.75    1.12    37.88    3.09    2.00    3.00
+    lovasz 2x19x256x256           cvplugins             254.21    1.00   355.67    1.00    2.25    4.25
+    lovasz 2x19x256x256           cvplugins compiled    224.51    0.88   257.22    0.72    1.12    6.12
+    lovasz 2x19x256x256           mmseg                 285.56    1.12   525.62    1.48    5.11    6.74
+    lovasz 2x19x256x256           smp                   296.17    1.17   503.64    1.42    5.00    6.63
+    hausdorff 2x19x256x256        cvplugins             363.20    1.00   830.67    1.00    1.32    3.14
+    hausdorff 2x19x256x256        cvplugins compiled    514.87    1.42   693.61    0.83    1.01    3.79
+    hausdorff 2x19x256x256        MONAI                 378.60    1.04   794.57    0.96    3.00    4.84
+    GIoU 20k pairs                cvplugins               1.29    1.00     1.41    1.00    1.00    4.32
+    GIoU 20k pairs                cvplugins compiled      1.03    0.80     0.92    0.65    1.00    6.25
+    GIoU 20k pairs                mmdet                   2.80    2.17     2.89    2.05    4.00    7.25
+    GIoU 20k pairs                fvcore                  2.47    1.92     2.37    1.68    2.16    5.41
+    GIoU 20k pairs                torchvision             2.62    2.03     2.58    1.83    2.16    4.41
+    DIoU 20k pairs                cvplugins               1.53    1.00     2.06    1.00    1.00    4.42
+    DIoU 20k pairs                cvplugins compiled      1.12    0.73     1.20    0.58    1.00    7.00
+    DIoU 20k pairs                mmdet                   3.23    2.11     3.95    1.92    4.00    7.75
+    DIoU 20k pairs                torchvision             2.98    1.95     3.46    1.68    2.66    5.91
+    CIoU 20k pairs                cvplugins               2.33    1.00     1.85    1.00    1.00    4.63
+    CIoU 20k pairs                cvplugins compiled      1.14    0.49     1.09    0.59    1.00    7.50
+    CIoU 20k pairs                mmdet                   4.04    1.73     3.70    2.00    5.50   10.00
+    CIoU 20k pairs                torchvision             4.00    1.71     3.54    1.92    3.91    5.91
+    SIoU 20k pairs                cvplugins               2.90    1.00     3.41    1.00    1.00    5.96
+    SIoU 20k pairs                cvplugins compiled      1.42    0.49     1.56    0.46    1.00    8.25
+    SIoU 20k pairs                mmdet                   5.61    1.93     7.08    2.08   10.56   15.56
+    L1 100k x 4                   cvplugins               0.97    1.00     3.96    1.00    1.00    3.00
+    L1 100k x 4                   cvplugins compiled      1.42    1.46     1.79    0.45    1.00    1.00
+    L1 100k x 4                   torch                   0.97    1.00     4.72    1.19    1.00    4.00
+    L1 100k x 4                   mmdet                   1.08    1.11     4.82    1.22    1.00    4.00
+    smooth L1 100k x 4            cvplugins               0.71    1.00     1.97    1.00    0.00    2.00
+    smooth L1 100k x 4            cvplugins compiled      1.61    2.26     1.47    0.75    1.00    1.00
+    smooth L1 100k x 4            torch                   0.66    0.93     1.82    0.93    0.00    2.00
+    smooth L1 100k x 4            mmdet                   8.89   12.51    18.75    9.54    3.25    7.00
+    smooth L1 100k x 4            fvcore                  9.04   12.72    19.36    9.85    2.25    7.00
+    L2 100k x 4                   cvplugins               0.65    1.00     2.01    1.00    0.00    2.00
+    L2 100k x 4                   cvplugins compiled      1.38    2.11     1.79    0.89    1.00    1.00
+    L2 100k x 4                   torch                   0.55    0.84     1.86    0.93    0.00    2.00
+    L2 100k x 4                   mmdet                   0.89    1.37     3.09    1.54    0.00    2.00
+    SSIM 4x3x256x256              cvplugins              56.78    1.00   199.06    1.00    1.00   10.55
+    SSIM 4x3x256x256              cvplugins compiled     44.49    0.78    98.34    0.49    1.00   23.72
+    SSIM 4x3x256x256              MONAI                 125.23    2.21   318.69    1.60    9.39   15.95
+    triplet 512 x 128             cvplugins               7.42    1.00    10.61    1.00    2.06   19.00
+    triplet 512 x 128             cvplugins compiled      4.21    0.57     3.67    0.35    0.05   10.00
+    triplet 512 x 128             mmdet                 172.73   23.29   562.98   53.06   14.03   22.03
 """
 
 from __future__ import annotations
 
 import argparse
 import fnmatch
+import os
 import random
 import statistics
+import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -94,6 +122,8 @@ from torch.profiler import ProfilerActivity, profile
 from cvplugins import losses as ours
 
 Call = Callable[[Tensor, Tensor], Tensor]
+
+FRESH_PAGES = {"MALLOC_MMAP_THRESHOLD_": "131072", "MALLOC_TRIM_THRESHOLD_": "131072"}  # glibc reads them at the start
 
 
 class Row(NamedTuple):
@@ -413,10 +443,14 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--only", default="", help="rows whose name contains this; wildcards are possible")
     parser.add_argument("--no-compile", action="store_true", help="leave torch.compile out")
+    parser.add_argument("--fresh-pages", action="store_true", help="memory as of tensors above 32 MB (glibc)")
     args = parser.parse_args()
+    if args.fresh_pages and not FRESH_PAGES.items() <= os.environ.items():
+        os.execve(sys.executable, sys.orig_argv, {**os.environ, **FRESH_PAGES})
     warnings.filterwarnings("ignore")
     torch.set_num_threads(args.threads)
-    print(f"{args.device}, {torch.get_num_threads()} threads, torch {torch.__version__}\n")
+    pages = "fresh" if args.fresh_pages else "warm"
+    print(f"{args.device}, {torch.get_num_threads()} threads, torch {torch.__version__}, {pages} pages\n")
     print(f"{'':<50}{'ms':>9}{'times':>8}{'held':>8}{'peak':>8}")
     for row in ROWS:
         if fnmatch.fnmatch(row.name.lower(), f"*{args.only.lower()}*"):

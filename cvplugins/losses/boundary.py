@@ -154,7 +154,7 @@ def hausdorff_loss(
     rows = there.flatten().nonzero().squeeze(1)
     maps = torch.empty(len(rows), *logits.shape[2:], device=logits.device)
     inside = torch.empty_like(maps, dtype=torch.bool)
-    for part in portions(len(rows), maps.shape[1:].numel()):
+    for part in portions(len(rows), maps.shape[1:].numel(), maps.device):
         sides = [sides_of(label, rows[part], classes, ignore_index) for label in labels]
         inside[part] = sides[0][0]
         maps[part] = sum(boundary_distance(*each) ** alpha for each in sides)
@@ -425,7 +425,7 @@ def _portions(
     logits: Tensor, normaliser: Tensor | None, rows: Tensor, scale: Tensor, maps: Tensor, inside: Tensor | None
 ) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor | None]]:
     """Yield of some regions at a time the rows, probabilities, scaled maps and masks."""
-    for part in portions(len(rows), logits.shape[2]):
+    for part in portions(len(rows), logits.shape[2], logits.device):
         row = rows[part]
         score = logits.flatten(0, 1)[row]
         probability = score.sigmoid() if normaliser is None else (score - normaliser[row // logits.shape[1]]).exp()

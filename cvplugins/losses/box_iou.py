@@ -1,19 +1,25 @@
-"""Box overlap losses: ``1 - IoU`` and the penalties that were added to it, for aligned pairs of boxes."""
+"""Box overlap losses: ``1 - IoU`` and the penalties that were added to it, for aligned pairs of boxes.
+
+Their derivatives are written out: the gradient of each box is computed along with its loss and is all that is kept.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.autograd import Function
 
+from .chunks import chunks
 from .once import once_differentiable
 from .reduction import at_least_float32, check_reduction, weight_and_reduce
 
 __all__ = ["BOX_IOU_KINDS", "BoxIoULoss", "box_iou_loss", "xywh_to_xyxy"]
+
+MEASURES = 4  # of so many times the boxes are pieces small: what is computed beside them has to stay in the cache too
 
 
 def xywh_to_xyxy(boxes: Tensor) -> Tensor:
@@ -81,8 +87,8 @@ def box_iou_loss(
         )
     boxes, target = at_least_float32(boxes), at_least_float32(target)
     target = target if target.is_floating_point() else target.to(boxes.dtype)
-    pair = _measure(boxes.reshape(-1, 4), target.reshape(-1, 4), eps)
-    loss = BOX_IOU_KINDS[kind](pair, eps).reshape(boxes.shape[:-1])
+    loss: Tensor = _Losses.apply(boxes.reshape(-1, 4), target.reshape(-1, 4), kind, eps)  # type: ignore[no-untyped-call]
+    loss = loss.reshape(boxes.shape[:-1])
     if weight is not None and weight.shape == boxes.shape:
         weight = weight.mean(-1)
     return weight_and_reduce(loss, weight, reduction, divisor)
@@ -117,134 +123,157 @@ class BoxIoULoss(nn.Module):
 
 
 class _Pair(NamedTuple):
-    """Measures of aligned boxes, each ``(N,)``: sizes, distance of centres, the enclosing box; the union has eps."""
+    """Measures of aligned boxes: ``(N,)`` the first two, ``(2, N)``, of x and y, the others."""
 
     iou: Tensor
-    union: Tensor
-    width: Tensor
-    height: Tensor
-    target_width: Tensor
-    target_height: Tensor
-    right: Tensor
-    down: Tensor
-    enclosing_width: Tensor
-    enclosing_height: Tensor
+    union: Tensor  # with eps
+    overlap: Tensor
+    size: Tensor
+    target_size: Tensor
+    enclosing: Tensor
+    offset: Tensor  # of the target's centre
+    side: Tensor  # (4, N): 1 where the target has the edge further up, -1 where the prediction has, 0 for a tie
 
 
-def _measure(boxes: Tensor, target: Tensor, eps: float) -> _Pair:
-    measured: Sequence[Tensor] = _Geometry.apply(boxes, target)  # type: ignore[no-untyped-call]
-    intersection, width, height, enclosing_width, enclosing_height, right, down, target_width, target_height = measured
-    union = torch.addcmul(target_width * target_height - intersection, width, height) + eps
-    return _Pair(
-        iou=intersection / union,
-        union=union,
-        width=width,
-        height=height,
-        target_width=target_width,
-        target_height=target_height,
-        right=right,
-        down=down,
-        enclosing_width=enclosing_width,
-        enclosing_height=enclosing_height,
-    )
+class _Slopes(NamedTuple):
+    """Derivatives of a loss by measures, where it depends on them directly."""
+
+    iou: Tensor | float = -1.0
+    union: Tensor | float = 0.0
+    size: Tensor | None = None
+    enclosing: Tensor | None = None
+    offset: Tensor | None = None
 
 
-class _Geometry(Function):
-    """What the formulas are made of, from boxes ``(N, 4)``; but for the intersection linear in the coordinates."""
+class _Losses(Function):
+    """Loss of each pair of boxes ``(N, 4)``."""
 
     @staticmethod
-    def forward(ctx: Any, boxes: Tensor, target: Tensor) -> tuple[Tensor, ...]:
-        """Return intersection, width, height, those of the enclosing box, the way to the target's centre, its size."""
-        boxes, target = boxes.t().contiguous(), target.t().contiguous()  # rows of one coordinate are what is fast
-        low, high, target_low, target_high = boxes[:2], boxes[2:], target[:2], target[2:]
-        overlap = (torch.min(high, target_high) - torch.max(low, target_low)).clamp_(min=0)
-        enclosing = torch.max(high, target_high).sub_(torch.min(low, target_low))
-        offset = (target_low + target_high).sub_(low).sub_(high).div_(2)
-        size, target_size = high - low, target_high - target_low
-        # Which box gives an edge: 1 the target has it further up, -1 the prediction, 0 a tie, where both have half.
-        ctx.save_for_backward(torch.sign(target - boxes).to(torch.int8), overlap)
-        ctx.set_materialize_grads(False)
-        measured = [row for pair in (size, enclosing, offset, target_size) for row in pair.unbind()]
-        ctx.mark_non_differentiable(*measured[-2:])
-        return (overlap[0] * overlap[1], *measured)
+    def forward(ctx: Any, boxes: Tensor, target: Tensor, kind: str, eps: float) -> Tensor:
+        loss, gradient = boxes.new_empty(len(boxes)), torch.empty_like(boxes) if boxes.requires_grad else None
+        for rows, _, _ in chunks(boxes.unsqueeze(2).expand(-1, -1, MEASURES)):
+            of_rows = None if gradient is None else gradient[rows]
+            loss[rows] = _piece(boxes[rows], target[rows], kind, eps, of_rows)
+        ctx.save_for_backward(gradient)
+        return loss
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *outer: Tensor | None) -> tuple[Tensor | None, ...]:
-        """Add up what each measure says about each coordinate."""
-        side, overlap = ctx.saved_tensors
-        of_intersection = outer[0]
-        of_size, of_enclosing, of_offset = (_stacked(outer[at : at + 2]) for at in (1, 3, 5))
-        common = tilt = torch.zeros_like(overlap)
-        if of_intersection is not None:
-            common = tilt = overlap.sign() * overlap.flip(0) * (of_intersection / 2)
-        if of_enclosing is not None:
-            common, tilt = torch.add(common, of_enclosing, alpha=0.5), torch.sub(tilt, of_enclosing, alpha=0.5)
-        if of_size is not None:
-            common = common + of_size
-        tilted = side.view(2, 2, -1) * tilt
-        low, high = tilted[0].sub_(common), tilted[1].add_(common)
-        if of_offset is not None:
-            low.sub_(of_offset, alpha=0.5)
-            high.sub_(of_offset, alpha=0.5)
-        return tilted.view(4, -1).t(), None
+    def backward(ctx: Any, outer: Tensor) -> tuple[Tensor | None, ...]:
+        (gradient,) = ctx.saved_tensors
+        return gradient * outer.unsqueeze(1), None, None, None
 
 
-def _stacked(pair: Sequence[Tensor | None]) -> Tensor | None:
-    first, second = pair
-    if first is None and second is None:
-        return None
-    like = first if first is not None else second
-    return torch.stack([like.new_zeros(like.shape) if each is None else each for each in pair])  # type: ignore[union-attr]
+def _piece(boxes: Tensor, target: Tensor, kind: str, eps: float, gradient: Tensor | None) -> Tensor:
+    """Return the losses of some pairs, and write their gradient."""
+    pair = _measure(boxes, target, eps)
+    loss, slopes = BOX_IOU_KINDS[kind](pair, eps)
+    if gradient is not None:
+        _by_coordinates(pair, slopes, gradient.t())
+    return loss
 
 
-def _iou(pair: _Pair, eps: float) -> Tensor:
-    return 1 - pair.iou
+def _measure(boxes: Tensor, target: Tensor, eps: float) -> _Pair:
+    # Rows of one coordinate are what is fast; t().contiguous() takes four times as long to make them.
+    boxes, target = torch.stack(boxes.unbind(1)), torch.stack(target.unbind(1))
+    low, high, target_low, target_high = boxes[:2], boxes[2:], target[:2], target[2:]
+    overlap = torch.min(high, target_high).sub_(torch.max(low, target_low)).relu_()
+    size, target_size = high - low, target_high - target_low
+    intersection = overlap[0] * overlap[1]
+    union = torch.addcmul(size[0] * size[1] - intersection, target_size[0], target_size[1]).add_(eps)
+    return _Pair(
+        iou=intersection.div_(union),
+        union=union,
+        overlap=overlap,
+        size=size,
+        target_size=target_size,
+        enclosing=torch.max(high, target_high).sub_(torch.min(low, target_low)),
+        offset=(target_low + target_high).sub_(low).sub_(high).div_(2),
+        side=torch.sign(target - boxes),
+    )
 
 
-def _giou(pair: _Pair, eps: float) -> Tensor:
-    area = pair.enclosing_width * pair.enclosing_height + eps
-    return 2 - pair.iou - pair.union / area
+def _by_coordinates(pair: _Pair, slopes: _Slopes, gradient: Tensor) -> None:
+    """Write the gradient of the coordinates ``(4, N)``: at a tie both boxes have half of an edge."""
+    of_iou = slopes.iou / pair.union
+    of_union = slopes.union - of_iou * pair.iou
+    common = tilt = pair.overlap.sign().mul_(pair.overlap.flip(0)).mul_((of_iou - of_union).mul_(0.5))
+    if slopes.enclosing is not None:
+        common, tilt = torch.add(tilt, slopes.enclosing, alpha=0.5), torch.sub(tilt, slopes.enclosing, alpha=0.5)
+    common = torch.addcmul(common, pair.size.flip(0), of_union)
+    if slopes.size is not None:
+        common = common.add_(slopes.size)
+    low, high = pair.side[:2] * tilt, pair.side[2:] * tilt
+    if slopes.offset is not None:
+        low, high = low.sub_(slopes.offset, alpha=0.5), high.sub_(slopes.offset, alpha=0.5)
+    gradient[:2].copy_(low.sub_(common))
+    gradient[2:].copy_(high.add_(common))
 
 
-def _diou(pair: _Pair, eps: float) -> Tensor:
-    diagonal = pair.enclosing_width.square() + pair.enclosing_height.square()
-    return 1 - pair.iou + (pair.right.square() + pair.down.square()) / (diagonal + eps)
+def _iou(pair: _Pair, eps: float) -> tuple[Tensor, _Slopes]:
+    return 1 - pair.iou, _Slopes()
 
 
-def _ciou(pair: _Pair, eps: float) -> Tensor:
-    angle = torch.atan(pair.target_width / (pair.target_height + eps)) - torch.atan(pair.width / (pair.height + eps))
+def _giou(pair: _Pair, eps: float) -> tuple[Tensor, _Slopes]:
+    area = pair.enclosing[0] * pair.enclosing[1] + eps
+    filled = pair.union / area
+    slopes = _Slopes(union=-1 / area, enclosing=pair.enclosing.flip(0) * (filled / area))
+    return (2 - pair.iou).sub_(filled), slopes
+
+
+def _diou(pair: _Pair, eps: float) -> tuple[Tensor, _Slopes]:
+    diagonal = pair.enclosing.square().sum(0) + eps
+    distance = pair.offset.square().sum(0) / diagonal
+    slopes = _Slopes(enclosing=pair.enclosing * (-2 * distance / diagonal), offset=pair.offset * (2 / diagonal))
+    return (1 - pair.iou).add_(distance), slopes
+
+
+def _ciou(pair: _Pair, eps: float) -> tuple[Tensor, _Slopes]:
+    loss, slopes = _diou(pair, eps)
+    height = pair.size[1] + eps
+    angle = torch.atan(pair.target_size[0] / (pair.target_size[1] + eps)) - torch.atan(pair.size[0] / height)
     aspect = 4 / math.pi**2 * angle.square()
-    with torch.no_grad():
-        trade_off = aspect / (1 - pair.iou + aspect + eps)
-    return _diou(pair, eps) + trade_off * aspect
+    trade_off = aspect / (1 - pair.iou + aspect + eps)  # counts as constant
+    turn = trade_off * angle * (8 / math.pi**2) / (pair.size[0].square() + height.square())
+    return loss + trade_off * aspect, slopes._replace(size=torch.stack([-turn * height, turn * pair.size[0]]))
 
 
-def _eiou(pair: _Pair, eps: float) -> Tensor:
-    width = (pair.width - pair.target_width).square() / (pair.enclosing_width.square() + eps)
-    height = (pair.height - pair.target_height).square() / (pair.enclosing_height.square() + eps)
-    return _diou(pair, eps) + width + height
+def _eiou(pair: _Pair, eps: float) -> tuple[Tensor, _Slopes]:
+    loss, slopes = _diou(pair, eps)
+    more, squared = pair.size - pair.target_size, pair.enclosing.square() + eps
+    share = more / squared
+    cost = more * share
+    of_enclosing = torch.add(-2 * pair.enclosing * cost / squared, slopes.enclosing)  # type: ignore[arg-type]
+    return loss + cost.sum(0), slopes._replace(size=2 * share, enclosing=of_enclosing)
 
 
-def _siou(pair: _Pair, eps: float) -> Tensor:
+def _siou(pair: _Pair, eps: float) -> tuple[Tensor, _Slopes]:
     # The paper's cos(2 arcsin(x) - pi / 2) of the angle between centres is sin of twice it: no arcsin, no root.
-    squared = pair.right.square() + pair.down.square()
-    angle = 2 * (pair.right * pair.down).abs() / (squared + eps)
+    squared = pair.offset.square().sum(0) + eps
+    angle = 2 * (pair.offset[0] * pair.offset[1]).abs() / squared
     gamma = 2 - angle
-    across = (pair.right / (pair.enclosing_width + eps)).square()
-    down = (pair.down / (pair.enclosing_height + eps)).square()
-    distance = 2 - torch.exp(-gamma * across) - torch.exp(-gamma * down)
-    width = (pair.width - pair.target_width).abs() / (torch.max(pair.width, pair.target_width) + eps)
-    height = (pair.height - pair.target_height).abs() / (torch.max(pair.height, pair.target_height) + eps)
-    shape = (1 - torch.exp(-width)) ** 4 + (1 - torch.exp(-height)) ** 4
-    return 1 - pair.iou + (distance + shape) / 2
+    across = pair.enclosing + eps
+    part = (pair.offset / across).square()
+    near = torch.exp(-gamma * part)
+    turn = 2 * (pair.offset.sign() * pair.offset.abs().flip(0) - angle * pair.offset) / squared
+    # Of the shape cost (1 - exp(-d)) ** 4, where d is the difference over the larger one.
+    larger = torch.max(pair.size, pair.target_size) + eps
+    more = pair.size - pair.target_size
+    differs = more.abs() / larger
+    alike = torch.exp(-differs)
+    loss = 1 - pair.iou + (2 - near.sum(0) + (1 - alike).pow(4).sum(0)) / 2
+    return loss, _Slopes(
+        size=2 * (1 - alike).pow(3) * alike * (more.sign() - differs * (more > 0)) / larger,
+        enclosing=-gamma * near * part / across,
+        offset=gamma * near * pair.offset / across.square() - (near * part).sum(0) * turn / 2,
+    )
 
 
-def _alpha_iou(pair: _Pair, eps: float) -> Tensor:
-    return 1 - pair.iou**3
+def _alpha_iou(pair: _Pair, eps: float) -> tuple[Tensor, _Slopes]:
+    return 1 - pair.iou**3, _Slopes(iou=-3 * pair.iou.square())
 
 
-BOX_IOU_KINDS: dict[str, Callable[[_Pair, float], Tensor]] = {
+BOX_IOU_KINDS: dict[str, Callable[[_Pair, float], tuple[Tensor, _Slopes]]] = {
     "iou": _iou,
     "giou": _giou,
     "diou": _diou,

@@ -12,7 +12,7 @@ from .targets import is_compiling
 
 __all__ = ["chunks", "per_sample", "values_at_once"]
 
-VALUES_AT_ONCE = 1 << 18  # of each thread on a CPU: a core's cache
+VALUES_AT_ONCE = 1 << 17  # of each thread on a CPU: a core's cache
 VALUES_AT_ONCE_ELSEWHERE = 1 << 24  # enough to keep a GPU busy
 
 

@@ -28,7 +28,8 @@ __all__ = [
     "signed_regions",
 ]
 
-VALUES_AT_ONCE = 1 << 22  # bounds what distances and their losses need beside their results
+VALUES_AT_ONCE = 1 << 18  # on a CPU: bounds what distances and their losses need beside their results
+VALUES_AT_ONCE_ELSEWHERE = 1 << 22  # enough to keep a GPU busy
 
 
 def distance_transform(mask: Tensor, *, spacing: float | Sequence[float] = 1.0) -> Tensor:
@@ -195,7 +196,7 @@ def signed_regions(target: Tensor, num_classes: int, ignore_index: int) -> Regio
     rows = occurring(target, num_classes, ignore_index).flatten().nonzero().squeeze(1)
     grid = target.shape[2:] if target.is_floating_point() else target.shape[1:]
     maps = torch.empty(len(rows), *grid, device=target.device)
-    for part in portions(len(rows), grid.numel()):
+    for part in portions(len(rows), grid.numel(), target.device):
         maps[part] = signed_distance(*sides_of(target, rows[part], num_classes, ignore_index))
     return Regions(rows, maps)
 
@@ -292,13 +293,14 @@ def signed_distance_maps(
     return dense.index_copy_(0, rows, maps).view(len(target), num_classes, *target.shape[1:])
 
 
-def portions(count: int, values: int) -> Iterator[slice]:
-    """Yield slices over ``count`` things of so many values each, of no more than VALUES_AT_ONCE values or one thing.
+def portions(count: int, values: int, device: torch.device) -> Iterator[slice]:
+    """Yield slices over ``count`` things of so many values each, of no more values than are at once or of one thing.
 
-    >>> [range(5)[part] for part in portions(5, VALUES_AT_ONCE // 3)]
+    >>> [range(5)[part] for part in portions(5, VALUES_AT_ONCE // 3, torch.device("cpu"))]
     [range(0, 3), range(3, 5)]
     """
-    size = max(1, VALUES_AT_ONCE // max(1, values))
+    at_once = VALUES_AT_ONCE if device.type == "cpu" else VALUES_AT_ONCE_ELSEWHERE
+    size = max(1, at_once // max(1, values))
     for start in range(0, count, size):
         yield slice(start, start + size)
 
@@ -319,7 +321,7 @@ def _each_sample(
         for each, found in zip(mask.numpy(), result.numpy(), strict=True):
             found[...] = on_cpu(each)
     else:
-        for part in portions(len(mask), mask[0].numel()):
+        for part in portions(len(mask), mask[0].numel(), mask.device):
             result[part] = elsewhere(mask[part])
     return result
 
@@ -368,7 +370,7 @@ def _across(squares: Tensor, place: Tensor, step: float) -> tuple[Tensor, Tensor
     parabolas = ((position.unsqueeze(1) - position) * step).square()
     lines, places = squares.reshape(-1, 1, length), place.reshape(-1, length)
     least, where = torch.empty_like(lines[:, 0]), torch.empty_like(places)
-    for part in portions(len(lines), length**2):
+    for part in portions(len(lines), length**2, lines.device):
         least[part], nearest = (lines[part] + parabolas).min(2)
         where[part] = places[part].gather(1, nearest)
     return least.view(squares.shape), where.view(squares.shape)

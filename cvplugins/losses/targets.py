@@ -88,14 +88,13 @@ def one_per_class(logits: Tensor, target: Tensor, ignore_index: int) -> tuple[Te
 def valid_elements(target: Tensor, ignore_index: int) -> Tensor | None:
     """Return which elements count, or None if it is known that all do.
 
-    It is asked on the CPU only, by one look at the extreme values: a GPU would be waited for.
+    It is asked on the CPU only, by one look at the extreme value on that side: a GPU would be waited for.
 
     >>> valid_elements(torch.tensor([0, 255]), ignore_index=255)
     tensor([ True, False])
     >>> valid_elements(torch.tensor([0, 2]), ignore_index=255)
     """
-    if target.device.type == "cpu" and not is_compiling() and target.numel() and target.dtype != torch.bool:
-        low, high = target.aminmax()
-        if not low <= ignore_index <= high:
-            return None
+    look = target.device.type == "cpu" and not is_compiling() and target.numel() and target.dtype != torch.bool
+    if look and (target.amin() > ignore_index if ignore_index < 0 else target.amax() < ignore_index):
+        return None
     return target != ignore_index

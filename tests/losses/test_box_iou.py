@@ -5,6 +5,7 @@ import math
 
 import pytest
 import torch
+from helpers import peak_memory
 
 from cvplugins.losses import box_iou_loss, xywh_to_xyxy
 
@@ -155,3 +156,22 @@ def test_targets_may_be_integers():
 def test_weight_that_is_neither_per_box_nor_per_coordinate_is_named():
     with pytest.raises(ValueError, match=r"weight \(2, 3\) does not fit"):
         box_iou_loss(torch.rand(2, 4), torch.rand(2, 4), weight=torch.rand(2, 3))
+
+
+@every_kind
+def test_pieces_give_what_the_whole_gives(kind, monkeypatch):
+    boxes, target = random_boxes()
+    whole, pieces = boxes.clone().requires_grad_(), boxes.clone().requires_grad_()
+    box_iou_loss(whole, target, kind=kind).backward()
+    monkeypatch.setattr("cvplugins.losses.chunks.VALUES_AT_ONCE", 1 << 10)
+    box_iou_loss(pieces, target, kind=kind).backward()
+    torch.testing.assert_close(pieces.grad, whole.grad)
+
+
+@every_kind
+def test_peak_memory_stays_near_the_size_of_the_boxes(kind):
+    """What is kept, its product with what comes back, and the losses with that: 2.5 times, and a piece beside it."""
+    boxes, target = random_boxes(size=100_000, dtype=torch.float32)
+    boxes.requires_grad_()
+    peak = peak_memory(lambda: box_iou_loss(boxes, target, kind=kind).backward())
+    assert boxes.nbytes <= peak <= 3 * boxes.nbytes
