@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import argparse
 import inspect
-import re
 import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from generated import link_arxiv, write_or_check
 from loss_entries import ENTRIES, FAMILIES, Entry, Nowhere
 
 from cvplugins.openmmlab.loss_adapter import default_loss_name
@@ -18,7 +17,6 @@ from cvplugins.registry import MODELS
 FOLDER = Path(__file__).parent
 PAGE = FOLDER / "losses.md"
 INTRODUCTION = FOLDER / "losses_introduction.md"
-ARXIV = re.compile(r"arXiv:(\d{4}\.\d{5}|\d{4}\.\d{4})")
 HEADER = "<!-- Written by docs/make_losses.py from losses_introduction.md, loss_entries.py and the registry. -->"
 
 
@@ -77,7 +75,7 @@ def section(entry: Entry, core: type) -> str:
         "Target": entry.target,
         "Options": options(core),
         "In mmseg's log": "" if isinstance(entry.mmseg, Nowhere) else logged,
-        "Reference": ARXIV.sub(r"[\g<0>](https://arxiv.org/abs/\1)", entry.reference),
+        "Reference": link_arxiv(entry.reference),
     }
     listed = "\n".join(f"- **{name}:** {value}" for name, value in facts.items() if value)
     formula = f"```math\n{entry.formula}\n```"
@@ -110,18 +108,7 @@ def places(entry: Entry) -> list[str]:
 
 def main() -> int:
     """Write or check the page; return the exit code."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--check", action="store_true", help="write nothing; exit with 1 if the page is out of date")
-    arguments = parser.parse_args()
-    text = page()
-    if arguments.check:
-        if PAGE.is_file() and PAGE.read_text(encoding="utf-8") == text:
-            return 0
-        print(f"{PAGE} is out of date; run python docs/make_losses.py", file=sys.stderr)
-        return 1
-    PAGE.write_text(text, encoding="utf-8")
-    print(f"wrote {PAGE}, {len(ENTRIES)} losses")
-    return 0
+    return write_or_check(PAGE, page, "make_losses.py", __doc__)
 
 
 if __name__ == "__main__":

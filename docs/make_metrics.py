@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import argparse
 import inspect
-import re
 import sys
 from dataclasses import fields
 from pathlib import Path
 
+from generated import link_arxiv, write_or_check
 from metric_entries import ENTRIES, NUMBERS_OF, Entry
 
 from cvplugins.metrics import DETECTION_RULES
@@ -18,7 +17,6 @@ from cvplugins.registry import METRICS
 FOLDER = Path(__file__).parent
 PAGE = FOLDER / "metrics.md"
 INTRODUCTION = FOLDER / "metrics_introduction.md"
-ARXIV = re.compile(r"arXiv:(\d{4}\.\d{5}|\d{4}\.\d{4})")
 HEADER = "<!-- Written by docs/make_metrics.py from metrics_introduction.md, metric_entries.py and the registry. -->"
 COMMON = set(inspect.signature(PluginMetric).parameters)
 
@@ -49,7 +47,7 @@ def section(entry: Entry) -> str:
     facts = {
         "Options": options(METRICS.get(entry.name)),
         "Files": entry.files,
-        "Reference": ARXIV.sub(r"[\g<0>](https://arxiv.org/abs/\1)", entry.reference),
+        "Reference": link_arxiv(entry.reference),
     }
     parts = [
         f"## {entry.name}",
@@ -108,18 +106,7 @@ def _short(value: object) -> str:
 
 def main() -> int:
     """Write or check the page; return the exit code."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--check", action="store_true", help="write nothing; exit with 1 if the page is out of date")
-    arguments = parser.parse_args()
-    text = page()
-    if arguments.check:
-        if PAGE.is_file() and PAGE.read_text(encoding="utf-8") == text:
-            return 0
-        print(f"{PAGE} is out of date; run python docs/make_metrics.py", file=sys.stderr)
-        return 1
-    PAGE.write_text(text, encoding="utf-8")
-    print(f"wrote {PAGE}, {len(ENTRIES)} metrics")
-    return 0
+    return write_or_check(PAGE, page, "make_metrics.py", __doc__)
 
 
 if __name__ == "__main__":
