@@ -1,0 +1,75 @@
+"""The ground truth of a dataset in Detectron2's catalog, in Detectron2's coordinates."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.structures import BoxMode
+
+from cvplugins.datasets import CocoAnnotations, read_annotation, read_coco_annotations
+
+__all__ = ["dataset_truths"]
+
+
+def dataset_truths(name: str) -> tuple[dict[Any, dict[str, Any]], CocoAnnotations | None]:
+    """Return what is there in each image, and the annotation file if the dataset is COCO's.
+
+    PASCAL VOC's datasets are read from their XML files, since Detectron2 drops which objects are difficult; COCO's
+    from their JSON file, since it drops the areas.
+
+    Args:
+        name: A registered dataset.
+
+    Returns:
+        Of each image, by its ``image_id``: ``truth_boxes``, ``truth_labels`` and what else
+        :class:`cvplugins.metrics.ImageDetections` takes.
+    """
+    metadata = MetadataCatalog.get(name)
+    if hasattr(metadata, "json_file"):
+        return _of_json(metadata)
+    records = DatasetCatalog.get(name)  # also sets the metadata of some datasets
+    if hasattr(metadata, "json_file"):
+        return _of_json(metadata)
+    if hasattr(metadata, "dirname") and hasattr(metadata, "year"):
+        folder = Path(metadata.dirname) / "Annotations"
+        classes = tuple(metadata.thing_classes)
+        return {each["image_id"]: _of_xml(folder / f"{each['image_id']}.xml", classes) for each in records}, None
+    return {each["image_id"]: _of_record(each) for each in records}, None
+
+
+def _of_json(metadata: Any) -> tuple[dict[Any, dict[str, Any]], CocoAnnotations]:
+    annotations = read_coco_annotations(metadata.json_file, getattr(metadata, "thing_classes", None))
+    truths = {
+        image: {
+            "truth_boxes": found.boxes,
+            "truth_labels": found.labels,
+            "truth_areas": found.areas,
+            "crowd": found.crowd,
+        }
+        for image, found in annotations.images.items()
+    }
+    return truths, annotations
+
+
+def _of_xml(path: Path, classes: tuple[str, ...]) -> dict[str, Any]:
+    objects = read_annotation(path, classes).objects
+    # As detectron2/data/datasets/pascal_voc.py: the first pixel is 0, and the last one is not part of the box.
+    boxes = [[each.xmin - 1, each.ymin - 1, each.xmax, each.ymax] for each in objects]
+    return {
+        "truth_boxes": np.array(boxes, np.float64).reshape(-1, 4),
+        "truth_labels": np.array([classes.index(each.name) for each in objects], np.int64),
+        "difficult": np.array([each.difficult for each in objects], bool),
+    }
+
+
+def _of_record(record: dict[str, Any]) -> dict[str, Any]:
+    found = record["annotations"]
+    boxes = [BoxMode.convert(each["bbox"], each["bbox_mode"], BoxMode.XYXY_ABS) for each in found]
+    return {
+        "truth_boxes": np.array(boxes, np.float64).reshape(-1, 4),
+        "truth_labels": np.array([each["category_id"] for each in found], np.int64),
+        "crowd": np.array([bool(each.get("iscrowd", 0)) for each in found], bool),
+    }
