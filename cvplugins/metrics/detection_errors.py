@@ -80,11 +80,9 @@ def detection_errors(
     counts = [count(instances.label[kinds == kind]) for kind in range(len(ERRORS) - 1)]
     counts.append(count(instances.truth_label[outcome.missed & ~touched]))
 
-    place = np.empty(len(wrong), np.int64)
-    place[matched.detection] = np.arange(len(matched.detection))
-    confused = _confused(near, place, wrong & (kinds != ERRORS.index("duplicate")), outcome.missed, rule)
+    confused = _confused(near, matched, wrong & (kinds != ERRORS.index("duplicate")), outcome.missed, rule)
     confusion = np.zeros((num_classes + 1, num_classes + 1), np.int64)
-    np.add.at(confusion, (instances.truth_label[confused.truth], instances.label[confused.detection]), 1)
+    np.add.at(confusion, (instances.truth_label[confused.truth], instances.label[matched.detection[confused.detection]]), 1)
     hits = count(instances.label[outcome.hit])
     confusion[range(num_classes), range(num_classes)] += hits
     confusion[-1, :-1] = count(instances.label[wrong]) - confusion[:-1, :-1].sum(axis=0) + hits
@@ -139,7 +137,7 @@ def _near(instances: Instances, rule: DetectionRule, wrong: Integers, outcome: _
     return _Near(
         pairs=pairs,
         same=instances.label[pairs.detection] == instances.truth_label[pairs.truth],
-        enough=rule.reached(pairs.iou, rule.iou_thresholds[0]),
+        enough=rule.reached(pairs.iou),
         counts=~outcome.ignored[pairs.truth],
         num_detections=len(instances.label),
     )
@@ -153,9 +151,16 @@ def _kinds(near: _Near, wrong: Flags) -> Integers:
     return np.where(wrong, np.select(conditions, range(4), default=4), -1)
 
 
-def _confused(near: _Near, place: Integers, wrong: Flags, missed: Flags, rule: DetectionRule) -> Matches:
+def _confused(
+    near: _Near, matched: MatchedInstances, wrong: Flags, missed: Flags, rule: DetectionRule
+) -> Matches:
     """Match what is wrong with what was missed, the labels of which differ, in falling order of score."""
     possible = near.enough & ~near.same & wrong[near.pairs.detection] & missed[near.pairs.truth]
+    pairs = near.pairs.where(possible)
+    place = np.empty(len(wrong), np.int64)
+    place[matched.detection] = np.arange(len(matched.detection))
     one_to_one = replace(rule, assignment="overlaps_most_free")
-    nothing = np.zeros((1, len(missed)), bool)
-    return match(near.pairs.where(possible), place, nothing, nothing[0], one_to_one)
+    nothing, everything_in = np.zeros((1, len(missed)), bool), np.zeros((1, len(wrong)), bool)
+    return match(
+        pairs._replace(detection=place[pairs.detection]), nothing, everything_in, nothing[0], one_to_one
+    )

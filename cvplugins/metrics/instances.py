@@ -85,7 +85,8 @@ def checked_columns(image: Any, **boxes: str) -> None:
             value = value.reshape(shape)  # an empty list has no second dimension
         if value.shape != shape:
             raise ValueError(f"image {image.image_id}: {name} has shape {value.shape}, expected {shape}")
-        if value.dtype.kind == "f" and not np.isfinite(value).all():
+        # The sum of squares is quick, and finite only if every number is; it may overflow, hence the second look.
+        if value.dtype.kind == "f" and not np.isfinite(np.vdot(value, value)) and not np.isfinite(value).all():
             raise ValueError(f"image {image.image_id}: {name} holds a number that is not finite")
         object.__setattr__(image, name, value)
 
@@ -150,22 +151,22 @@ class BoxInstances(Instances):
         """Return the columns of images."""
         box, truth_box = (joined(getattr(each, name) for each in images) for name in ("boxes", "truth_boxes"))
         box, truth_box = box.reshape(-1, 4), truth_box.reshape(-1, 4)
-        given = [
-            _box_areas(each.truth_boxes) if each.truth_areas is None else each.truth_areas
-            for each in images
-            if len(each.truth_labels)
-        ]
+        truth_image = np.repeat(np.arange(len(images)), [len(each.truth_labels) for each in images])
+        truth_area = _box_areas(truth_box)
+        if any(each.truth_areas is not None for each in images):
+            given = np.array([each.truth_areas is not None for each in images])
+            truth_area[given[truth_image]] = joined(each.truth_areas for each in images if each.truth_areas is not None)
         return cls(
             num_images=len(images),
             image=np.repeat(np.arange(len(images)), [len(each.labels) for each in images]),
-            label=joined(each.labels for each in images).astype(np.int64),
+            label=joined(each.labels for each in images).astype(np.int64, copy=False),
             score=joined(each.scores for each in images),
             area=_box_areas(box),
-            truth_image=np.repeat(np.arange(len(images)), [len(each.truth_labels) for each in images]),
-            truth_label=joined(each.truth_labels for each in images).astype(np.int64),
-            truth_area=joined(given),
-            difficult=joined(each.difficult for each in images).astype(bool),
-            crowd=joined(each.crowd for each in images).astype(bool),
+            truth_image=truth_image,
+            truth_label=joined(each.truth_labels for each in images).astype(np.int64, copy=False),
+            truth_area=truth_area,
+            difficult=joined(each.difficult for each in images).astype(bool, copy=False),
+            crowd=joined(each.crowd for each in images).astype(bool, copy=False),
             box=box,
             truth_box=truth_box,
         )
@@ -174,24 +175,25 @@ class BoxInstances(Instances):
         self, rule: DetectionRule, enough: Callable[[Floats], Flags], chosen: Integers, num_classes: int = 0
     ) -> Pairs:
         """See :meth:`Instances.pairs`."""
-        boxes = self._box_by(rule, self.box[chosen], rule.box_decimals)
-        truth_boxes = self._box_by(rule, self.truth_box, None)
+        boxes = _columns_by(rule, self.box, rule.box_decimals)
+        truth_boxes = _columns_by(rule, self.truth_box, None)
         crowd = self.crowd if self.crowd.any() else None
-        groups, truth_groups = self.groups(num_classes)
 
         def iou_of(detection: Integers, truth: Integers) -> Floats:
             crowds = None if crowd is None else crowd[truth]
-            return box_iou(boxes[detection], truth_boxes[truth], rule.pixel, crowds)
+            # Columns, so that the arithmetic runs over neighbours in memory.
+            return box_iou(boxes.take(detection, axis=1).T, truth_boxes.take(truth, axis=1).T, rule.pixel, crowds)
 
-        pairs = overlapping_pairs(groups[chosen], truth_groups, iou_of, enough)
-        return pairs._replace(detection=chosen[pairs.detection])
+        return overlapping_pairs(*self.groups(num_classes), chosen, iou_of, enough)
 
-    @staticmethod
-    def _box_by(rule: DetectionRule, boxes: Floats, decimals: int | None) -> Floats:
-        if rule.first_pixel:
-            boxes = boxes + np.array([rule.first_pixel, rule.first_pixel, 0, 0], boxes.dtype)
-        boxes = boxes.astype(rule.precision, copy=False)
-        return boxes if decimals is None else np.round(boxes, decimals)
+
+def _columns_by(rule: DetectionRule, boxes: Floats, decimals: int | None) -> Floats:
+    """Return boxes as a rule has them, ``(4, N)``."""
+    columns = boxes.T.astype(rule.precision, order="C")
+    if rule.first_pixel:
+        # In the precision of the boxes as they came.
+        columns[:2] = (boxes[:, :2] + boxes.dtype.type(rule.first_pixel)).T
+    return columns if decimals is None else np.round(columns, decimals)
 
 
 def joined(arrays: Iterable[Any]) -> NDArray[Any]:
