@@ -148,18 +148,15 @@ def match(pairs: Pairs, ignored: Flags, outside: Flags, crowd: Flags, rule: Dete
     order = np.argsort(pairs.detection * (len(crowd) + 1) + pairs.truth)
     pairs = pairs.where(order)
     if rule.assignment == "overlaps_most":
-        found = [_first_come(pairs, _best(pairs), ignored, ignored, rule)]
+        found = [_first_come(pairs, _best(pairs), ignored, ignored, outside, rule)]
     else:
         simple = _uncontested(pairs, len(crowd))
-        found = [_first_come(pairs, np.flatnonzero(simple), crowd[None], ignored, rule)]
-        found.append(_in_turn(pairs, np.flatnonzero(~simple), crowd, ignored, rule))
-    row, chosen = (np.concatenate(column) for column in zip(*found, strict=True))
+        found = [_first_come(pairs, np.flatnonzero(simple), crowd[None], ignored, outside, rule)]
+        found.append(_in_turn(pairs, np.flatnonzero(~simple), crowd, ignored, outside, rule))
+    # A match is named by row and pair, so that their numbers' order is that of the matches.
+    row, chosen = np.divmod(np.sort(np.concatenate(found)), max(len(order), 1))
     matched = pairs.where(chosen)
-    size = row // len(rule.iou_thresholds)
-    flags = ignored[size, matched.truth]
-    kept = np.flatnonzero(~(flags & outside[size, matched.detection]))
-    kept = kept[np.argsort(row[kept] * (len(order) + 1) + chosen[kept])]
-    return Matches(row[kept], *matched.where(kept), flags[kept])
+    return Matches(row, *matched, ignored[row // len(rule.iou_thresholds), matched.truth])
 
 
 def _best(pairs: Pairs) -> Integers:
@@ -181,46 +178,53 @@ def _uncontested(pairs: Pairs, num_truths: int) -> Flags:
 
 
 def _first_come(
-    pairs: Pairs, chosen: Integers, shared: Flags, ignored: Flags, rule: DetectionRule
-) -> tuple[Integers, Integers]:
-    """Give each ground truth to the first detection that overlaps it enough, a shared one to all; return row and pair.
+    pairs: Pairs, chosen: Integers, shared: Flags, ignored: Flags, outside: Flags, rule: DetectionRule
+) -> Integers:
+    """Give each ground truth to the first detection that overlaps it enough, a shared one to all.
 
     Args:
-        pairs: All pairs.
+        pairs: All P pairs.
         chosen: One pair of each detection.
         shared: Which ground truths any number may have in each size range, ``(R, G)`` or ``(1, G)``.
-        ignored: Gives the number of size ranges, ``(R, G)``.
+        ignored: See :func:`match`.
+        outside: See :func:`match`.
         rule: Its thresholds.
+
+    Returns:
+        Row times P plus pair of each match.
     """
-    num_thresholds, num_sizes = len(rule.iou_thresholds), len(ignored)
+    num_thresholds, num_pairs = len(rule.iou_thresholds), max(len(pairs.truth), 1)
     # By ground truth and then falling score; all keys differ, so that any sort will do.
-    chosen = np.sort(pairs.truth[chosen] * len(pairs.truth) + chosen) % max(len(pairs.truth), 1)
+    chosen = np.sort(pairs.truth[chosen] * num_pairs + chosen) % num_pairs
     truth = pairs.truth[chosen]
     # The number of thresholds that each reaches, and the highest such number of those before it at its ground truth.
     level = rule.num_reached(pairs.iou[chosen])
     lifted = level + truth * (num_thresholds + 1)
-    before = np.maximum(np.append(0, np.maximum.accumulate(lifted)[:-1]) - (lifted - level), 0)[: len(chosen)]
-    lowest = np.broadcast_to(np.where(shared[:, truth], 0, before), (num_sizes, len(chosen)))
-    size, index = np.nonzero(lowest < level)
-    lower = lowest[size, index]
-    count = level[index] - lower
-    start = np.cumsum(count) - count
-    row = np.repeat(size * num_thresholds + lower - start, count) + np.arange(count.sum())
-    return row, np.repeat(chosen[index], count)
+    before = np.maximum(np.append(0, np.maximum.accumulate(lifted)[:-1])[: len(chosen)] - (lifted - level), 0)
+    found = [np.empty(0, np.int64)]
+    for size, flags in enumerate(ignored):
+        lowest = np.where(shared[size % len(shared), truth], 0, before)
+        match = np.flatnonzero((lowest < level) & ~(flags[truth] & outside[size, pairs.detection[chosen]]))
+        count = (level - lowest)[match]
+        start = np.cumsum(count) - count
+        row = np.arange(count.sum()) + np.repeat(size * num_thresholds + lowest[match] - start, count)
+        found.append(row * num_pairs + np.repeat(chosen[match], count))
+    return np.concatenate(found)
 
 
 def _in_turn(
-    pairs: Pairs, chosen: Integers, crowd: Flags, ignored: Flags, rule: DetectionRule
-) -> tuple[Integers, Integers]:
-    """Let each detection in turn take the best ground truth that is left; return row and pair."""
+    pairs: Pairs, chosen: Integers, crowd: Flags, ignored: Flags, outside: Flags, rule: DetectionRule
+) -> Integers:
+    """Let each detection in turn take the best ground truth that is left; see :func:`_first_come`."""
+    num_thresholds = len(rule.iou_thresholds)
     level = rule.num_reached(pairs.iou)
-    threshold = np.tile(np.arange(len(rule.iou_thresholds)), len(ignored))[:, None]
+    threshold = np.tile(np.arange(num_thresholds), len(ignored))[:, None]
     truths, short = np.unique(pairs.truth[chosen], return_inverse=True)
     truth = np.zeros(len(level), np.int64)
     truth[chosen] = short
-    row_ignored = np.repeat(ignored[:, truths], len(rule.iou_thresholds), axis=0)
+    row_ignored = np.repeat(ignored[:, truths], num_thresholds, axis=0)
     free = np.ones(row_ignored.shape, bool)
-    rows, found = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
+    found = [np.empty(0, np.int64)]
     for step in _turns(pairs, chosen):
         # The best comes last: of the highest overlap, and not ignored.
         step = step[np.lexsort((pairs.iou[step], pairs.detection[step]))]
@@ -232,9 +236,9 @@ def _in_turn(
         row, column = np.nonzero(best >= 0)
         taken = step[best[row, column] % len(step)]
         free[row, truth[taken]] = crowd[pairs.truth[taken]]
-        rows.append(row)
-        found.append(taken)
-    return np.concatenate(rows), np.concatenate(found)
+        counts = ~(row_ignored[row, truth[taken]] & outside[row // num_thresholds, pairs.detection[taken]])
+        found.append(row[counts] * len(level) + taken[counts])
+    return np.concatenate(found)
 
 
 def _turns(pairs: Pairs, chosen: Integers) -> list[Integers]:

@@ -155,17 +155,17 @@ def sum_up(matched: MatchedInstances) -> RuleResult:
     rule, num_truths, matches = matched.rule, matched.num_truths, matched.matches
     num_thresholds, (num_sizes, num_classes) = len(rule.iou_thresholds), num_truths.shape
     shape = (num_sizes, num_thresholds, num_classes)
-    # A run is a class in a row; matches are ordered by runs, and the true positives are what is left of them.
+    # A run is a class in a row: one curve, of which the true positives are the steps.
+    runs = np.arange(np.prod(shape) + 1)
     run = matches.row * num_classes + matched.label[matches.detection]
     hit = np.flatnonzero(~matches.ignored)
-    counted = _counted(matched, run)[hit]
-    run = run[hit]
-    start = np.searchsorted(run, np.arange(np.prod(shape) + 1))
+    counted = _counted(matched, hit, np.searchsorted(run, runs)[run[hit]])
+    run, place = run[hit], matches.detection[hit]
+    start = np.searchsorted(run, runs)
     number = np.arange(1, len(hit) + 1) - start[run]
     truths = np.repeat(num_truths, num_thresholds, axis=0).reshape(-1)
     curves = HitCurves.of(number / counted, start, truths)
-    rank = matched.rank[matches.detection[hit]]
-    found = [np.bincount(run[rank < limit], minlength=len(truths)) for limit in rule.max_detections[:-1]]
+    found = [np.bincount(run[matched.rank[place] < limit], minlength=len(truths)) for limit in rule.max_detections[:-1]]
     found.append(np.diff(start))
     recall = np.stack(found) / np.where(truths > 0, truths, np.nan)
     averages = {name: getattr(curves, name)().reshape(shape) for name in ("eleven_point", "area", "coco")}
@@ -179,20 +179,24 @@ def sum_up(matched: MatchedInstances) -> RuleResult:
     )
 
 
-def _counted(matched: MatchedInstances, run: Integers) -> Integers:
-    """Return how many detections count, of the class of each match, from the highest score down to the match.
+def _counted(matched: MatchedInstances, hit: Integers, start: Integers) -> Integers:
+    """Return how many detections count, of the class of each hit, from the highest score down to the hit.
 
     Those that count not are in a row the ones matched with an ignored ground truth and the unmatched outside.
+
+    Args:
+        matched: Detections and matches.
+        hit: Matches that are true positives, ``(H,)``.
+        start: The first match in the row and class of each, ``(H,)``.
     """
-    matches = matched.matches
-    size = matches.row // len(matched.rule.iou_thresholds)
-    class_start = matched.start[matched.label[matches.detection]]
-    outside = np.cumsum(np.pad(matched.outside, ((0, 0), (1, 0))), axis=1)
-    unmatched = matches.detection + 1 - class_start
-    unmatched -= outside[size, matches.detection + 1] - outside[size, class_start]
+    matches, width = matched.matches, len(matched.detection) + 1
+    outside = np.pad(matched.outside, ((0, 0), (1, 0))).reshape(-1)
+    at = matches.row // len(matched.rule.iou_thresholds) * width + matches.detection + 1
     # A match outside counts after all; one inside with an ignored ground truth does not.
-    change = np.cumsum(np.append(0, matched.outside[size, matches.detection].astype(np.int64) - matches.ignored))
-    return unmatched + change[1:] - change[np.searchsorted(run, run)]
+    change = np.cumsum(np.append(0, outside[at].astype(np.int64) - matches.ignored))
+    counted = matches.detection[hit] + 1 - matched.start[matched.label[matches.detection[hit]]]
+    sums = np.cumsum(outside)
+    return counted - (sums[at[hit]] - sums[at[hit] - counted]) + change[hit + 1] - change[start]
 
 
 def _curves(matched: MatchedInstances) -> tuple[PrecisionRecallCurve, ...]:
