@@ -159,7 +159,8 @@ class DetectionMetric:
             raise ValueError(f"image {image.image_id} was added twice")
         for name in ("labels", "truth_labels"):
             labels = getattr(image, name)
-            if len(labels) and (labels.min() < 0 or labels.max() >= len(self.classes)):
+            # As unsigned numbers, of which the negative ones are the highest.
+            if labels.view(np.uint64).max(initial=0) >= len(self.classes):
                 wrong = labels[(labels < 0) | (labels >= len(self.classes))][0]
                 raise ValueError(
                     f"image {image.image_id}: {name} holds {wrong}; there are {len(self.classes)} classes, from 0"

