@@ -14,7 +14,7 @@ from .detection_rule import DetectionRule, detection_rule
 from .instances import BoxInstances, ImageDetections, Instances
 from .matching import Floats, Integers
 from .operating_points import OperatingPoints, operating_points
-from .rule_result import RuleResult, match_instances, sum_up
+from .rule_result import MatchedInstances, RuleResult, match_instances, sum_up
 
 __all__ = ["DetectionMetric", "DetectionResult"]
 
@@ -178,11 +178,15 @@ class DetectionMetric:
         for image in other.images.values():
             self.update(image)
 
+    def average_precision(self) -> dict[str, RuleResult]:
+        """Return only average precision and recall over all images so far, by each rule, by its name."""
+        return {each.rule.name: sum_up(each) for each in self._matched(self._instances())}
+
     def compute(self) -> DetectionResult:
-        """Return the metrics over all images so far."""
+        """Return all metrics over all images so far."""
         instances = self._instances()
         num_classes = len(self.classes)
-        matched = [match_instances(instances, num_classes, rule) for rule in self.rules]
+        matched = self._matched(instances)
         return DetectionResult(
             classes=self.classes,
             num_images=instances.num_images,
@@ -192,6 +196,9 @@ class DetectionMetric:
             operating_points=operating_points(matched[0], instances.num_images, self.score_threshold),
             errors=detection_errors(instances, matched[0], num_classes, self.score_threshold),
         )
+
+    def _matched(self, instances: Instances) -> list[MatchedInstances]:
+        return [match_instances(instances, len(self.classes), rule) for rule in self.rules]
 
     def _ordered(self) -> list[Any]:
         return sorted(self.images.values(), key=lambda image: (isinstance(image.image_id, str), image.image_id))

@@ -9,7 +9,7 @@ import numpy as np
 
 from .detection_rule import DetectionRule
 from .instances import Instances
-from .matching import Flags, Integers, Matches, Pairs, match
+from .matching import Flags, Integers, Matches, Pairs, best_pairs, match
 from .rule_result import MatchedInstances
 
 __all__ = ["ERRORS", "DetectionErrors", "detection_errors"]
@@ -54,7 +54,7 @@ def detection_errors(
     - *duplicate*: overlaps an object of its class enough, which another detection found;
     - *background*: overlaps nothing by more than 0.1;
     - *classification_and_localisation*: what is left, on an object of another class and not enough;
-    - *missed*: objects that were not found and that no localisation or classification error touches.
+    - *missed*: objects that were not found and that no localisation or classification error overlaps most.
 
     A detection on a difficult object or a crowd of another class, and on no other object, counts nowhere either.
 
@@ -71,8 +71,9 @@ def detection_errors(
     wrong = outcome.wrong & ~on_ignored
     kinds = _kinds(near, wrong)
     touched = np.zeros(len(outcome.found), bool)
-    touched[near.pairs.truth[(kinds[near.pairs.detection] == 0) & near.same & near.counts]] = True
-    touched[near.pairs.truth[(kinds[near.pairs.detection] == 1) & near.enough & ~near.same & near.counts]] = True
+    for kind, chosen in ((0, near.same), (1, ~near.same)):
+        pairs = near.pairs.where((kinds[near.pairs.detection] == kind) & chosen & near.counts)
+        touched[pairs.truth[best_pairs(pairs)]] = True
 
     def count(labels: Integers) -> Integers:
         return np.bincount(labels, minlength=num_classes)
@@ -82,7 +83,9 @@ def detection_errors(
 
     confused = _confused(near, matched, wrong & (kinds != ERRORS.index("duplicate")), outcome.missed, rule)
     confusion = np.zeros((num_classes + 1, num_classes + 1), np.int64)
-    np.add.at(confusion, (instances.truth_label[confused.truth], instances.label[matched.detection[confused.detection]]), 1)
+    np.add.at(
+        confusion, (instances.truth_label[confused.truth], instances.label[matched.detection[confused.detection]]), 1
+    )
     hits = count(instances.label[outcome.hit])
     confusion[range(num_classes), range(num_classes)] += hits
     confusion[-1, :-1] = count(instances.label[wrong]) - confusion[:-1, :-1].sum(axis=0) + hits
@@ -104,7 +107,7 @@ class _Outcome(NamedTuple):
 
 def _outcome(instances: Instances, matched: MatchedInstances, score_threshold: float) -> _Outcome:
     above, hit, left_out = (np.zeros(len(instances.label), bool) for _ in range(3))
-    above[matched.detection] = matched.score >= score_threshold
+    above[matched.detection] = (matched.score >= score_threshold) & ~matched.outside[0]
     first = matched.matches.row == 0
     detection, truth = matched.detection[matched.matches.detection[first]], matched.matches.truth[first]
     hit[detection] = ~matched.matches.ignored[first]
@@ -151,9 +154,7 @@ def _kinds(near: _Near, wrong: Flags) -> Integers:
     return np.where(wrong, np.select(conditions, range(4), default=4), -1)
 
 
-def _confused(
-    near: _Near, matched: MatchedInstances, wrong: Flags, missed: Flags, rule: DetectionRule
-) -> Matches:
+def _confused(near: _Near, matched: MatchedInstances, wrong: Flags, missed: Flags, rule: DetectionRule) -> Matches:
     """Match what is wrong with what was missed, the labels of which differ, in falling order of score."""
     possible = near.enough & ~near.same & wrong[near.pairs.detection] & missed[near.pairs.truth]
     pairs = near.pairs.where(possible)
@@ -161,6 +162,4 @@ def _confused(
     place[matched.detection] = np.arange(len(matched.detection))
     one_to_one = replace(rule, assignment="overlaps_most_free")
     nothing, everything_in = np.zeros((1, len(missed)), bool), np.zeros((1, len(wrong)), bool)
-    return match(
-        pairs._replace(detection=place[pairs.detection]), nothing, everything_in, nothing[0], one_to_one
-    )
+    return match(pairs._replace(detection=place[pairs.detection]), nothing, everything_in, nothing[0], one_to_one)

@@ -71,7 +71,9 @@ def checked_columns(image: Any, **boxes: str) -> None:
     columns["scores"] = _floats(image, "scores", found)
     for name in ("difficult", "crowd"):
         flags = getattr(image, name)
-        columns[name] = np.zeros(truths, bool) if flags is None else _shaped(image, name, np.asarray(flags, bool), truths)
+        columns[name] = (
+            np.zeros(truths, bool) if flags is None else _shaped(image, name, np.asarray(flags, bool), truths)
+        )
     if image.truth_areas is not None:
         columns["truth_areas"] = _floats(image, "truth_areas", truths).astype(np.float64, copy=False)
     for name, value in columns.items():

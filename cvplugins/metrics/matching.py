@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from .detection_rule import DetectionRule
 
-__all__ = ["Matches", "Pairs", "box_iou", "match", "overlapping_pairs"]
+__all__ = ["Matches", "Pairs", "best_pairs", "box_iou", "match", "overlapping_pairs"]
 
 Floats = NDArray[np.floating]
 Integers = NDArray[np.int64]
@@ -47,6 +47,7 @@ class Matches(NamedTuple):
     truth: Integers
     iou: Floats
     ignored: Flags  # matched with an ignored ground truth: neither true nor false
+
 
 def box_iou(boxes: Floats, others: Floats, pixel: float = 0.0, crowd: Flags | None = None) -> Floats:
     """Return the IoU of each box with the one in the same row of ``others``.
@@ -148,7 +149,7 @@ def match(pairs: Pairs, ignored: Flags, outside: Flags, crowd: Flags, rule: Dete
     order = np.argsort(pairs.detection * (len(crowd) + 1) + pairs.truth)
     pairs = pairs.where(order)
     if rule.assignment == "overlaps_most":
-        found = [_first_come(pairs, _best(pairs), ignored, ignored, outside, rule)]
+        found = [_first_come(pairs, best_pairs(pairs), ignored, ignored, outside, rule)]
     else:
         simple = _uncontested(pairs, len(crowd))
         found = [_first_come(pairs, np.flatnonzero(simple), crowd[None], ignored, outside, rule)]
@@ -159,7 +160,7 @@ def match(pairs: Pairs, ignored: Flags, outside: Flags, crowd: Flags, rule: Dete
     return Matches(row, *matched, ignored[row // len(rule.iou_thresholds), matched.truth])
 
 
-def _best(pairs: Pairs) -> Integers:
+def best_pairs(pairs: Pairs) -> Integers:
     """Return the pair of each detection with the highest IoU, the first of equals."""
     own = _first_of_runs(pairs.detection)
     if len(own) == len(pairs.detection):

@@ -130,7 +130,9 @@ def match_instances(instances: Instances, num_classes: int, rule: DetectionRule)
     bounds = np.array(list(SIZES.values()))[:, :, None]
     outside = (instances.area < bounds[:, 0]) | (instances.area > bounds[:, 1])
     truth_outside = (instances.truth_area < bounds[:, 0]) | (instances.truth_area > bounds[:, 1])
-    outside[0], truth_outside[0] = False, False
+    truth_outside[0] = False
+    if rule.assignment == "overlaps_most":  # COCO leaves out even from "all" a box whose ends are swapped
+        outside[0] = False
     outside = outside.take(order, axis=1)
     ignored = truth_outside | instances.difficult | instances.crowd
     pairs = instances.pairs(rule, rule.reached, np.flatnonzero(place >= 0), num_classes=num_classes)
@@ -203,7 +205,7 @@ def _curves(matched: MatchedInstances) -> tuple[PrecisionRecallCurve, ...]:
     """Return the curve of each class, all sizes, at the first threshold."""
     matches, starts = matched.matches, matched.start[:-1]
     first = matches.row == 0
-    hit, counts = np.zeros(len(matched.detection), np.int64), np.ones(len(matched.detection), np.int64)
+    hit, counts = np.zeros(len(matched.detection), np.int64), (~matched.outside[0]).astype(np.int64)
     hit[matches.detection[first & ~matches.ignored]] = 1
     counts[matches.detection[first & matches.ignored]] = 0
     hits, counted = (_sum_from_start(values, matched.label, starts) for values in (hit, counts))
