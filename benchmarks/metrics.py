@@ -333,9 +333,8 @@ def size(repeats):
     for count in (1000, 5000, 20000):
         images = random_images(count)
         seconds = measured({"cvplugins": lambda images=images: evaluated(images, ["coco"]).average_precision()}, 3)[1]
-        print(
-            f"size        {count} images, {count * 100} detections: {1e6 * seconds['cvplugins'] / count:.0f} us an image"
-        )
+        shown = f"{1e6 * seconds['cvplugins'] / count:.0f} us an image"
+        print(f"size        {count} images, {count * 100} detections: {shown}")
 
 
 ROWS = {"voc": voc, "detectron2": detectron2, "coco": coco, "json": coco_files, "memory": memory, "size": size}

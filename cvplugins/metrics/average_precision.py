@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -92,5 +92,5 @@ class HitCurves(NamedTuple):
         precision = np.append(self.precision, 0.0)[np.where(reached, index, -1)]
         return self._defined(precision.mean(axis=1))
 
-    def _defined(self, values: Floats) -> Floats:
+    def _defined(self, values: NDArray[Any]) -> Floats:
         return np.where(self.num_truths > 0, values, np.nan)

@@ -107,7 +107,7 @@ class _Outcome(NamedTuple):
 
 def _outcome(instances: Instances, matched: MatchedInstances, score_threshold: float) -> _Outcome:
     above, hit, left_out = (np.zeros(len(instances.label), bool) for _ in range(3))
-    above[matched.detection] = (matched.score >= score_threshold) & ~matched.outside[0]
+    above[matched.detection] = matched.score >= score_threshold
     first = matched.matches.row == 0
     detection, truth = matched.detection[matched.matches.detection[first]], matched.matches.truth[first]
     hit[detection] = ~matched.matches.ignored[first]

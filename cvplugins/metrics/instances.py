@@ -204,7 +204,7 @@ class BoxInstances(Instances):
 
 def _columns_by(rule: DetectionRule, boxes: Floats, decimals: int | None) -> Floats:
     """Return boxes as a rule has them, ``(4, N)``."""
-    columns = boxes.T.astype(rule.precision, order="C")
+    columns: Floats = boxes.T.astype(rule.precision, order="C")
     if rule.first_pixel:
         # In the precision of the boxes as they came.
         columns[:2] = (boxes[:, :2] + boxes.dtype.type(rule.first_pixel)).T

@@ -99,7 +99,7 @@ def operating_points(matched: MatchedInstances, num_images: int, score_threshold
     """
     first = matched.matches.row == 0
     hit = np.zeros(len(matched.detection), np.int64)
-    false = (~matched.outside[0]).astype(np.int64)
+    false = np.ones(len(matched.detection), np.int64)
     hit[matched.matches.detection[first & ~matched.matches.ignored]] = 1
     false[matched.matches.detection[first]] = 0
     num_truths = matched.num_truths[0]

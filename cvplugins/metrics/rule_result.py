@@ -196,9 +196,10 @@ def _counted(matched: MatchedInstances, hit: Integers, start: Integers) -> Integ
     at = matches.row // len(matched.rule.iou_thresholds) * width + matches.detection + 1
     # A match outside counts after all; one inside with an ignored ground truth does not.
     change = np.cumsum(np.append(0, outside[at].astype(np.int64) - matches.ignored))
-    counted = matches.detection[hit] + 1 - matched.start[matched.label[matches.detection[hit]]]
+    counted: Integers = matches.detection[hit] + 1 - matched.start[matched.label[matches.detection[hit]]]
     sums = np.cumsum(outside)
-    return counted - (sums[at[hit]] - sums[at[hit] - counted]) + change[hit + 1] - change[start]
+    counted += change[hit + 1] - change[start] - (sums[at[hit]] - sums[at[hit] - counted])
+    return counted
 
 
 def _curves(matched: MatchedInstances) -> tuple[PrecisionRecallCurve, ...]:
@@ -211,17 +212,16 @@ def _curves(matched: MatchedInstances) -> tuple[PrecisionRecallCurve, ...]:
     hits, counted = (_sum_from_start(values, matched.label, starts) for values in (hit, counts))
     num_truths = matched.num_truths[0].astype(np.float64)
     num_truths[num_truths == 0] = np.nan
-    columns = hits / np.maximum(counted, 1), hits / num_truths[matched.label], matched.score
-    return tuple(
-        PrecisionRecallCurve(*(column[begin:end] for column in columns))
-        for begin, end in zip(matched.start, matched.start[1:], strict=False)
-    )
+    columns = [hits / np.maximum(counted, 1), hits / num_truths[matched.label], matched.score]
+    precision, recall, score = (column.astype(np.float64, copy=False) for column in columns)
+    spans = (slice(*span) for span in zip(matched.start, matched.start[1:], strict=False))
+    return tuple(PrecisionRecallCurve(precision[own], recall[own], score[own]) for own in spans)
 
 
 def _sum_from_start(values: Integers, label: Integers, starts: Integers) -> Integers:
     """Return the sums of the values so far, those of each class for itself."""
-    sums = np.cumsum(np.append(0, values))
-    return sums[1:] - sums[starts][label]
+    sums: Integers = np.cumsum(np.append(0, values))
+    return np.asarray(sums[1:] - sums[starts][label])
 
 
 def _by_class_and_score(label: Integers, score: Floats) -> Integers:
