@@ -144,8 +144,6 @@ def pycocotools_evaluation(images, num_classes):
     }
     truth.createIndex()
     evaluation = WithIgnored(truth, truth.loadRes(detections), "bbox")
-    # COCO's ranges, but for boxes that are inside out, which have a negative area.
-    evaluation.params.areaRng[0] = [-1e10, 1e10]
     evaluation.evaluate()
     evaluation.accumulate()
     return evaluation.eval

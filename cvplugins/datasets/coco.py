@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -83,6 +85,19 @@ class CocoAnnotations:
 CocoResults = dict[int, CocoObjects]
 
 
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """Keep the garbage collector from looking again and again through a million new entries, none of them garbage."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+@_no_collection()
 def read_coco_annotations(path: str | os.PathLike[str], classes: Sequence[str] | None = None) -> CocoAnnotations:
     """Read an annotation file (``instances_val2017.json`` or one of its layout).
 
@@ -131,6 +146,7 @@ def read_coco_annotations(path: str | os.PathLike[str], classes: Sequence[str] |
     )
 
 
+@_no_collection()
 def read_coco_results(path: str | os.PathLike[str], annotations: CocoAnnotations) -> CocoResults:
     """Read what a detector found, in COCO's format for results.
 
@@ -149,7 +165,7 @@ def read_coco_results(path: str | os.PathLike[str], annotations: CocoAnnotations
         raise DataError(f"{path}: holds a {type(content).__name__}, not a list of results; are these annotations?")
     label_of = dict(zip(annotations.category_ids, range(len(annotations.classes)), strict=True))
     categories = _column(path, "results", content, "category_id")
-    labels = np.array([label_of.get(each, -1) for each in categories], np.int64)
+    labels = np.fromiter((label_of.get(each, -1) for each in categories), np.int64, len(categories))
     return _by_image(path, "results", content, list(annotations.images), labels, scored=True)
 
 
@@ -196,7 +212,7 @@ def _by_image(
     place_of = dict(zip(image_ids, range(len(image_ids)), strict=True))
     owners = _column(path, part, entries, "image_id")
     try:
-        place = np.array([place_of[owner] for owner in owners], np.int64)
+        place = np.fromiter(map(place_of.__getitem__, owners), np.int64, len(owners))
     except (KeyError, TypeError) as error:
         number, owner = next((i, each) for i, each in enumerate(owners) if each not in place_of)
         raise DataError(f"{path}: {part}[{number}] is of image {owner}, which the annotations do not list") from error

@@ -1,21 +1,16 @@
-"""Average precision: three ways to sum up precision-recall curves, of many rows at once."""
+"""Average precision: three ways to sum up precision-recall curves, of any number of classes and rows at once."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = [
-    "PrecisionRecallCurve",
-    "area_average_precision",
-    "coco_average_precision",
-    "eleven_point_average_precision",
-    "precision_envelope",
-]
+__all__ = ["HitCurves", "PrecisionRecallCurve"]
 
 Floats = NDArray[np.float64]
+Integers = NDArray[np.int64]
 
 # As NumPy spells 0, 0.1, ..., 1; the fourth is 0.30000000000000004, which a recall of 3 / 10 does not reach.
 # mmdet and detectron2 use the same.
@@ -39,55 +34,63 @@ class PrecisionRecallCurve(NamedTuple):
         return PrecisionRecallCurve(self.precision[found], self.recall[found], self.score[found])
 
 
-def precision_envelope(precision: Floats) -> Floats:
-    """Return the highest precision at each recall or a higher one.
+class HitCurves(NamedTuple):
+    """K precision-recall curves by their H true positives, one curve after the other.
 
-    Args:
-        precision: Precision when the k-th ground truth is found, 0 for those never found, ``(..., G)``: the recalls
-            are 1/G, 2/G, ..., 1.
-
-    Returns:
-        The same shape, falling along the last axis.
+    Attributes:
+        precision: The highest precision at the recall of each true positive or a higher recall, ``(H,)``.
+        start: Where each curve begins, and H, ``(K + 1,)``.
+        num_truths: Ground truths of each curve, ``(K,)``: the recalls of its true positives are 1/G, 2/G, ...
 
     Example:
-        >>> precision_envelope(np.array([1 / 2, 2 / 3, 0]))
-        array([0.66666667, 0.66666667, 0.        ])
+        >>> curves = HitCurves.of(np.array([1 / 2, 2 / 3, 1, 2 / 3]), np.array([0, 2, 4]), np.array([3, 2]))
+        >>> curves.precision
+        array([0.66666667, 0.66666667, 1.        , 0.66666667])
+        >>> curves.area()  # 2/3 * 2/3, and 0.5 * 1 + 0.5 * 2/3
+        array([0.44444444, 0.83333333])
+        >>> HitCurves.of(np.array([1.0]), np.array([0, 1]), np.array([2])).eleven_point()  # 6 of 11 recalls are reached
+        array([0.54545455])
     """
-    envelope: Floats = np.maximum.accumulate(precision[..., ::-1], axis=-1)[..., ::-1]
-    return envelope
 
+    precision: Floats
+    start: Integers
+    num_truths: Integers
 
-def area_average_precision(envelope: Floats) -> Floats:
-    """Return the area under each curve (PASCAL VOC since 2010).
+    @classmethod
+    def of(cls, precision: Floats, start: Integers, num_truths: Integers) -> HitCurves:
+        """Return the curves of the plain precision at each true positive."""
+        # Complex numbers are ordered by their real part first: the highest from the end that stops at each curve.
+        curve = np.repeat(np.arange(len(num_truths), dtype=np.float64), np.diff(start))
+        highest = np.maximum.accumulate((-curve + 1j * precision)[::-1])[::-1]
+        return cls(highest.imag, start, num_truths)
 
-    >>> area_average_precision(precision_envelope(np.array([1.0, 2 / 3])))  # 0.5 * 1 + 0.5 * 2/3
-    array(0.83333333)
-    """
-    found = np.arange(1, envelope.shape[-1] + 1) / envelope.shape[-1]
-    return np.asarray(np.sum(np.diff(found, prepend=0.0) * envelope, axis=-1))
+    def eleven_point(self) -> Floats:
+        """Return the mean of the highest precision at recalls of at least 0, 0.1, ..., 1 (PASCAL VOC 2007), ``(K,)``.
 
+        It is NaN, as every average, without ground truth.
+        """
+        return self._sampled(ELEVEN_RECALLS)
 
-def eleven_point_average_precision(envelope: Floats) -> Floats:
-    """Return the mean of the highest precision at recalls of at least 0, 0.1, ..., 1 (PASCAL VOC 2007).
+    def coco(self) -> Floats:
+        """Return the mean of the highest precision at recalls of at least 0, 0.01, ..., 1 (COCO), ``(K,)``."""
+        return self._sampled(COCO_RECALLS)
 
-    >>> eleven_point_average_precision(np.array([1.0, 0.0]))  # 6 of 11 recalls are reached
-    array(0.54545455)
-    """
-    return _sampled(envelope, ELEVEN_RECALLS)
+    def area(self) -> Floats:
+        """Return the area under each curve (PASCAL VOC since 2010), ``(K,)``."""
+        count = np.diff(self.start)
+        curve = np.repeat(np.arange(len(count)), count)
+        number = np.arange(1, len(self.precision) + 1) - self.start[curve]
+        steps = number / self.num_truths[curve] - (number - 1) / self.num_truths[curve]
+        return self._defined(np.bincount(curve, steps * self.precision, minlength=len(count)))
 
+    def _sampled(self, at: Floats) -> Floats:
+        truths, which = np.unique(self.num_truths, return_inverse=True)
+        before = [np.searchsorted(np.arange(1, num + 1) / num, at) for num in truths]  # recalls that are lower
+        number = np.array(before).reshape(-1, len(at))[which.reshape(-1)]
+        index = np.minimum(self.start[:-1, None] + number, max(len(self.precision) - 1, 0))
+        reached = number < np.diff(self.start)[:, None]
+        precision = np.append(self.precision, 0.0)[np.where(reached, index, -1)]
+        return self._defined(precision.mean(axis=1))
 
-def coco_average_precision(envelope: Floats) -> Floats:
-    """Return the mean of the highest precision at recalls of at least 0, 0.01, ..., 1 (COCO).
-
-    >>> coco_average_precision(np.array([1.0, 0.0]))  # 51 of 101 recalls are reached
-    array(0.5049505)
-    """
-    return _sampled(envelope, COCO_RECALLS)
-
-
-def _sampled(envelope: Floats, at: Floats) -> Floats:
-    found = np.arange(1, envelope.shape[-1] + 1) / envelope.shape[-1]
-    # A recall of 1.0 can only be missed by rounding of the recalls asked for.
-    reached = np.minimum(np.searchsorted(found, at, side="left"), len(found))
-    padded = np.concatenate([envelope, np.zeros((*envelope.shape[:-1], 1))], axis=-1)
-    return np.asarray(padded[..., reached].mean(axis=-1))
+    def _defined(self, values: NDArray[Any]) -> Floats:
+        return np.where(self.num_truths > 0, values, np.nan)

@@ -14,7 +14,7 @@ from .detection_rule import DetectionRule, detection_rule
 from .instances import BoxInstances, ImageDetections, Instances
 from .matching import Floats, Integers
 from .operating_points import OperatingPoints, operating_points
-from .rule_result import RuleResult, match_instances, sum_up
+from .rule_result import MatchedInstances, RuleResult, match_instances, sum_up
 
 __all__ = ["DetectionMetric", "DetectionResult"]
 
@@ -109,7 +109,8 @@ class DetectionMetric:
 
     - ``"voc2007"``, ``"voc2012"``: as mmdet's ``VOCMetric`` computes with ``eval_mode="11points"`` and ``"area"``:
       float32 boxes whose last pixel counts, IoU at least 0.5.
-    - ``"coco"``: as pycocotools computes: ten IoU thresholds, up to 100 detections an image and class, float64.
+    - ``"coco"``: as pycocotools computes: ten IoU thresholds, up to 100 detections an image and class, float64; a box
+      whose ends are swapped is left out of AP and AR, not of operating points and errors.
     - ``"detectron2"``, ``"detectron2_2012"``: as Detectron2's ``PascalVOCDetectionEvaluator`` computes on VOC 2007
       and 2012: rounded scores and boxes, IoU of more than ten thresholds. Boxes are in its coordinates, where the
       first pixel is 0 and the last one is not part of the box.
@@ -159,7 +160,8 @@ class DetectionMetric:
             raise ValueError(f"image {image.image_id} was added twice")
         for name in ("labels", "truth_labels"):
             labels = getattr(image, name)
-            if len(labels) and (labels.min() < 0 or labels.max() >= len(self.classes)):
+            # As unsigned numbers, of which the negative ones are the highest.
+            if labels.view(np.uint64).max(initial=0) >= len(self.classes):
                 wrong = labels[(labels < 0) | (labels >= len(self.classes))][0]
                 raise ValueError(
                     f"image {image.image_id}: {name} holds {wrong}; there are {len(self.classes)} classes, from 0"
@@ -177,11 +179,15 @@ class DetectionMetric:
         for image in other.images.values():
             self.update(image)
 
+    def average_precision(self) -> dict[str, RuleResult]:
+        """Return only average precision and recall over all images so far, by each rule, by its name."""
+        return {each.rule.name: sum_up(each) for each in self._matched(self._instances())}
+
     def compute(self) -> DetectionResult:
-        """Return the metrics over all images so far."""
+        """Return all metrics over all images so far."""
         instances = self._instances()
         num_classes = len(self.classes)
-        matched = [match_instances(instances, num_classes, rule) for rule in self.rules]
+        matched = self._matched(instances)
         return DetectionResult(
             classes=self.classes,
             num_images=instances.num_images,
@@ -191,6 +197,9 @@ class DetectionMetric:
             operating_points=operating_points(matched[0], instances.num_images, self.score_threshold),
             errors=detection_errors(instances, matched[0], num_classes, self.score_threshold),
         )
+
+    def _matched(self, instances: Instances) -> list[MatchedInstances]:
+        return [match_instances(instances, len(self.classes), rule) for rule in self.rules]
 
     def _ordered(self) -> list[Any]:
         return sorted(self.images.values(), key=lambda image: (isinstance(image.image_id, str), image.image_id))

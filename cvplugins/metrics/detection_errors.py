@@ -9,7 +9,7 @@ import numpy as np
 
 from .detection_rule import DetectionRule
 from .instances import Instances
-from .matching import Flags, Integers, Matches, Pairs, match
+from .matching import Flags, Integers, Matches, Pairs, best_pairs, match
 from .rule_result import MatchedInstances
 
 __all__ = ["ERRORS", "DetectionErrors", "detection_errors"]
@@ -54,7 +54,7 @@ def detection_errors(
     - *duplicate*: overlaps an object of its class enough, which another detection found;
     - *background*: overlaps nothing by more than 0.1;
     - *classification_and_localisation*: what is left, on an object of another class and not enough;
-    - *missed*: objects that were not found and that no localisation or classification error touches.
+    - *missed*: objects that were not found and that no localisation or classification error overlaps most.
 
     A detection on a difficult object or a crowd of another class, and on no other object, counts nowhere either.
 
@@ -71,8 +71,9 @@ def detection_errors(
     wrong = outcome.wrong & ~on_ignored
     kinds = _kinds(near, wrong)
     touched = np.zeros(len(outcome.found), bool)
-    touched[near.pairs.truth[(kinds[near.pairs.detection] == 0) & near.same & near.counts]] = True
-    touched[near.pairs.truth[(kinds[near.pairs.detection] == 1) & near.enough & ~near.same & near.counts]] = True
+    for kind, chosen in ((0, near.same), (1, ~near.same)):
+        pairs = near.pairs.where((kinds[near.pairs.detection] == kind) & chosen & near.counts)
+        touched[pairs.truth[best_pairs(pairs)]] = True
 
     def count(labels: Integers) -> Integers:
         return np.bincount(labels, minlength=num_classes)
@@ -80,11 +81,11 @@ def detection_errors(
     counts = [count(instances.label[kinds == kind]) for kind in range(len(ERRORS) - 1)]
     counts.append(count(instances.truth_label[outcome.missed & ~touched]))
 
-    place = np.empty(len(wrong), np.int64)
-    place[matched.detection] = np.arange(len(matched.detection))
-    confused = _confused(near, place, wrong & (kinds != ERRORS.index("duplicate")), outcome.missed, rule)
+    confused = _confused(near, matched, wrong & (kinds != ERRORS.index("duplicate")), outcome.missed, rule)
     confusion = np.zeros((num_classes + 1, num_classes + 1), np.int64)
-    np.add.at(confusion, (instances.truth_label[confused.truth], instances.label[confused.detection]), 1)
+    np.add.at(
+        confusion, (instances.truth_label[confused.truth], instances.label[matched.detection[confused.detection]]), 1
+    )
     hits = count(instances.label[outcome.hit])
     confusion[range(num_classes), range(num_classes)] += hits
     confusion[-1, :-1] = count(instances.label[wrong]) - confusion[:-1, :-1].sum(axis=0) + hits
@@ -139,7 +140,7 @@ def _near(instances: Instances, rule: DetectionRule, wrong: Integers, outcome: _
     return _Near(
         pairs=pairs,
         same=instances.label[pairs.detection] == instances.truth_label[pairs.truth],
-        enough=rule.reached(pairs.iou, rule.iou_thresholds[0]),
+        enough=rule.reached(pairs.iou),
         counts=~outcome.ignored[pairs.truth],
         num_detections=len(instances.label),
     )
@@ -153,9 +154,12 @@ def _kinds(near: _Near, wrong: Flags) -> Integers:
     return np.where(wrong, np.select(conditions, range(4), default=4), -1)
 
 
-def _confused(near: _Near, place: Integers, wrong: Flags, missed: Flags, rule: DetectionRule) -> Matches:
+def _confused(near: _Near, matched: MatchedInstances, wrong: Flags, missed: Flags, rule: DetectionRule) -> Matches:
     """Match what is wrong with what was missed, the labels of which differ, in falling order of score."""
     possible = near.enough & ~near.same & wrong[near.pairs.detection] & missed[near.pairs.truth]
+    pairs = near.pairs.where(possible)
+    place = np.empty(len(wrong), np.int64)
+    place[matched.detection] = np.arange(len(matched.detection))
     one_to_one = replace(rule, assignment="overlaps_most_free")
-    nothing = np.zeros((1, len(missed)), bool)
-    return match(near.pairs.where(possible), place, nothing, nothing[0], one_to_one)
+    nothing, everything_in = np.zeros((1, len(missed)), bool), np.zeros((1, len(wrong)), bool)
+    return match(pairs._replace(detection=place[pairs.detection]), nothing, everything_in, nothing[0], one_to_one)

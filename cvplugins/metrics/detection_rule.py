@@ -76,16 +76,28 @@ class DetectionRule:
         object.__setattr__(self, "iou_thresholds", tuple(float(each) for each in self.iou_thresholds))
         object.__setattr__(self, "max_detections", tuple(int(each) for each in self.max_detections))
 
-    def reached(self, iou: NDArray[np.floating], threshold: float | NDArray[np.float64]) -> NDArray[np.bool_]:
-        """Return where an overlap is enough.
+    def num_reached(self, iou: NDArray[np.floating]) -> NDArray[np.int64]:
+        """Return at how many of the thresholds each overlap is enough.
 
-        >>> detection_rule("detectron2").reached(np.array([0.5, 0.6]), 0.5)
+        >>> detection_rule("detectron2").num_reached(np.array([0.5, 0.56, 1.0]))
+        array([ 0,  2, 10])
+        """
+        return np.searchsorted(self._thresholds(iou), iou, "left" if self.iou_comparison == ">" else "right")
+
+    def reached(self, iou: NDArray[np.floating]) -> NDArray[np.bool_]:
+        """Return where an overlap is enough for the first threshold.
+
+        >>> detection_rule("detectron2").reached(np.array([0.5, 0.6]))
         array([False,  True])
         """
-        if self.iou_comparison == ">":
-            return np.asarray(iou > threshold)
+        first = self._thresholds(iou)[0]
+        return np.asarray(iou > first if self.iou_comparison == ">" else iou >= first)
+
+    def _thresholds(self, iou: NDArray[np.floating]) -> NDArray[np.floating]:
+        thresholds = np.array(self.iou_thresholds, iou.dtype)
         # pycocotools lets pass what misses a threshold of 1 by rounding.
-        return np.asarray(iou >= np.minimum(threshold, 1 - 1e-10) if self.precision == "float64" else iou >= threshold)
+        lenient = self.precision == "float64" and self.iou_comparison == ">="
+        return np.minimum(thresholds, 1 - 1e-10) if lenient else thresholds
 
 
 # mmdet 3.x evaluation/functional/mean_ap.py as its VOCMetric calls it: float32 boxes whose last pixel counts.

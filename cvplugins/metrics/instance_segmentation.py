@@ -172,14 +172,14 @@ class _MaskInstances(Instances):
         return cls(
             num_images=len(images),
             image=np.repeat(np.arange(len(images)), counts),
-            label=joined(each.labels for each in images).astype(np.int64),
+            label=joined(each.labels for each in images).astype(np.int64, copy=False),
             score=joined(each.scores for each in images),
             area=joined(each.areas for each in images),
             truth_image=np.repeat(np.arange(len(images)), truth_counts),
-            truth_label=joined(each.truth_labels for each in images).astype(np.int64),
+            truth_label=joined(each.truth_labels for each in images).astype(np.int64, copy=False),
             truth_area=joined(each.truth_areas for each in images),
-            difficult=joined(each.difficult for each in images).astype(bool),
-            crowd=joined(each.crowd for each in images).astype(bool),
+            difficult=joined(each.difficult for each in images).astype(bool, copy=False),
+            crowd=joined(each.crowd for each in images).astype(bool, copy=False),
             near=Pairs(detection.astype(np.int64), truth.astype(np.int64), iou),
         )
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from .detection_rule import DetectionRule
 from .matching import Flags, Floats, Integers, Pairs, box_iou, overlapping_pairs
@@ -62,32 +63,47 @@ def checked_columns(image: Any, **boxes: str) -> None:
     Raises:
         ValueError: A shape does not fit, or a number is not finite.
     """
-    labels, truth_labels = (np.asarray(getattr(image, name)) for name in ("labels", "truth_labels"))
-    for name, value in (("labels", labels), ("truth_labels", truth_labels)):
-        if value.size and value.dtype.kind == "f" and (value != np.floor(value)).any():
-            raise ValueError(f"image {image.image_id}: {name} holds {value[value != np.floor(value)][0]}, not an index")
-    found, truths = (labels.size,), (truth_labels.size,)
-    columns: dict[str, tuple[NDArray[Any], tuple[int, ...]]] = {
-        name: (_floats(getattr(image, name)), (*(found if of == "labels" else truths), 4)) for name, of in boxes.items()
-    }
-    columns |= {
-        "scores": (_floats(image.scores), found),
-        "labels": (labels.astype(np.int64).reshape(-1), found),
-        "truth_labels": (truth_labels.astype(np.int64).reshape(-1), truths),
-    }
+    labels, truth_labels = (_indices(image, name) for name in ("labels", "truth_labels"))
+    found, truths = labels.shape, truth_labels.shape
+    columns: dict[str, NDArray[Any]] = {"labels": labels, "truth_labels": truth_labels}
+    for name, of in boxes.items():
+        columns[name] = _floats(image, name, (*columns[of].shape, 4))
+    columns["scores"] = _floats(image, "scores", found)
     for name in ("difficult", "crowd"):
         flags = getattr(image, name)
-        columns[name] = (np.zeros(truths, bool) if flags is None else np.asarray(flags, bool), truths)
+        columns[name] = (
+            np.zeros(truths, bool) if flags is None else _shaped(image, name, np.asarray(flags, bool), truths)
+        )
     if image.truth_areas is not None:
-        columns["truth_areas"] = (np.asarray(image.truth_areas, np.float64), truths)
-    for name, (value, shape) in columns.items():
-        if value.size == 0 and 0 in shape:
-            value = value.reshape(shape)  # an empty list has no second dimension
-        if value.shape != shape:
-            raise ValueError(f"image {image.image_id}: {name} has shape {value.shape}, expected {shape}")
-        if value.dtype.kind == "f" and not np.isfinite(value).all():
-            raise ValueError(f"image {image.image_id}: {name} holds a number that is not finite")
+        columns["truth_areas"] = _floats(image, "truth_areas", truths).astype(np.float64, copy=False)
+    for name, value in columns.items():
         object.__setattr__(image, name, value)
+
+
+def _indices(image: Any, name: str) -> Integers:
+    value = np.asarray(getattr(image, name))
+    if value.dtype.kind == "f" and (value != np.floor(value)).any():
+        raise ValueError(f"image {image.image_id}: {name} holds {value[value != np.floor(value)][0]}, not an index")
+    return value.astype(np.int64, copy=False).reshape(-1)
+
+
+def _floats(image: Any, name: str, shape: tuple[int, ...]) -> NDArray[Any]:
+    value = np.asarray(getattr(image, name))
+    if value.dtype not in (np.float32, np.float64):
+        value = value.astype(np.float64)
+    value = _shaped(image, name, value, shape)
+    # The sum of squares is quick, and finite only if every number is; it may overflow, hence the second look.
+    if not math.isfinite(np.vdot(value, value)) and not np.isfinite(value).all():
+        raise ValueError(f"image {image.image_id}: {name} holds a number that is not finite")
+    return value
+
+
+def _shaped(image: Any, name: str, value: NDArray[Any], shape: tuple[int, ...]) -> NDArray[Any]:
+    if value.shape != shape:
+        if value.size or 0 not in shape:
+            raise ValueError(f"image {image.image_id}: {name} has shape {value.shape}, expected {shape}")
+        value = value.reshape(shape)  # an empty list has no second dimension
+    return value
 
 
 @dataclass(frozen=True)
@@ -150,22 +166,22 @@ class BoxInstances(Instances):
         """Return the columns of images."""
         box, truth_box = (joined(getattr(each, name) for each in images) for name in ("boxes", "truth_boxes"))
         box, truth_box = box.reshape(-1, 4), truth_box.reshape(-1, 4)
-        given = [
-            _box_areas(each.truth_boxes) if each.truth_areas is None else each.truth_areas
-            for each in images
-            if len(each.truth_labels)
-        ]
+        truth_image = np.repeat(np.arange(len(images)), [len(each.truth_labels) for each in images])
+        truth_area = _box_areas(truth_box)
+        if any(each.truth_areas is not None for each in images):
+            given = np.array([each.truth_areas is not None for each in images])
+            truth_area[given[truth_image]] = joined(each.truth_areas for each in images if each.truth_areas is not None)
         return cls(
             num_images=len(images),
             image=np.repeat(np.arange(len(images)), [len(each.labels) for each in images]),
-            label=joined(each.labels for each in images).astype(np.int64),
+            label=joined(each.labels for each in images).astype(np.int64, copy=False),
             score=joined(each.scores for each in images),
             area=_box_areas(box),
-            truth_image=np.repeat(np.arange(len(images)), [len(each.truth_labels) for each in images]),
-            truth_label=joined(each.truth_labels for each in images).astype(np.int64),
-            truth_area=joined(given),
-            difficult=joined(each.difficult for each in images).astype(bool),
-            crowd=joined(each.crowd for each in images).astype(bool),
+            truth_image=truth_image,
+            truth_label=joined(each.truth_labels for each in images).astype(np.int64, copy=False),
+            truth_area=truth_area,
+            difficult=joined(each.difficult for each in images).astype(bool, copy=False),
+            crowd=joined(each.crowd for each in images).astype(bool, copy=False),
             box=box,
             truth_box=truth_box,
         )
@@ -174,24 +190,25 @@ class BoxInstances(Instances):
         self, rule: DetectionRule, enough: Callable[[Floats], Flags], chosen: Integers, num_classes: int = 0
     ) -> Pairs:
         """See :meth:`Instances.pairs`."""
-        boxes = self._box_by(rule, self.box[chosen], rule.box_decimals)
-        truth_boxes = self._box_by(rule, self.truth_box, None)
+        boxes = _columns_by(rule, self.box, rule.box_decimals)
+        truth_boxes = _columns_by(rule, self.truth_box, None)
         crowd = self.crowd if self.crowd.any() else None
-        groups, truth_groups = self.groups(num_classes)
 
         def iou_of(detection: Integers, truth: Integers) -> Floats:
             crowds = None if crowd is None else crowd[truth]
-            return box_iou(boxes[detection], truth_boxes[truth], rule.pixel, crowds)
+            # Columns, so that the arithmetic runs over neighbours in memory.
+            return box_iou(boxes.take(detection, axis=1).T, truth_boxes.take(truth, axis=1).T, rule.pixel, crowds)
 
-        pairs = overlapping_pairs(groups[chosen], truth_groups, iou_of, enough)
-        return pairs._replace(detection=chosen[pairs.detection])
+        return overlapping_pairs(*self.groups(num_classes), chosen, iou_of, enough)
 
-    @staticmethod
-    def _box_by(rule: DetectionRule, boxes: Floats, decimals: int | None) -> Floats:
-        if rule.first_pixel:
-            boxes = boxes + np.array([rule.first_pixel, rule.first_pixel, 0, 0], boxes.dtype)
-        boxes = boxes.astype(rule.precision, copy=False)
-        return boxes if decimals is None else np.round(boxes, decimals)
+
+def _columns_by(rule: DetectionRule, boxes: Floats, decimals: int | None) -> Floats:
+    """Return boxes as a rule has them, ``(4, N)``."""
+    columns: Floats = boxes.T.astype(rule.precision, order="C")
+    if rule.first_pixel:
+        # In the precision of the boxes as they came.
+        columns[:2] = (boxes[:, :2] + boxes.dtype.type(rule.first_pixel)).T
+    return columns if decimals is None else np.round(columns, decimals)
 
 
 def joined(arrays: Iterable[Any]) -> NDArray[Any]:
@@ -203,8 +220,3 @@ def joined(arrays: Iterable[Any]) -> NDArray[Any]:
 def _box_areas(boxes: Floats) -> Floats:
     boxes = boxes.astype(np.float64)
     return np.asarray((boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1]))
-
-
-def _floats(values: ArrayLike) -> NDArray[Any]:
-    array = np.asarray(values)
-    return array if array.dtype in (np.float32, np.float64) else array.astype(np.float64)

@@ -7,13 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .average_precision import (
-    PrecisionRecallCurve,
-    area_average_precision,
-    coco_average_precision,
-    eleven_point_average_precision,
-    precision_envelope,
-)
+from .average_precision import HitCurves, PrecisionRecallCurve
 from .detection_rule import DetectionRule
 from .instances import Instances
 from .matching import Flags, Floats, Integers, Matches, match
@@ -22,11 +16,6 @@ __all__ = ["SIZES", "MatchedInstances", "RuleResult", "match_instances", "sum_up
 
 # COCO's: up to 32 x 32 pixels is small, up to 96 x 96 medium. An area on a border belongs to both.
 SIZES = {"all": (0.0, 1e10), "small": (0.0, 32.0**2), "medium": (32.0**2, 96.0**2), "large": (96.0**2, 1e10)}
-AVERAGES = {
-    "eleven_point": eleven_point_average_precision,
-    "area": area_average_precision,
-    "coco": coco_average_precision,
-}
 
 
 @dataclass(frozen=True)
@@ -105,16 +94,19 @@ class MatchedInstances(NamedTuple):
         rule: How detections were matched.
         detection: Index of each evaluated detection, ``(D,)``.
         score: As the rule rounds it, ``(D,)``.
+        label: Class of each, ``(D,)``.
         start: Where each class begins, and D, ``(C + 1,)``.
         rank: Place of each detection among those of its class in its image, ``(D,)``; 0 where nothing asks for it.
         outside: Detections that are outside of a size, ``(R, D)``.
         num_truths: Ground truths that are not ignored, ``(R, C)``.
-        matches: Their ``detection`` counts in this order; rows ``r * T + t``.
+        matches: Their ``detection`` counts in this order; rows ``r * T + t``. Missing are those of a detection outside
+            of the size with a ground truth outside of it.
     """
 
     rule: DetectionRule
     detection: Integers
     score: Floats
+    label: Integers
     start: Integers
     rank: Integers
     outside: Flags
@@ -127,142 +119,134 @@ def match_instances(instances: Instances, num_classes: int, rule: DetectionRule)
 
     Equal scores keep the order of the images and then that of the detections.
     """
-    score = instances.score.astype(np.float64)
+    score = instances.score
     if rule.score_decimals is not None:
-        score = np.round(score, rule.score_decimals)
-    order = np.argsort(-score, kind="stable")
-    order = order[np.argsort(instances.label[order].astype(np.min_scalar_type(max(num_classes, 1))), kind="stable")]
+        score = np.round(score.astype(np.float64), rule.score_decimals)
+    order = _by_class_and_score(instances.label, score)
     rank = np.zeros(len(order), np.int64)
     if rule.max_detections:
         rank = _rank_in_group(instances.groups(num_classes)[0][order])
         keep = rank < rule.max_detections[-1]
         order, rank = order[keep], rank[keep]
-    start = np.searchsorted(instances.label[order], np.arange(num_classes + 1))
-    place = np.zeros(len(score), np.int64)
+    label = instances.label[order]
+    place = np.full(len(score), -1)
     place[order] = np.arange(len(order))
     bounds = np.array(list(SIZES.values()))[:, :, None]
-    outside = (instances.area[order] < bounds[:, 0]) | (instances.area[order] > bounds[:, 1])
+    outside = (instances.area < bounds[:, 0]) | (instances.area > bounds[:, 1])
     truth_outside = (instances.truth_area < bounds[:, 0]) | (instances.truth_area > bounds[:, 1])
-    outside[0], truth_outside[0] = False, False
+    truth_outside[0] = False
+    if rule.assignment == "overlaps_most":  # COCO leaves out even from "all" a box whose ends are swapped
+        outside[0] = False
+    outside = outside.take(order, axis=1)
     ignored = truth_outside | instances.difficult | instances.crowd
-    pairs = instances.pairs(
-        rule, lambda iou: rule.reached(iou, rule.iou_thresholds[0]), np.sort(order), num_classes=num_classes
-    )
-    matches = match(pairs, place, ignored, instances.crowd, rule)
+    pairs = instances.pairs(rule, rule.reached, np.flatnonzero(place >= 0), num_classes=num_classes)
+    pairs = pairs._replace(detection=place[pairs.detection])
     size, truth = np.nonzero(~ignored)
     counted = np.bincount(size * num_classes + instances.truth_label[truth], minlength=len(SIZES) * num_classes)
     return MatchedInstances(
         rule=rule,
         detection=order,
-        score=score[order],
-        start=start,
+        score=score[order].astype(np.float64),
+        label=label,
+        start=np.searchsorted(label, np.arange(num_classes + 1)),
         rank=rank,
         outside=outside,
         num_truths=counted.reshape(len(SIZES), num_classes),
-        matches=matches._replace(detection=place[matches.detection]),
+        matches=match(pairs, ignored, outside, instances.crowd, rule),
     )
 
 
 def sum_up(matched: MatchedInstances) -> RuleResult:
     """Return the numbers of a rule."""
-    rule, num_truths = matched.rule, matched.num_truths
+    rule, num_truths, matches = matched.rule, matched.num_truths, matched.matches
     num_thresholds, (num_sizes, num_classes) = len(rule.iou_thresholds), num_truths.shape
-    width = len(matched.detection) + 1
-    keys = matched.matches.row * width + matched.matches.detection
-    order = np.argsort(keys)
-    matches = matched.matches.where(order)
-    hit = ~matches.ignored
-    row, place = matches.row[hit], matches.detection[hit]
-    label = np.searchsorted(matched.start, place, "right") - 1
-    number = _number_in_run(row * num_classes + label)
-    precision = number / _counted(matched, matches, row, place, label)
-    # All hits of a class together, sizes and thresholds inside.
-    by_class = np.argsort(label, kind="stable")
-    first = np.searchsorted(label[by_class], np.arange(num_classes + 1))
-    averages = {name: np.full((num_sizes, num_thresholds, num_classes), np.nan) for name in AVERAGES}
-    for index in np.flatnonzero(num_truths[0]):
-        own = by_class[first[index] : first[index + 1]]
-        for size in np.flatnonzero(num_truths[:, index]):
-            lower, upper = np.searchsorted(row[own], (size * num_thresholds, (size + 1) * num_thresholds))
-            some = own[lower:upper]
-            curve = np.zeros((num_thresholds, num_truths[size, index]))
-            curve[row[some] - size * num_thresholds, number[some] - 1] = precision[some]
-            envelope = precision_envelope(curve)
-            for name in AVERAGES if size == 0 else (rule.average,):
-                averages[name][size, :, index] = AVERAGES[name](envelope)
-    limits = rule.max_detections or (width,)
-    found = [
-        np.bincount((row * num_classes + label)[matched.rank[place] < limit], minlength=averages["coco"].size).reshape(
-            averages["coco"].shape
-        )
-        for limit in limits
-    ]
-    with np.errstate(invalid="ignore"):
-        recall = np.stack(found) / np.where(num_truths > 0, num_truths, np.nan)[:, None]
+    shape = (num_sizes, num_thresholds, num_classes)
+    # A run is a class in a row: one curve, of which the true positives are the steps.
+    runs = np.arange(np.prod(shape) + 1)
+    run = matches.row * num_classes + matched.label[matches.detection]
+    hit = np.flatnonzero(~matches.ignored)
+    counted = _counted(matched, hit, np.searchsorted(run, runs)[run[hit]])
+    run, place = run[hit], matches.detection[hit]
+    start = np.searchsorted(run, runs)
+    number = np.arange(1, len(hit) + 1) - start[run]
+    truths = np.repeat(num_truths, num_thresholds, axis=0).reshape(-1)
+    curves = HitCurves.of(number / counted, start, truths)
+    found = [np.bincount(run[matched.rank[place] < limit], minlength=len(truths)) for limit in rule.max_detections[:-1]]
+    found.append(np.diff(start))
+    recall = np.stack(found) / np.where(truths > 0, truths, np.nan)
+    averages = {name: getattr(curves, name)().reshape(shape) for name in ("eleven_point", "area", "coco")}
     return RuleResult(
         rule=rule,
-        eleven_point=averages["eleven_point"][0],
-        area=averages["area"][0],
-        coco=averages["coco"][0],
+        **{name: values[0] for name, values in averages.items()},
         by_size=averages[rule.average][1:],
-        recall=recall[:, 0],
-        recall_by_size=recall[-1, 1:],
-        curves=_curves(matched, matches),
+        recall=recall.reshape(-1, *shape)[:, 0],
+        recall_by_size=recall[-1].reshape(shape)[1:],
+        curves=_curves(matched),
     )
 
 
-def _counted(matched: MatchedInstances, matches: Matches, row: Integers, place: Integers, label: Integers) -> Integers:
+def _counted(matched: MatchedInstances, hit: Integers, start: Integers) -> Integers:
     """Return how many detections count, of the class of each hit, from the highest score down to the hit.
 
     Those that count not are in a row the ones matched with an ignored ground truth and the unmatched outside.
+
+    Args:
+        matched: Detections and matches.
+        hit: Matches that are true positives, ``(H,)``.
+        start: The first match in the row and class of each, ``(H,)``.
     """
-    width = len(matched.detection) + 1
-    start = matched.start[label]
-    counted = place + 1 - start
-    size = row // len(matched.rule.iou_thresholds)
-    if matched.outside.any():
-        outside = np.cumsum(np.pad(matched.outside, ((0, 0), (1, 0))), axis=1)
-        counted = counted - (outside[size, place + 1] - outside[size, start])
-    matched_outside = matched.outside[matches.row // len(matched.rule.iou_thresholds), matches.detection]
-    key = matches.row * width + matches.detection
-    for chosen, sign in ((matched_outside, 1), (matches.ignored, -1)):
-        if chosen.any():
-            keys = key[chosen]
-            before = np.searchsorted(keys, row * width + place, "right") - np.searchsorted(keys, row * width + start)
-            counted = counted + sign * before
+    matches, width = matched.matches, len(matched.detection) + 1
+    outside = np.pad(matched.outside, ((0, 0), (1, 0))).reshape(-1)
+    at = matches.row // len(matched.rule.iou_thresholds) * width + matches.detection + 1
+    # A match outside counts after all; one inside with an ignored ground truth does not.
+    change = np.cumsum(np.append(0, outside[at].astype(np.int64) - matches.ignored))
+    counted: Integers = matches.detection[hit] + 1 - matched.start[matched.label[matches.detection[hit]]]
+    sums = np.cumsum(outside)
+    counted += change[hit + 1] - change[start] - (sums[at[hit]] - sums[at[hit] - counted])
     return counted
 
 
-def _curves(matched: MatchedInstances, matches: Matches) -> tuple[PrecisionRecallCurve, ...]:
+def _curves(matched: MatchedInstances) -> tuple[PrecisionRecallCurve, ...]:
+    """Return the curve of each class, all sizes, at the first threshold."""
+    matches, starts = matched.matches, matched.start[:-1]
     first = matches.row == 0
-    hit, counts = np.zeros(len(matched.detection)), np.ones(len(matched.detection))
+    hit, counts = np.zeros(len(matched.detection), np.int64), (~matched.outside[0]).astype(np.int64)
     hit[matches.detection[first & ~matches.ignored]] = 1
     counts[matches.detection[first & matches.ignored]] = 0
-    curves = []
-    for index, num_truths in enumerate(matched.num_truths[0]):
-        own = slice(matched.start[index], matched.start[index + 1])
-        hits = np.cumsum(hit[own])
-        precision = hits / np.maximum(np.cumsum(counts[own]), 1)
-        recall = hits / num_truths if num_truths else np.full(len(hits), np.nan)
-        curves.append(PrecisionRecallCurve(precision, recall, matched.score[own]))
-    return tuple(curves)
+    hits, counted = (_sum_from_start(values, matched.label, starts) for values in (hit, counts))
+    num_truths = matched.num_truths[0].astype(np.float64)
+    num_truths[num_truths == 0] = np.nan
+    columns = [hits / np.maximum(counted, 1), hits / num_truths[matched.label], matched.score]
+    precision, recall, score = (column.astype(np.float64, copy=False) for column in columns)
+    spans = (slice(*span) for span in zip(matched.start, matched.start[1:], strict=False))
+    return tuple(PrecisionRecallCurve(precision[own], recall[own], score[own]) for own in spans)
+
+
+def _sum_from_start(values: Integers, label: Integers, starts: Integers) -> Integers:
+    """Return the sums of the values so far, those of each class for itself."""
+    sums: Integers = np.cumsum(np.append(0, values))
+    return np.asarray(sums[1:] - sums[starts][label])
+
+
+def _by_class_and_score(label: Integers, score: Floats) -> Integers:
+    """Return the order by class, then falling score; what is equal keeps its order."""
+    # Unstable sorts are several times as fast. They leave equal scores in any order, which the second one mends: its
+    # keys are class, place among the different scores, and index, all different.
+    order = np.argsort(-score)
+    falling = score[order]
+    number = np.cumsum(np.append(False, falling[1:] != falling[:-1])[: len(order)])
+    width = len(score) + 1
+    return np.sort((label[order] * width + number) * width + order) % width
 
 
 def _rank_in_group(groups: Integers) -> Integers:
     """Return how many of the same group come before each, ``(D,)``."""
-    order = np.argsort(groups, kind="stable")
+    width = len(groups) + 1
+    group, index = np.divmod(np.sort(groups * width + np.arange(len(groups))), width)
+    starts = np.flatnonzero(np.append(True, group[1:] != group[:-1])[: len(group)])
     rank = np.empty(len(groups), np.int64)
-    rank[order] = _number_in_run(groups[order]) - 1
+    rank[index] = np.arange(len(groups)) - np.repeat(starts, np.diff(np.append(starts, len(groups))))
     return rank
-
-
-def _number_in_run(values: Integers) -> Integers:
-    """Return 1, 2, ... for each run of equal values."""
-    if len(values) == 0:
-        return values
-    starts = np.flatnonzero(np.append(True, values[1:] != values[:-1]))
-    number: Integers = np.arange(1, len(values) + 1) - np.repeat(starts, np.diff(np.append(starts, len(values))))
-    return number
 
 
 def _mean(values: Floats) -> float:

@@ -239,6 +239,37 @@ def test_nasty_input(images, scalars):
     json.dumps(result.as_dict(), allow_nan=False)
 
 
+def test_overlap_and_threshold_are_compared_in_float32():
+    """70 of 100 pixels: 0.7 in float32 is below 0.7 in float64, but mmdet with NumPy 2 compares both in float32."""
+    boxes, truths = np.array([[0, 0, 9, 9]], np.float32), np.array([[0, 0, 6, 9]], np.float32)
+    rule = {"base": "voc2012", "iou_thresholds": (0.5, 0.7)}
+    metric = DetectionMetric(["a"], rules=[rule])
+    metric.update(ImageDetections("a", boxes, [0.5], [0], truths, [0]))
+    assert metric.compute().first_rule.area.tolist() == [[1.0], [1.0]]
+
+
+def test_box_with_swapped_ends_is_outside_of_cocos_sizes():
+    """As in pycocotools, whose areas from 0 on leave out a negative one; PASCAL VOC counts a false positive."""
+    swapped = image(boxes=[[30, 10, 10, 30], [0, 0, 9, 9]], scores=[0.9, 0.8], labels=[0, 0],
+                    truth_boxes=[[0, 0, 9, 9]], truth_labels=[0])  # fmt: skip
+    rules = evaluate([swapped], rules=["coco", "voc2012"]).rules
+    assert rules["coco"].coco[0, 0] == 1
+    assert rules["voc2012"].area[0, 0] == 0.5
+    pytest.importorskip("pycocotools")
+    assert_equals_pycocotools(evaluate([swapped]), [swapped])
+
+
+def test_average_precision_alone_is_the_same():
+    images = random_images(3, count=10)
+    metric = DetectionMetric(CLASSES)
+    for each in images:
+        metric.update(each)
+    for name, result in metric.compute().rules.items():
+        alone = metric.average_precision()[name]
+        np.testing.assert_array_equal(alone.average_precision, result.average_precision)
+        np.testing.assert_array_equal(alone.recall, result.recall)
+
+
 def test_ten_thousand_detections_in_an_image():
     generator = np.random.default_rng(0)
     corner = generator.uniform(0, 900, (10_000, 2))

@@ -63,10 +63,10 @@ def by_loops(images, score_threshold, threshold=0.5):
                 continue
             if own and not duplicate:
                 kind = "localisation"
-                unexplained -= {o for _, o in own}
+                unexplained.discard(max(own, key=lambda pair: pair[0])[1])
             elif any(v >= threshold for v, _ in foreign):
                 kind = "classification"
-                unexplained -= {o for v, o in foreign if v >= threshold}
+                unexplained.discard(max(foreign, key=lambda pair: pair[0])[1])
             elif duplicate:
                 kind = "duplicate"
             elif not own + foreign:
@@ -197,3 +197,42 @@ def test_nothing_found_and_nothing_there():
     assert false.operating_points.precision[0] == 0
     assert np.isnan(false.operating_points.recall[0])
     assert false.errors.confusion[-1, 0] == 1
+
+
+# x1, y1, x2, y2, class of the ground truth, and then class and score of the detections.
+TIDE_CASE = [
+    (
+        [[53, 16, 76, 45, 1], [15, 27, 42, 44, 1], [53, 7, 69, 25, 1], [57, 7, 75, 27, 0]],
+        [
+            [46, 9, 74, 31, 1, 0.21], [12, 29, 36, 40, 0, 0.41], [15, 24, 44, 50, 0, 0.36], [18, 22, 44, 43, 0, 0.51],
+            [59, 11, 70, 41, 1, 0.31], [90, 90, 110, 110, 1, 0.61], [53, 7, 66, 28, 1, 0.11],
+        ],
+    ),
+    (
+        [[55, 16, 82, 48, 0], [11, 33, 57, 69, 1], [31, 26, 77, 75, 0], [35, 26, 83, 77, 0]],
+        [
+            [7, 33, 59, 67, 1, 0.46], [9, 40, 61, 67, 0, 0.86], [61, 16, 89, 46, 0, 0.31], [35, 30, 77, 73, 0, 0.21],
+            [5, 29, 63, 68, 0, 0.41], [38, 31, 71, 75, 1, 0.26], [53, 19, 79, 50, 0, 0.66], [8, 29, 51, 69, 0, 0.71],
+            [90, 90, 110, 110, 1, 0.51],
+        ],
+    ),
+]  # fmt: skip
+
+
+def test_equals_tidecv():
+    """Recorded from tidecv 1.0.1: TIDERun(gt, preds, 0.5, 0.1, "bbox", 100), errors counted by their type."""
+    images = []
+    for number, (truths, found) in enumerate(TIDE_CASE):
+        truths, found = np.array(truths, float), np.array(found)
+        images.append(
+            ImageDetections(number, found[:, :4], found[:, 5], found[:, 4], truths[:, :4], truths[:, 4].astype(int))
+        )
+    errors = evaluate(images, rules=["coco"], score_threshold=0.2).errors
+    assert dict(zip(ERRORS, errors.counts.sum(axis=1).tolist(), strict=True)) == {
+        "localisation": 6,
+        "classification": 2,
+        "duplicate": 1,
+        "background": 2,
+        "classification_and_localisation": 1,
+        "missed": 2,  # of two objects that a wrong detection overlaps, only the nearer one is excused
+    }
