@@ -72,5 +72,11 @@ METRICS = _child(
     "segmentation_metric",
     "tracking_metric",
 )
-HOOKS = _child(root.HOOKS, "hooks", "checkpoint", "reproducibility")
+HOOKS = _child(
+    root.HOOKS,
+    "hooks",
+    "checkpoint",
+    "early_stopping_hook",
+    "reproducibility",
+)
 MODEL_WRAPPERS = _child(root.MODEL_WRAPPERS, "norm")

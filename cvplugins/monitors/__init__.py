@@ -1,5 +1,8 @@
 """Monitors: what a training hook thinks, without the hook; they know model and step, not a runner."""
 
+from .best_weights import BestWeights
+from .early_stopping import EarlyStopping, StoppingReport
 from .gradient_health import GradientHealth, GradientReport
+from .journal import Journal
 
-__all__ = ["GradientHealth", "GradientReport"]
+__all__ = ["BestWeights", "EarlyStopping", "GradientHealth", "GradientReport", "Journal", "StoppingReport"]
