@@ -77,6 +77,7 @@ HOOKS = _child(
     "hooks",
     "checkpoint",
     "early_stopping_hook",
+    "generalization_hook",
     "reproducibility",
 )
 MODEL_WRAPPERS = _child(root.MODEL_WRAPPERS, "norm")

@@ -2,7 +2,18 @@
 
 from .best_weights import BestWeights
 from .early_stopping import EarlyStopping, StoppingReport
+from .generalization import Generalization, GeneralizationPoint, GeneralizationReport
 from .gradient_health import GradientHealth, GradientReport
 from .journal import Journal
 
-__all__ = ["BestWeights", "EarlyStopping", "GradientHealth", "GradientReport", "Journal", "StoppingReport"]
+__all__ = [
+    "BestWeights",
+    "EarlyStopping",
+    "Generalization",
+    "GeneralizationPoint",
+    "GeneralizationReport",
+    "GradientHealth",
+    "GradientReport",
+    "Journal",
+    "StoppingReport",
+]
