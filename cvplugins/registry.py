@@ -79,5 +79,6 @@ HOOKS = _child(
     "early_stopping_hook",
     "generalization_hook",
     "reproducibility",
+    "weight_penalty_hook",
 )
 MODEL_WRAPPERS = _child(root.MODEL_WRAPPERS, "norm")

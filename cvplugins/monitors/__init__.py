@@ -5,6 +5,7 @@ from .early_stopping import EarlyStopping, StoppingReport
 from .generalization import Generalization, GeneralizationPoint, GeneralizationReport
 from .gradient_health import GradientHealth, GradientReport
 from .journal import Journal
+from .weight_shrinkage import SparsityReport, WeightShrinkage
 
 __all__ = [
     "BestWeights",
@@ -15,5 +16,7 @@ __all__ = [
     "GradientHealth",
     "GradientReport",
     "Journal",
+    "SparsityReport",
     "StoppingReport",
+    "WeightShrinkage",
 ]
