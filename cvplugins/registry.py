@@ -78,6 +78,7 @@ HOOKS = _child(
     "checkpoint",
     "early_stopping_hook",
     "generalization_hook",
+    "layer_freeze_hook",
     "reproducibility",
     "weight_penalty_hook",
 )

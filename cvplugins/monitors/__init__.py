@@ -5,18 +5,23 @@ from .early_stopping import EarlyStopping, StoppingReport
 from .generalization import Generalization, GeneralizationPoint, GeneralizationReport
 from .gradient_health import GradientHealth, GradientReport
 from .journal import Journal
+from .layer_freeze import FreezeReport, FreezeRule, LayerFreeze, split_learning_rates
 from .weight_shrinkage import SparsityReport, WeightShrinkage
 
 __all__ = [
     "BestWeights",
     "EarlyStopping",
+    "FreezeReport",
+    "FreezeRule",
     "Generalization",
     "GeneralizationPoint",
     "GeneralizationReport",
     "GradientHealth",
     "GradientReport",
     "Journal",
+    "LayerFreeze",
     "SparsityReport",
     "StoppingReport",
     "WeightShrinkage",
+    "split_learning_rates",
 ]
