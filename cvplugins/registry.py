@@ -79,6 +79,7 @@ HOOKS = _child(
     "early_stopping_hook",
     "generalization_hook",
     "layer_freeze_hook",
+    "optimizer_switch_hook",
     "reproducibility",
     "weight_penalty_hook",
 )

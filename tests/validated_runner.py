@@ -12,7 +12,7 @@ class Killed(Exception):
 class Given(Hook):
     """Set a metric of each validation to the value given for its epoch; kill before or after the validation."""
 
-    priority = "VERY_HIGH"
+    priority = "HIGHEST"
 
     def __init__(self, metrics, kill=None):
         self.metrics = metrics
@@ -50,7 +50,7 @@ def validated_runner(work_dir, name, metrics, hooks=(), kill=None, epochs=6, **o
     return runner(
         work_dir,
         name,
-        hooks=[*hooks, Given(metrics, kill)],
+        hooks=[Given(metrics, kill), *hooks],
         epochs=epochs,
         val_cfg=options.pop("val_cfg", {}),
         val_dataloader=dict(loader, collate_fn=dict(type="default_collate")),

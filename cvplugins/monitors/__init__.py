@@ -6,6 +6,7 @@ from .generalization import Generalization, GeneralizationPoint, GeneralizationR
 from .gradient_health import GradientHealth, GradientReport
 from .journal import Journal
 from .layer_freeze import FreezeReport, FreezeRule, LayerFreeze, split_learning_rates
+from .optimizer_switch import switch_optimizer
 from .weight_shrinkage import SparsityReport, WeightShrinkage
 
 __all__ = [
@@ -24,4 +25,5 @@ __all__ = [
     "StoppingReport",
     "WeightShrinkage",
     "split_learning_rates",
+    "switch_optimizer",
 ]

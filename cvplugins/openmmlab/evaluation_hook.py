@@ -81,8 +81,8 @@ class _OwedValidation(Hook):
         loop = runner.train_loop
         step = runner.epoch if isinstance(loop, EpochBasedTrainLoop) else runner.iter
         due = runner.iter > 0 and step >= loop.val_begin and step % loop.val_interval == 0
-        unseen = [hook for hook in runner.hooks if isinstance(hook, EvaluationHook) and hook._last < runner.iter]
-        if due and unseen:
+        hooks = [hook for hook in runner.hooks if isinstance(hook, EvaluationHook) and hook.monitor is not None]
+        if due and any(hook._last < runner.iter for hook in hooks):
             runner.logger.info(f"the validation of iteration {runner.iter} is made up for: the run ended before it did")
             runner.val_loop.run()
 
