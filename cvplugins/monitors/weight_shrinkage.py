@@ -102,13 +102,12 @@ class WeightShrinkage:
             scale: Loss scale that the gradients are still multiplied by.
         """
         for group in optimizer.param_groups:
-            for parameter in self._due(group["params"]):
-                gradient = parameter.grad
-                assert gradient is not None  # else it is not due
-                if self.l2:
-                    gradient.add_(parameter * scale, alpha=self.l2)
-                if self.l1:
-                    gradient.add_(parameter.sign() * scale, alpha=self.l1)
+            weights = self._due(group["params"])
+            gradients = [weight.grad for weight in weights if weight.grad is not None]
+            if self.l2 and weights:
+                torch._foreach_add_(gradients, _scaled(weights, scale), alpha=self.l2)
+            if self.l1 and weights:
+                torch._foreach_add_(gradients, _scaled([weight.sign() for weight in weights], scale), alpha=self.l1)
 
     @torch.no_grad()
     def shrink(self, optimizer: Optimizer) -> None:
@@ -142,3 +141,8 @@ class WeightShrinkage:
             for parameter in parameters
             if id(parameter) in self._chosen and parameter.requires_grad and parameter.grad is not None
         ]
+
+
+def _scaled(values: list[Tensor], scale: Tensor | float) -> list[Tensor]:
+    """Return values times the scale, without a copy where there is none."""
+    return [value * scale for value in values] if isinstance(scale, Tensor) or scale != 1 else values

@@ -2,9 +2,11 @@
 
 import json
 import math
+import os
 
 import pytest
 import torch
+from helpers import run_ranks
 
 pytestmark = pytest.mark.openmmlab
 
@@ -130,3 +132,34 @@ def test_says_what_is_wrong(tmp_path, request):
         HOOKS.build(dict(STOP, patience=0))
     with pytest.raises(ValueError, match=r"no 'loss' among the metrics of the validation; use one of val/loss"):
         run(tmp_path, request.node.name, hooks=[dict(STOP, monitor="loss")])
+
+
+def stopped_on_ranks(folder):
+    import mmengine.runner.runner as module
+    from validated_runner import hook_of, validated_runner
+
+    rank = torch.distributed.get_rank()
+    # A process group is there already: helpers.run_ranks has made it, and the launcher would make another.
+    module.init_dist = lambda *_, **__: None
+    os.environ["LOCAL_RANK"] = str(rank)
+    values = [1.0, 0.9, 0.8, math.nan if rank else 0.7, 0.6, 0.5]
+    found = validated_runner(
+        folder,
+        "ranks",
+        {"val/loss": values},
+        [STOP],
+        cfg=dict(model_wrapper_cfg=dict(type="cvplugins.SyncBatchNormDataParallel")),
+        launcher="pytorch",
+    )
+    found.train()
+    return found.epoch, hook_of(found, "EarlyStoppingHook").monitor.state_dict(), weights(found)
+
+
+@pytest.mark.distributed
+def test_ranks_stop_together_when_one_sees_nan(tmp_path):
+    first, second = run_ranks(stopped_on_ranks, 2, str(tmp_path), timeout=90)
+    assert first[0] == second[0] == 4
+    assert first[1] == second[1]
+    assert torch.equal(first[2], second[2])
+    assert torch.equal(first[2], saved(tmp_path / "epoch_3.pth"))
+    assert len((tmp_path / "early_stopping.jsonl").read_text().splitlines()) == 4
