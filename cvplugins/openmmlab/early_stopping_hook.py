@@ -101,6 +101,7 @@ class EarlyStoppingHook(EvaluationHook):
 
     def after_train(self, runner) -> None:
         """Put the best weights into the model, and into the average of ``EMAHook``."""
+        super().after_train(runner)
         if not self.restore_best or self.monitor.best is None:
             return
         averages = [hook.ema_model.module for hook in runner.hooks if isinstance(hook, EMAHook)]

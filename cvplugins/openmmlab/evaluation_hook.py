@@ -62,6 +62,10 @@ class EvaluationHook(Hook):
         self._last = runner.iter
         self._journal.append({**record, **self.observe(runner, record, replayed=False)})
 
+    def after_train(self, runner) -> None:
+        """Close the journal: validations after the training are not part of it."""
+        self.__dict__.pop("_journal", None)
+
     def before_save_checkpoint(self, runner, checkpoint: dict[str, Any]) -> None:
         """Store the monitor's state."""
         checkpoint[self.checkpoint_key] = {"monitor": self.monitor.state_dict(), "last": self._last}

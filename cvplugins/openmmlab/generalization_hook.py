@@ -102,6 +102,7 @@ class GeneralizationHook(EvaluationHook):
 
     def after_train(self, runner) -> None:
         """Draw the whole course, and say what came of it."""
+        super().after_train(runner)
         if self.monitor.reports:
             report = self.monitor.reports[-1]
             runner.logger.info(f"generalization at the end: {report.verdict}: {report.evidence}")

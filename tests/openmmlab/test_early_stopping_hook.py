@@ -42,6 +42,8 @@ def test_stops_and_restores_the_best_weights(tmp_path, request):
     records = [json.loads(line) for line in (tmp_path / "early_stopping.jsonl").read_text().splitlines()]
     assert [record["waited"] for record in records] == [0, 0, 1, 2]
     assert records[-1]["stop"] == "no progress in 2 evaluations: 0.85 after a best of 0.8 at iteration 8"
+    found.call_hook("after_val_epoch", metrics={"none": 0.0})  # runner.val() after the training
+    assert len((tmp_path / "early_stopping.jsonl").read_text().splitlines()) == 4
     log = next(tmp_path.glob("*/*.log")).read_text()
     assert "early stopping by val/loss: no progress in 2 evaluations" in log
     assert "the model has the weights of iteration 8 again" in log
