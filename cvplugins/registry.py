@@ -72,5 +72,16 @@ METRICS = _child(
     "segmentation_metric",
     "tracking_metric",
 )
-HOOKS = _child(root.HOOKS, "hooks", "checkpoint", "reproducibility", "validation_loss")
+HOOKS = _child(
+    root.HOOKS,
+    "checkpoint",
+    "early_stopping_hook",
+    "generalization_hook",
+    "hooks",
+    "layer_freeze_hook",
+    "optimizer_switch_hook",
+    "reproducibility",
+    "validation_loss",
+    "weight_penalty_hook",
+)
 MODEL_WRAPPERS = _child(root.MODEL_WRAPPERS, "norm")

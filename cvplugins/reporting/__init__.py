@@ -13,6 +13,7 @@ from .detection import (
     draw_detection_errors_figure,
     draw_detection_figure,
 )
+from .generalization import draw_generalization_figure
 from .image_quality import draw_image_quality_figure, generation_table, image_quality_table
 from .results import DETECTION_FIGURES, SEGMENTATION_FIGURES, classification_figures, write_results
 from .segmentation import draw_segmentation_figure, segmentation_table
@@ -31,6 +32,7 @@ __all__ = [
     "draw_detection_confusion_figure",
     "draw_detection_errors_figure",
     "draw_detection_figure",
+    "draw_generalization_figure",
     "draw_image_quality_figure",
     "draw_rates_figure",
     "draw_segmentation_figure",

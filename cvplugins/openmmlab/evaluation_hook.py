@@ -1,0 +1,108 @@
+"""What hooks that learn from validations share: no validation is lost or counted twice when a run is resumed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from mmengine.hooks import Hook
+from mmengine.runner import EpochBasedTrainLoop
+
+from cvplugins.monitors import Journal
+
+__all__ = ["EvaluationHook", "value_of"]
+
+
+class EvaluationHook(Hook):
+    """Feed a monitor with the metrics of each validation, and keep them in a journal in the work dir.
+
+    mmengine writes a checkpoint before the validation of the same epoch. A resumed run therefore takes from the
+    journal what its checkpoint does not know, and makes up for a validation that the kill prevented.
+
+    Subclasses give ``monitor`` (``state_dict`` and ``load_state_dict``), ``journal_name``, ``checkpoint_key`` and
+    the methods :meth:`record` and :meth:`observe`.
+    """
+
+    # Before EMAHook puts the training weights back, and before CheckpointHook writes the best checkpoint.
+    priority = "ABOVE_NORMAL"
+    journal_name: str
+    checkpoint_key: str
+    monitor: Any
+    _last = -1  # iteration of the last validation that the monitor knows
+
+    def record(self, runner, metrics: Mapping[str, Any]) -> dict[str, Any]:
+        """Return what the monitor has to see again when the run is resumed; plain numbers."""
+        raise NotImplementedError
+
+    def observe(self, runner, record: dict[str, Any], replayed: bool) -> dict[str, Any]:
+        """Let the monitor see a record and act; return what to add to the record in the journal."""
+        raise NotImplementedError
+
+    def before_run(self, runner) -> None:
+        """Ask for the validation that a killed run owes, to be made when all hooks are ready."""
+        if not any(isinstance(hook, _OwedValidation) for hook in runner.hooks):
+            runner.register_hook(_OwedValidation(), priority="LOWEST")
+
+    def before_train(self, runner) -> None:
+        """Continue the journal of a resumed run, or begin a new one."""
+        if runner.val_loop is None:
+            raise ValueError(f"{type(self).__name__} learns from validations, and this run has none: set val_cfg")
+        self._journal = Journal(Path(runner.work_dir, self.journal_name))
+        for record in self._journal.rewind(runner.iter or -1):
+            if record["iteration"] > self._last:
+                self._last = record["iteration"]
+                self.observe(runner, record, replayed=True)
+
+    def after_val_epoch(self, runner, metrics: Mapping[str, Any] | None = None) -> None:
+        """Feed the monitor; validations outside of a training do not count."""
+        if metrics is None or not hasattr(self, "_journal"):
+            return
+        record = {"iteration": runner.iter, "epoch": runner.epoch, **self.record(runner, metrics)}
+        self._last = runner.iter
+        self._journal.append({**record, **self.observe(runner, record, replayed=False)})
+
+    def after_train(self, runner) -> None:
+        """Close the journal: validations after the training are not part of it."""
+        self.__dict__.pop("_journal", None)
+
+    def before_save_checkpoint(self, runner, checkpoint: dict[str, Any]) -> None:
+        """Store the monitor's state."""
+        checkpoint[self.checkpoint_key] = {"monitor": self.monitor.state_dict(), "last": self._last}
+
+    def after_load_checkpoint(self, runner, checkpoint: dict[str, Any]) -> None:
+        """Restore the monitor's state when a run is resumed; weights that are only loaded belong to another run."""
+        if runner._resume and self.checkpoint_key in checkpoint:
+            state = checkpoint[self.checkpoint_key]
+            self.monitor.load_state_dict(state["monitor"])
+            self._last = state["last"]
+
+
+class _OwedValidation(Hook):
+    """Make the validation that was due when the checkpoint of a resumed run was written, if nobody saw its end."""
+
+    def before_train(self, runner) -> None:
+        loop = runner.train_loop
+        step = runner.epoch if isinstance(loop, EpochBasedTrainLoop) else runner.iter
+        due = runner.iter > 0 and step >= loop.val_begin and step % loop.val_interval == 0
+        hooks = [hook for hook in runner.hooks if isinstance(hook, EvaluationHook) and hook.monitor is not None]
+        if due and any(hook._last < runner.iter for hook in hooks):
+            runner.logger.info(f"the validation of iteration {runner.iter} is made up for: the run ended before it did")
+            runner.val_loop.run()
+
+
+def value_of(metrics: Mapping[str, Any], name: str, hook: Hook, seen: bool) -> float | None:
+    """Return a metric as a float, or None if this validation does not have what earlier ones had.
+
+    Raises:
+        ValueError: No validation had it; the message lists the names that there are.
+    """
+    if name in metrics:
+        return float(metrics[name])
+    if seen:
+        return None
+    raise ValueError(
+        f"{type(hook).__name__}: there is no '{name}' among the metrics of the validation; "
+        f"use one of {', '.join(metrics) or 'none'}"
+        + ("; cvplugins.ValidationLoss adds losses" if "loss" in name else "")
+    )
