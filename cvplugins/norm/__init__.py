@@ -1,6 +1,17 @@
 """Normalisation: batch norm over all ranks, and which layers use it."""
 
-from .policy import NormLayer, NormSummary, convert_batch_norm
+from .layers import FrozenBatchNorm
+from .policy import NormRule, apply_norm_policy, convert_batch_norm, read_rules
+from .summary import NormLayer, NormSummary
 from .sync_batch_norm import SyncBatchNorm
 
-__all__ = ["NormLayer", "NormSummary", "SyncBatchNorm", "convert_batch_norm"]
+__all__ = [
+    "FrozenBatchNorm",
+    "NormLayer",
+    "NormRule",
+    "NormSummary",
+    "SyncBatchNorm",
+    "apply_norm_policy",
+    "convert_batch_norm",
+    "read_rules",
+]

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -50,8 +50,6 @@ class SyncBatchNorm(_BatchNorm):
                 [ 1.0000,  1.0000]], grad_fn=<NativeBatchNormBackward0>)
     """
 
-    plain: type[_BatchNorm] = nn.BatchNorm2d
-    """The class that converting back gives."""
     process_group: dist.ProcessGroup | None = None
 
     def __init__(
