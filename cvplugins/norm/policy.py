@@ -19,7 +19,7 @@ from .conversion import CLASSES, class_name, convert, is_batch_norm, is_frozen, 
 from .summary import NormLayer, NormSummary, shorten
 from .sync_batch_norm import SyncBatchNorm
 
-__all__ = ["NormRule", "apply_norm_policy", "convert_batch_norm", "read_rules"]
+__all__ = ["NormRule", "apply_norm_policy", "convert_batch_norm", "norm_kinds", "read_rules"]
 
 TARGETS = (*CLASSES, "BN", "keep")
 CHOICES = ("keep", "convert")
@@ -164,6 +164,16 @@ def apply_norm_policy(model: nn.Module, rules: Iterable[NormRule | Mapping[str, 
         layers.append(NormLayer(name, before, class_name(layer) + after, reason))
     warnings = [*_idle_rules(rules, fitting), *_contradictions(found, norm_eval)]
     return NormSummary(tuple(layers), tuple(warnings))
+
+
+def norm_kinds(model: nn.Module) -> dict[str, str]:
+    """Return, per batch norm, converted or not, what its weights are used for: ``"BN"``, ``"GN"`` or ``"LN2d"``.
+
+    >>> norm_kinds(nn.Sequential(nn.BatchNorm2d(4), SyncBatchNorm(4)))
+    {'0': 'BN', '1': 'BN'}
+    """
+    found = ((name, kind(layer)) for name, layer in model.named_modules() if is_batch_norm(layer))
+    return {name: each if each in ("GN", "LN2d") else "BN" for name, each in found}
 
 
 def _apply(layer: nn.Module, rule: NormRule, group: dist.ProcessGroup | None) -> str:

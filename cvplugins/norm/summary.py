@@ -54,13 +54,16 @@ class NormSummary:
         return _align([("layer", "was", "is", "left because"), *rows])
 
     def overview(self) -> str:
-        """Return one line per kind of change, and the warnings."""
+        """Return the table of changes and the warnings."""
+        return "\n".join([self.table_of_changes(), *(f"warning: {warning}" for warning in self.warnings)])
+
+    def table_of_changes(self) -> str:
+        """Return one line per kind of change."""
         groups: dict[tuple[str, str, str], list[str]] = defaultdict(list)
         for layer in self.layers:
             groups[layer.before, layer.after, layer.reason].append(layer.name or "(model)")
         rows = [(str(len(names)), *change, shorten(names)) for change, names in groups.items()]
-        lines = _align([("layers", "was", "is", "left because", "names"), *rows])
-        return "\n".join([lines, *(f"warning: {warning}" for warning in self.warnings)])
+        return _align([("layers", "was", "is", "left because", "names"), *rows])
 
 
 def shorten(names: Sequence[str]) -> str:
