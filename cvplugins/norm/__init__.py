@@ -2,6 +2,7 @@
 
 from .layers import FrozenBatchNorm
 from .policy import NormRule, apply_norm_policy, convert_batch_norm, norm_kinds, read_rules
+from .precise import PreciseReport, recompute_statistics
 from .summary import NormLayer, NormSummary
 from .sync_batch_norm import SyncBatchNorm
 
@@ -10,9 +11,11 @@ __all__ = [
     "NormLayer",
     "NormRule",
     "NormSummary",
+    "PreciseReport",
     "SyncBatchNorm",
     "apply_norm_policy",
     "convert_batch_norm",
     "norm_kinds",
     "read_rules",
+    "recompute_statistics",
 ]
