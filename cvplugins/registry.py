@@ -72,5 +72,7 @@ METRICS = _child(
     "segmentation_metric",
     "tracking_metric",
 )
-HOOKS = _child(root.HOOKS, "hooks", "checkpoint", "norm_policy_hook", "precise_bn_hook", "reproducibility")
+HOOKS = _child(
+    root.HOOKS, "hooks", "checkpoint", "fuse_conv_bn_hook", "norm_policy_hook", "precise_bn_hook", "reproducibility"
+)
 MODEL_WRAPPERS = _child(root.MODEL_WRAPPERS, "norm")

@@ -1,5 +1,6 @@
 """Normalisation: batch norm over all ranks, and which layers use it."""
 
+from .fusion import FusionReport, fuse_conv_bn
 from .layers import FrozenBatchNorm
 from .policy import NormRule, apply_norm_policy, convert_batch_norm, norm_kinds, read_rules
 from .precise import PreciseReport, recompute_statistics
@@ -8,6 +9,7 @@ from .sync_batch_norm import SyncBatchNorm
 
 __all__ = [
     "FrozenBatchNorm",
+    "FusionReport",
     "NormLayer",
     "NormRule",
     "NormSummary",
@@ -15,6 +17,7 @@ __all__ = [
     "SyncBatchNorm",
     "apply_norm_policy",
     "convert_batch_norm",
+    "fuse_conv_bn",
     "norm_kinds",
     "read_rules",
     "recompute_statistics",
