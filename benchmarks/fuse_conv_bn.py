@@ -1,14 +1,15 @@
 """How much faster is ResNet-50 with its batch norms folded into its convolutions?
 
-Run ``python benchmarks/fuse_conv_bn.py`` (``--device cuda`` for a GPU). The models take turns; each line is the median
-over the rounds, its ratio to the model as it was, and how far its output is off. mmcv's ``fuse_conv_bn`` runs beside
-ours where mmcv is installed.
+Run ``python benchmarks/fuse_conv_bn.py`` (``--device cuda`` for a GPU). The models take turns in random order; each line
+is the median over the rounds, its ratio to the model as it was, and how far its output is off. mmcv's ``fuse_conv_bn``
+runs beside ours where mmcv is installed.
 """
 
 from __future__ import annotations
 
 import argparse
 import copy
+import random
 import statistics
 import time
 
@@ -56,7 +57,7 @@ def main() -> None:
     for each in models.values():
         seconds(each, images)
     for _ in range(options.rounds):
-        for name, each in models.items():
+        for name, each in random.sample(list(models.items()), len(models)):
             times[name].append(seconds(each, images))
     reference = statistics.median(times["as it was"])
     for name, each in models.items():

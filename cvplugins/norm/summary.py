@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-__all__ = ["NormLayer", "NormSummary"]
+__all__ = ["NormLayer", "NormSummary", "align", "shorten"]
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class NormSummary:
     def table(self) -> str:
         """Return one line per layer."""
         rows = [(x.name or "(model)", x.before, x.after, x.reason) for x in self.layers]
-        return _align([("layer", "was", "is", "left because"), *rows])
+        return align([("layer", "was", "is", "left because"), *rows])
 
     def overview(self) -> str:
         """Return the table of changes and the warnings."""
@@ -63,7 +63,7 @@ class NormSummary:
         for layer in self.layers:
             groups[layer.before, layer.after, layer.reason].append(layer.name or "(model)")
         rows = [(str(len(names)), *change, shorten(names)) for change, names in groups.items()]
-        return _align([("layers", "was", "is", "left because", "names"), *rows])
+        return align([("layers", "was", "is", "left because", "names"), *rows])
 
 
 def shorten(names: Sequence[str]) -> str:
@@ -75,6 +75,7 @@ def shorten(names: Sequence[str]) -> str:
     return ", ".join(names) if len(names) < 3 else f"{names[0]} ... {names[-1]}"
 
 
-def _align(rows: Sequence[tuple[str, ...]]) -> str:
+def align(rows: Sequence[tuple[str, ...]]) -> str:
+    """Return rows as lines with aligned columns."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
