@@ -1,8 +1,8 @@
 """How much faster is ResNet-50 with its batch norms folded into its convolutions?
 
-Run ``python benchmarks/fuse_conv_bn.py`` (``--device cuda`` for a GPU). The models take turns in random order; each line
-is the median over the rounds, its ratio to the model as it was, and how far its output is off. mmcv's ``fuse_conv_bn``
-runs beside ours where mmcv is installed.
+Run ``python benchmarks/fuse_conv_bn.py`` (``--device cuda`` for a GPU). The models take turns in random order; each
+line is the median over the rounds, its ratio to the model as it was, and how far its output is off. Beside ours runs
+mmcv's ``fuse_conv_bn``, where mmcv is installed.
 """
 
 from __future__ import annotations

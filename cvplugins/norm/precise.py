@@ -16,6 +16,7 @@ from cvplugins.distributed import rank, sum_over_ranks, world_size
 from cvplugins.randomness import kept_randomness
 
 from .conversion import moves_statistics
+from .moments import channel_moments
 
 __all__ = ["PreciseReport", "recompute_statistics"]
 
@@ -53,9 +54,7 @@ class _Moments:
     def add(self, input: Tensor) -> None:
         channels = input.shape[1]
         if count := input.numel() // channels:
-            dims = [0, *range(2, input.dim())]
-            input = input.to(torch.promote_types(input.dtype, torch.float32))
-            var, mean = torch.var_mean(input, dims, correction=0)
+            mean, var = channel_moments(input)
             new = torch.cat([mean, var * count, mean.new_full((1,), count)]).to(self.dtype)
             self.values = _merge(torch.stack([self.values, new]))
 
