@@ -400,3 +400,18 @@ def test_process_groups_by_number_and_node():
     for rank, found in enumerate(run_ranks(grouped_statistics, 4)):
         pair = 0.5 if rank < 2 else 2.5
         assert found == {None: 1.5, 2: pair, "node": pair, 4: 1.5}
+
+
+@pytest.mark.detectron2
+def test_layers_of_detectron2():
+    layers = pytest.importorskip("detectron2.layers.batch_norm")
+    model = nn.Sequential(layers.FrozenBatchNorm2d(4), layers.NaiveSyncBatchNorm(4))
+    nn.init.uniform_(model[0].weight), nn.init.uniform_(model[0].running_var)
+    input = torch.randn(2, 4, 3, 3)
+    expected = model.eval()(input)
+    model.train()
+    assert apply_norm_policy(model, [{"to": "SyncBN"}]).left == {"0": "frozen"}
+    assert apply_norm_policy(model, [{"to": "BN", "frozen": "convert"}]).converted == ("0", "1")
+    assert [type(layer) for layer in model] == [nn.BatchNorm2d] * 2
+    assert not model[0].weight.requires_grad  # it did not learn before
+    torch.testing.assert_close(model.eval()(input), expected)

@@ -89,3 +89,21 @@ def test_wrapper_can_leave_everything_alone():
     wrapped = MODEL_WRAPPERS.build(dict(type="cvplugins.SyncBatchNormDataParallel", module=model, convert=False))
     assert type(wrapped.module[0]) is nn.BatchNorm2d
     assert type(wrapped.module[1]) is SyncBatchNorm  # torch's refuses to run on the CPU
+
+
+@pytest.mark.usefixtures("one_process_group")
+@pytest.mark.parametrize("to", ["SyncBN", "BN", "FrozenBN", "GN"])
+def test_a_policy_takes_the_synchronised_layers_of_mmcv(to):
+    from mmcv.ops import SyncBatchNorm
+
+    from cvplugins.norm import apply_norm_policy
+
+    model = nn.Sequential(SyncBatchNorm(4, momentum=0.3))
+    state = {name: value.clone() for name, value in model.state_dict().items()}
+    assert apply_norm_policy(model, [dict(to=to, num_groups=2)]).converted == ("0",)
+    model(torch.randn(2, 4, 3, 3))
+    torch.testing.assert_close(dict(model[0].named_parameters()), {k[2:]: state[k] for k in ("0.weight", "0.bias")})
+    apply_norm_policy(model, [dict(to="BN", frozen="convert")])
+    assert type(model[0]) is nn.BatchNorm2d
+    assert model[0].momentum == 0.3
+    assert model[0].weight.requires_grad
