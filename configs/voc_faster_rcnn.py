@@ -21,8 +21,10 @@ del train_dataset, voc
 val_evaluator = dict(_delete_=True, type="cvplugins.VOCDetectionMetric")
 test_evaluator = val_evaluator
 
-# The backbone's batch norms are frozen (frozen_stages=1) or in evaluation mode (norm_eval=True), as published:
-# none of them trains, so none is synchronised, and the wrapper of _base_/plugins.py says so.
+# The backbone's batch norms are frozen (frozen_stages=1) or in evaluation mode (norm_eval=True), as published. They
+# stay so, and the log says it; batch norms that train, as in the sample's config, are synchronised over processes.
+custom_hooks = _base_.custom_hooks
+custom_hooks[-1].rules = [dict(to="SyncBN", frozen="keep", evaluating="keep")]
 
 default_hooks = dict(
     checkpoint=dict(

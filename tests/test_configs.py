@@ -18,8 +18,7 @@ DIFFERENCES = {
             "val_evaluator": METRIC,
             "test_evaluator": METRIC,
             "default_hooks.checkpoint": WHOLE,
-            "model_wrapper_cfg": "synchronised batch norm for what trains",
-            "custom_hooks": "repeatable resuming, training plan, gradient health, result files",
+            "custom_hooks": "repeatable resuming, training plan, gradient health, result files, normalisation policy",
         },
     ),
     "voc_faster_rcnn_r50_c4": (
@@ -29,8 +28,7 @@ DIFFERENCES = {
             "val_evaluator": METRIC,
             "test_evaluator": METRIC,
             "default_hooks.checkpoint": WHOLE,
-            "model_wrapper_cfg": "synchronised batch norm for what trains",
-            "custom_hooks": "repeatable resuming, training plan, gradient health, result files",
+            "custom_hooks": "repeatable resuming, training plan, gradient health, result files, normalisation policy",
         },
     ),
     "voc_faster_rcnn_sample": (

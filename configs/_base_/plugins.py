@@ -1,8 +1,5 @@
 # What every config here adds to the zoo's, whatever the task.
 
-# Used only with several processes: batch norms that train are synchronised, frozen ones stay frozen.
-model_wrapper_cfg = dict(type="cvplugins.SyncBatchNormDataParallel")
-
 custom_hooks = [
     # A run that was killed and resumed repeats the uninterrupted one.
     dict(type="cvplugins.IterationSeedHook"),
@@ -11,4 +8,6 @@ custom_hooks = [
     dict(type="cvplugins.GradientHealthHook", interval=50),
     # The metrics write their JSON and figure beside the log.
     dict(type="cvplugins.ResultFilesHook"),
+    # Batch norms that train are synchronised over processes; frozen ones and those in evaluation mode stay as they are.
+    dict(type="cvplugins.NormPolicyHook", rules=[dict(to="SyncBN")]),
 ]

@@ -8,12 +8,14 @@ from typing import Any
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from cvplugins.distributed import is_distributed, rank, sum_over_ranks, world_size
+
+from .moments import all_but_channels, channel_moments
 
 __all__ = ["SyncBatchNorm"]
 
@@ -50,8 +52,6 @@ class SyncBatchNorm(_BatchNorm):
                 [ 1.0000,  1.0000]], grad_fn=<NativeBatchNormBackward0>)
     """
 
-    plain: type[_BatchNorm] = nn.BatchNorm2d
-    """The class that converting back gives."""
     process_group: dist.ProcessGroup | None = None
 
     def __init__(
@@ -123,7 +123,7 @@ class _JointBatchNorm(Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
         input, weight, mean, invstd, count = ctx.saved_tensors
-        dims, shape = _all_but_channels(input)
+        dims, shape = all_but_channels(input)
         normalised = (input - mean.view(shape)) * invstd.view(shape)
         grad_weight, grad_bias = (grad * normalised).sum(dims), grad.sum(dims, dtype=mean.dtype)
         grad_input = None
@@ -142,10 +142,8 @@ def _joint_statistics(input: Tensor, group: dist.ProcessGroup | None) -> tuple[T
     own_count = input.numel() // channels
     rows = input.new_zeros((world_size(group), 2 * channels + 1), dtype=torch.promote_types(input.dtype, torch.float32))
     if own_count:
-        # Not torch.batch_norm_update_stats, whose float32 sums of channels-last inputs lose three digits.
-        var, mean = torch.var_mean(input.to(rows.dtype), _all_but_channels(input)[0], correction=0)
         own = rows[rank(group)]
-        own[:-1] = torch.cat([mean, var])
+        own[:-1] = torch.cat(channel_moments(input))
         own[-1] = own_count  # fills on the device; a tensor made here would have to be copied there
     # Every rank fills its own row, so that the sum is an exact gather, which every backend has.
     sum_over_ranks(rows, group)
@@ -162,9 +160,3 @@ def _joint_statistics(input: Tensor, group: dist.ProcessGroup | None) -> tuple[T
     mean = (share * means).sum(0)
     var = (share * (variances + (means - mean).square())).sum(0)
     return mean, var, count
-
-
-def _all_but_channels(input: Tensor) -> tuple[list[int], list[int]]:
-    """Return the dimensions that statistics run over, and the shape that lines channels up with ``input``."""
-    spatial = range(2, input.dim())
-    return [0, *spatial], [1, -1, *(1 for _ in spatial)]

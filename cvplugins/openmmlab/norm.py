@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from typing import Any
 
 from mmengine.logging import print_log
 from mmengine.model import MMDistributedDataParallel
 from torch import nn
 
-from cvplugins.norm import NormSummary, SyncBatchNorm, convert_batch_norm
+from cvplugins.norm import NormRule, SyncBatchNorm, apply_norm_policy, convert_batch_norm
 from cvplugins.registry import MODEL_WRAPPERS, MODELS
 
 __all__ = ["SyncBatchNormDataParallel"]
@@ -23,7 +22,8 @@ class SyncBatchNormDataParallel(MMDistributedDataParallel):
 
     Used by the Runner in distributed runs only. Frozen batch norms stay as they are, and so do those of a module
     with ``norm_eval=True``, which never see batch statistics; what was done is logged. (mmengine's
-    ``sync_bn='torch'`` does nothing there and does not say so, ``'mmcv'`` unfreezes them.)
+    ``sync_bn='torch'`` does nothing there and does not say so, ``'mmcv'`` unfreezes them.) For any other policy, and
+    in runs of one process, there is ``NormPolicyHook``; beside it give this ``convert=False``.
 
     Args:
         module: The model.
@@ -42,25 +42,10 @@ class SyncBatchNormDataParallel(MMDistributedDataParallel):
         **options: Any,
     ) -> None:
         if convert:
-            summary = convert_batch_norm(module, exclude=_in_evaluation_mode(module))
-            print_log(f"synchronised batch norms: {_in_words(summary)}", logger="current")
+            summary = apply_norm_policy(module, [NormRule("SyncBN")])
+            print_log("normalisation policy:\n" + summary.overview(), logger="current")
         if all(parameter.device.type == "cpu" for parameter in module.parameters()):
             device_ids = None
             gpu_only = [name for name, layer in module.named_modules() if isinstance(layer, nn.SyncBatchNorm)]
             convert_batch_norm(module, include=gpu_only, frozen="convert")
         super().__init__(module, device_ids=device_ids, broadcast_buffers=broadcast_buffers, **options)
-
-
-def _in_words(summary: NormSummary) -> str:
-    reasons = Counter(summary.left.values())
-    reasons["in evaluation mode (norm_eval)"] = reasons.pop("excluded", 0)
-    reasons = +reasons  # drops what did not occur
-    left = ", ".join(f"{count} {reason}" for reason, count in reasons.items())
-    return f"{len(summary.converted)} of {len(summary.layers)}" + (f"; left as they are: {left}" if left else "")
-
-
-def _in_evaluation_mode(model: nn.Module) -> list[str]:
-    """Return a name pattern for each module that keeps its batch norms in evaluation mode."""
-    return [
-        f"{name}.*" if name else "*" for name, module in model.named_modules() if getattr(module, "norm_eval", False)
-    ]

@@ -1,5 +1,7 @@
 """SyncBatchNorm from ``norm_cfg`` and from the model wrapper."""
 
+import re
+
 import pytest
 import torch
 from torch import nn
@@ -71,9 +73,10 @@ def test_wrapper_converts_what_trains_and_says_what_not(caplog):
     assert type(wrapped.module[0].bn) is nn.BatchNorm2d
     assert type(wrapped.module[1]) is SyncBatchNorm
     assert type(wrapped.module[2]) is nn.BatchNorm2d
-    assert (
-        "synchronised batch norms: 1 of 3; left as they are: 1 frozen, 1 in evaluation mode (norm_eval)" in caplog.text
-    )
+    assert "left because" in caplog.text
+    assert re.search(r"1 .*torch.BatchNorm2d +torch.BatchNorm2d +in evaluation mode \(norm_eval\) +0.bn", caplog.text)
+    assert re.search(r"1 .*torch.BatchNorm2d +cvplugins.SyncBatchNorm +1\n", caplog.text)
+    assert re.search(r"1 .*torch.BatchNorm2d +torch.BatchNorm2d +frozen +2\n", caplog.text)
 
 
 @pytest.mark.usefixtures("one_process_group")
@@ -86,3 +89,21 @@ def test_wrapper_can_leave_everything_alone():
     wrapped = MODEL_WRAPPERS.build(dict(type="cvplugins.SyncBatchNormDataParallel", module=model, convert=False))
     assert type(wrapped.module[0]) is nn.BatchNorm2d
     assert type(wrapped.module[1]) is SyncBatchNorm  # torch's refuses to run on the CPU
+
+
+@pytest.mark.usefixtures("one_process_group")
+@pytest.mark.parametrize("to", ["SyncBN", "BN", "FrozenBN", "GN"])
+def test_a_policy_takes_the_synchronised_layers_of_mmcv(to):
+    from mmcv.ops import SyncBatchNorm
+
+    from cvplugins.norm import apply_norm_policy
+
+    model = nn.Sequential(SyncBatchNorm(4, momentum=0.3))
+    state = {name: value.clone() for name, value in model.state_dict().items()}
+    assert apply_norm_policy(model, [dict(to=to, num_groups=2)]).converted == ("0",)
+    model(torch.randn(2, 4, 3, 3))
+    torch.testing.assert_close(dict(model[0].named_parameters()), {k[2:]: state[k] for k in ("0.weight", "0.bias")})
+    apply_norm_policy(model, [dict(to="BN", frozen="convert")])
+    assert type(model[0]) is nn.BatchNorm2d
+    assert model[0].momentum == 0.3
+    assert model[0].weight.requires_grad
