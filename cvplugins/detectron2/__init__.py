@@ -33,7 +33,7 @@ def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     try:
-        import detectron2  # noqa: F401
+        import detectron2.config  # noqa: F401
     except ImportError as error:
         raise ImportError(
             f"{name} needs Detectron2: "

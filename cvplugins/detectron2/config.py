@@ -1,0 +1,113 @@
+"""The node ``cfg.CVPLUGINS``: which core loss stands where."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from detectron2.config import CfgNode
+from detectron2.modeling import META_ARCH_REGISTRY, ROI_HEADS_REGISTRY, ROI_MASK_HEAD_REGISTRY
+from detectron2.modeling.meta_arch import RetinaNet
+from detectron2.modeling.proposal_generator.build import PROPOSAL_GENERATOR_REGISTRY
+
+from cvplugins.errors import UserError
+
+from .losses import PLACES, SigmoidClassLoss
+from .mask_head import CvpluginsMaskRCNNConvUpsampleHead
+from .retinanet import CvpluginsRetinaNet
+from .roi_heads import CvpluginsCascadeROIHeads, CvpluginsRes5ROIHeads, CvpluginsStandardROIHeads
+from .rpn import CvpluginsRPN
+from .training import configured
+
+__all__ = ["add_cvplugins_config", "validate_cvplugins_config"]
+
+BOX_HEADS = (CvpluginsStandardROIHeads, CvpluginsRes5ROIHeads, CvpluginsCascadeROIHeads)
+
+
+def add_cvplugins_config(cfg: CfgNode) -> None:
+    """Add the node ``CVPLUGINS`` with one empty entry for each place of a loss; nothing else changes.
+
+    An entry is the config that OpenMMLab takes, ``{type: FocalLoss, gamma: 2.0}``; an empty one, or one with an empty
+    ``type``, is Detectron2's own loss. Heads that look there are chosen by their names, see
+    :func:`validate_cvplugins_config`.
+
+    Args:
+        cfg: Detectron2's config; changed.
+
+    Example::
+
+        cfg = get_cfg()
+        add_cvplugins_config(cfg)
+        cfg.MODEL.ROI_HEADS.NAME = "CvpluginsStandardROIHeads"
+        cfg.CVPLUGINS.LOSSES.CLS = CfgNode({"type": "FocalLoss", "gamma": 2.0})
+        validate_cvplugins_config(cfg)
+    """
+    # With unknown keys allowed: validation names the accepted ones, which yacs does not.
+    cfg.CVPLUGINS = CfgNode(new_allowed=True)
+    cfg.CVPLUGINS.LOSSES = CfgNode(new_allowed=True)
+    for place in PLACES:
+        cfg.CVPLUGINS.LOSSES[place] = CfgNode(new_allowed=True)
+
+
+def validate_cvplugins_config(cfg: CfgNode) -> None:
+    """Find mistakes in ``cfg.CVPLUGINS`` before any work: names, options, and losses that no head would compute.
+
+    Args:
+        cfg: A config that :func:`add_cvplugins_config` was called with.
+
+    Raises:
+        UserError: What is wrong, and what is accepted.
+    """
+    unknown = sorted(set(cfg.CVPLUGINS) - {"LOSSES"})
+    if unknown:
+        raise UserError(f"CVPLUGINS has no key {', '.join(unknown)}; it has LOSSES")
+    for place in PLACES:
+        entry = configured(cfg, place)
+        if entry is None:
+            continue
+        try:
+            _check_head(cfg, place)
+            _try_loss(cfg, place, entry)
+        except UserError as error:
+            raise UserError(f"CVPLUGINS.LOSSES.{place}: {error}") from error
+
+
+def _try_loss(cfg: CfgNode, place: str, entry: Any) -> None:
+    if not isinstance(entry, dict):
+        raise UserError(f"expected a loss such as {{type: FocalLoss, gamma: 2.0}}, but got {entry!r}")
+    dense = _dense(cfg)
+    kind = SigmoidClassLoss if dense and place == "CLS" else PLACES[place]
+    loss = kind.of(entry)
+    if loss is not None:
+        loss.try_out(cfg.MODEL.RETINANET.NUM_CLASSES if dense else cfg.MODEL.ROI_HEADS.NUM_CLASSES)
+
+
+def _check_head(cfg: CfgNode, place: str) -> None:
+    """Raise unless the model has a head that computes the loss in this place."""
+    model = cfg.MODEL
+    if _dense(cfg):
+        if place not in ("CLS", "BOX_REG"):
+            raise UserError(f"{model.META_ARCHITECTURE} has no such head; it has CLS and BOX_REG")
+        _check_name("MODEL.META_ARCHITECTURE", META_ARCH_REGISTRY, model.META_ARCHITECTURE, (CvpluginsRetinaNet,))
+    elif place in ("CLS", "BOX_REG"):
+        _check_name("MODEL.ROI_HEADS.NAME", ROI_HEADS_REGISTRY, model.ROI_HEADS.NAME, BOX_HEADS)
+        if place == "CLS" and (model.ROI_BOX_HEAD.USE_SIGMOID_CE or model.ROI_BOX_HEAD.USE_FED_LOSS):
+            raise UserError("MODEL.ROI_BOX_HEAD.USE_SIGMOID_CE and USE_FED_LOSS name another loss; set both to False")
+    elif place == "MASK":
+        if not model.MASK_ON:
+            raise UserError("the model has no mask head; set MODEL.MASK_ON to True")
+        heads = (CvpluginsMaskRCNNConvUpsampleHead,)
+        _check_name("MODEL.ROI_MASK_HEAD.NAME", ROI_MASK_HEAD_REGISTRY, model.ROI_MASK_HEAD.NAME, heads)
+    else:
+        name = model.PROPOSAL_GENERATOR.NAME
+        _check_name("MODEL.PROPOSAL_GENERATOR.NAME", PROPOSAL_GENERATOR_REGISTRY, name, (CvpluginsRPN,))
+
+
+def _dense(cfg: CfgNode) -> bool:
+    name = cfg.MODEL.META_ARCHITECTURE
+    return name in META_ARCH_REGISTRY and issubclass(META_ARCH_REGISTRY.get(name), RetinaNet)
+
+
+def _check_name(key: str, registry: Any, name: str, heads: tuple[type, ...]) -> None:
+    """Raise unless what is registered as ``name`` is one of the heads or made from one."""
+    if name not in registry or not issubclass(registry.get(name), heads):
+        raise UserError(f"{key} is {name!r}, which takes no loss; use {' or '.join(each.__name__ for each in heads)}")
