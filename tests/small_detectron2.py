@@ -42,7 +42,7 @@ def small_config(kind, ours=True, **losses):
         model.META_ARCHITECTURE = f"{prefix}RetinaNet"
         model.RETINANET.update(NUM_CLASSES=3, NUM_CONVS=1, IN_FEATURES=["p3", "p4", "p5"])
     for place, loss in losses.items():
-        cfg.CVPLUGINS.LOSSES[place] = CfgNode(loss, new_allowed=True)
+        cfg.CVPLUGINS.LOSSES.setdefault(place, CfgNode(new_allowed=True)).update(CfgNode(loss))
     return cfg
 
 

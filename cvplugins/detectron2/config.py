@@ -11,7 +11,7 @@ from detectron2.modeling.proposal_generator.build import PROPOSAL_GENERATOR_REGI
 
 from cvplugins.errors import UserError
 
-from .losses import PLACES, SigmoidClassLoss
+from .losses import PLACES, DetectorLoss, SigmoidClassLoss
 from .mask_head import CvpluginsMaskRCNNConvUpsampleHead
 from .retinanet import CvpluginsRetinaNet
 from .roi_heads import CvpluginsCascadeROIHeads, CvpluginsRes5ROIHeads, CvpluginsStandardROIHeads
@@ -26,8 +26,8 @@ BOX_HEADS = (CvpluginsStandardROIHeads, CvpluginsRes5ROIHeads, CvpluginsCascadeR
 def add_cvplugins_config(cfg: CfgNode) -> None:
     """Add the node ``CVPLUGINS`` with one empty entry for each place of a loss; nothing else changes.
 
-    An entry is the config that OpenMMLab takes, ``{type: FocalLoss, gamma: 2.0}``; an empty one, or one with an empty
-    ``type``, is Detectron2's own loss. Heads that look there are chosen by their names, see
+    An entry is the config that OpenMMLab takes, ``{type: FocalLoss, gamma: 2.0}``; one with an empty ``type`` is
+    Detectron2's own loss. What is null counts as not given. Heads that look there are chosen by their names, see
     :func:`validate_cvplugins_config`.
 
     Args:
@@ -38,14 +38,15 @@ def add_cvplugins_config(cfg: CfgNode) -> None:
         cfg = get_cfg()
         add_cvplugins_config(cfg)
         cfg.MODEL.ROI_HEADS.NAME = "CvpluginsStandardROIHeads"
-        cfg.CVPLUGINS.LOSSES.CLS = CfgNode({"type": "FocalLoss", "gamma": 2.0})
+        cfg.CVPLUGINS.LOSSES.CLS.update(type="FocalLoss", gamma=2.0)
         validate_cvplugins_config(cfg)
     """
-    # With unknown keys allowed: validation names the accepted ones, which yacs does not.
+    # With unknown keys allowed: validation names the accepted ones, which yacs does not. The empty type is there for
+    # the command line, where yacs changes only what exists.
     cfg.CVPLUGINS = CfgNode(new_allowed=True)
     cfg.CVPLUGINS.LOSSES = CfgNode(new_allowed=True)
     for place in PLACES:
-        cfg.CVPLUGINS.LOSSES[place] = CfgNode(new_allowed=True)
+        cfg.CVPLUGINS.LOSSES[place] = CfgNode({"type": ""}, new_allowed=True)
 
 
 def validate_cvplugins_config(cfg: CfgNode) -> None:
@@ -61,24 +62,17 @@ def validate_cvplugins_config(cfg: CfgNode) -> None:
     if unknown:
         raise UserError(f"CVPLUGINS has no key {', '.join(unknown)}; it has LOSSES")
     for place in PLACES:
-        entry = configured(cfg, place)
-        if entry is None:
-            continue
         try:
-            _check_head(cfg, place)
-            _try_loss(cfg, place, entry)
+            loss = _kind(cfg, place).of(configured(cfg, place))
+            if loss is not None:
+                _check_head(cfg, place)
+                loss.try_out(cfg.MODEL.RETINANET.NUM_CLASSES if _dense(cfg) else cfg.MODEL.ROI_HEADS.NUM_CLASSES)
         except UserError as error:
             raise UserError(f"CVPLUGINS.LOSSES.{place}: {error}") from error
 
 
-def _try_loss(cfg: CfgNode, place: str, entry: Any) -> None:
-    if not isinstance(entry, dict):
-        raise UserError(f"expected a loss such as {{type: FocalLoss, gamma: 2.0}}, but got {entry!r}")
-    dense = _dense(cfg)
-    kind = SigmoidClassLoss if dense and place == "CLS" else PLACES[place]
-    loss = kind.of(entry)
-    if loss is not None:
-        loss.try_out(cfg.MODEL.RETINANET.NUM_CLASSES if dense else cfg.MODEL.ROI_HEADS.NUM_CLASSES)
+def _kind(cfg: CfgNode, place: str) -> type[DetectorLoss]:
+    return SigmoidClassLoss if place == "CLS" and _dense(cfg) else PLACES[place]
 
 
 def _check_head(cfg: CfgNode, place: str) -> None:

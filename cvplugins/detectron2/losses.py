@@ -60,7 +60,8 @@ class DetectorLoss(nn.Module):
         """Return the loss of a config, as OpenMMLab takes it, or around a module; None for an empty one.
 
         Args:
-            loss: Such as ``{"type": "FocalLoss", "gamma": 2.0, "loss_weight": 0.5}``, or a module of the core.
+            loss: Such as ``{"type": "FocalLoss", "gamma": 2.0, "loss_weight": 0.5}``, or a module of the core. What is
+                None in a config counts as not given, because YAML cannot take away the option of a base.
 
         Raises:
             UserError: An unknown name, a wrong option, or a loss that does not fit the place.
@@ -73,11 +74,15 @@ class DetectorLoss(nn.Module):
             return loss
         if isinstance(loss, nn.Module):
             return cls(loss)
-        if not loss or not loss.get("type", True):
+        if not isinstance(loss, Mapping):
+            raise UserError(f"expected a loss such as {{type: FocalLoss, gamma: 2.0}}, but got {loss!r}")
+        given = {name: value for name, value in loss.items() if value is not None and (name, value) != ("type", "")}
+        if not given:
             return None
-        options = dict(loss)
-        weight = options.pop("loss_weight", 1.0)
-        return cls(build_loss(options, (*cls.accepted, *WRAPPERS)), weight)
+        if "type" not in given:
+            raise UserError(f"{', '.join(given)} without a loss: name it in type, or set what a base left here to null")
+        weight = given.pop("loss_weight", 1.0)
+        return cls(build_loss(given, (*cls.accepted, *WRAPPERS)), weight)
 
     @property
     def use_sigmoid(self) -> bool:

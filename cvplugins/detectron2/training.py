@@ -20,7 +20,7 @@ __all__ = ["configured", "dense_box_loss", "detached", "logged"]
 
 
 def configured(cfg: Any, place: str) -> Mapping[str, Any] | None:
-    """Return the config of the loss in a place, None if it is empty or the config has no such node.
+    """Return the config of the loss in a place, None if the config has no such node.
 
     Args:
         cfg: Detectron2's config.
@@ -33,7 +33,7 @@ def configured(cfg: Any, place: str) -> Mapping[str, Any] | None:
     unknown = sorted(set(losses) - set(PLACES))
     if unknown:
         raise UserError(f"CVPLUGINS.LOSSES has no place {', '.join(unknown)}; it has {', '.join(PLACES)}")
-    return losses.get(place) or None
+    return losses.get(place)
 
 
 def logged(name: str, loss: DetectorLoss, *args: Any) -> Tensor:

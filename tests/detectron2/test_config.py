@@ -51,14 +51,39 @@ CVPLUGINS:
     assert copy == again
 
 
-def test_an_empty_type_brings_back_detectron2s_own_loss():
+def test_a_derived_config_changes_the_loss_of_its_base(tmp_path):
+    """What the base says of another loss is taken away by null, for YAML has no other way."""
     from detectron2.modeling import build_model
 
     from cvplugins.detectron2 import validate_cvplugins_config
+    from cvplugins.errors import UserError
 
-    cfg = small_config("fpn", CLS={"type": "", "gamma": 2.0})
+    (tmp_path / "base.yaml").write_text(small_config("fpn", CLS={"type": "FocalLoss", "gamma": 1.5}).dump())
+    for text, expected in (
+        ("{type: CrossEntropyLoss, label_smoothing: 0.1, gamma: null}", "CrossEntropyLoss"),
+        ("{type: '', gamma: null}", None),
+        ("{type: CrossEntropyLoss}", "CrossEntropyLoss has no option gamma"),
+        ("{type: ''}", "CVPLUGINS.LOSSES.CLS: gamma without a loss: name it in type, or set what a base left"),
+    ):
+        (tmp_path / "derived.yaml").write_text(f"_BASE_: base.yaml\nCVPLUGINS: {{LOSSES: {{CLS: {text}}}}}")
+        cfg = small_config("fpn")
+        cfg.merge_from_file(str(tmp_path / "derived.yaml"))
+        if expected and " " in expected:
+            with pytest.raises(UserError, match=expected):
+                validate_cvplugins_config(cfg)
+            continue
+        validate_cvplugins_config(cfg)
+        loss = build_model(cfg).roi_heads.box_predictor.cls_loss
+        assert (loss and type(loss.loss).__name__) == expected
+
+
+def test_a_loss_on_the_command_line():
+    from cvplugins.detectron2 import validate_cvplugins_config
+
+    cfg = small_config("fpn")
+    cfg.merge_from_list(["CVPLUGINS.LOSSES.CLS.type", "FocalLoss"])
     validate_cvplugins_config(cfg)
-    assert build_model(cfg).roi_heads.box_predictor.cls_loss is None
+    assert cfg.CVPLUGINS.LOSSES.CLS == {"type": "FocalLoss"}
 
 
 FOCAL = {"type": "FocalLoss"}
@@ -69,7 +94,7 @@ FOCAL = {"type": "FocalLoss"}
     [
         ({}, {"CLASS": FOCAL}, "CVPLUGINS.LOSSES has no place CLASS; it has CLS, BOX_REG, RPN_CLS, RPN_LOC, MASK"),
         ({}, {"CLS": {"type": "FocalLos"}}, "CVPLUGINS.LOSSES.CLS: no loss 'FocalLos' here; use BCELoss, Comp"),
-        ({}, {"CLS": {"gamma": 2.0}}, "CVPLUGINS.LOSSES.CLS: expected the config of a loss, a dict with type"),
+        ({}, {"CLS": {"gamma": 2.0}}, "CVPLUGINS.LOSSES.CLS: gamma without a loss: name it in type"),
         ({}, {"CLS": {**FOCAL, "gama": 1.0}}, "CVPLUGINS.LOSSES.CLS: FocalLoss has no option gama; it has use_sig"),
         ({}, {"CLS": {"type": "L1Loss"}}, "CVPLUGINS.LOSSES.CLS: no loss 'L1Loss' here; use BCELoss"),
         ({}, {"RPN_CLS": {"type": "BoxIoULoss"}}, "CVPLUGINS.LOSSES.RPN_CLS: no loss 'BoxIoULoss' here"),
@@ -121,6 +146,16 @@ def test_other_keys_are_named():
     cfg = small_config("fpn")
     cfg.CVPLUGINS.LOSES = "FocalLoss"
     with pytest.raises(UserError, match="CVPLUGINS has no key LOSES; it has LOSSES"):
+        validate_cvplugins_config(cfg)
+
+
+def test_an_entry_that_is_no_dict_is_named():
+    from cvplugins.detectron2 import validate_cvplugins_config
+    from cvplugins.errors import UserError
+
+    cfg = small_config("fpn")
+    cfg.CVPLUGINS.LOSSES.CLS = "FocalLoss"
+    with pytest.raises(UserError, match=r"CLS: expected a loss such as .*, but got 'FocalLoss'"):
         validate_cvplugins_config(cfg)
 
 

@@ -234,23 +234,35 @@ def test_masks_of_all_classes_at_once():
     torch.testing.assert_close(found["loss_mask"], expected["loss_mask"], rtol=1e-6, atol=1e-7)
 
 
-def test_lazy_configs_take_modules_and_dicts():
+def test_masks_of_c4():
+    cfg, plain = small_config("c4", MASK={"type": "BCELoss"}), small_config("c4", ours=False)
+    for each, prefix in ((cfg, "Cvplugins"), (plain, "")):
+        each.MODEL.MASK_ON = True
+        each.MODEL.ROI_MASK_HEAD.update(NAME=f"{prefix}MaskRCNNConvUpsampleHead", CONV_DIM=8)
+    theirs = built(plain)
+    expected, _, _ = losses_and_gradients(theirs, batch())
+    found, _, _ = losses_and_gradients(built(cfg, theirs), batch())
+    assert_close(found, expected, 1e-6)
+
+
+def test_a_lazy_config_of_the_zoo_takes_modules_and_dicts():
+    from detectron2 import model_zoo
     from detectron2.config import LazyCall as L
     from detectron2.config import instantiate
-    from detectron2.layers import ShapeSpec
-    from detectron2.modeling.box_regression import Box2BoxTransform
 
-    from cvplugins.detectron2 import CvpluginsFastRCNNOutputLayers
-    from cvplugins.losses import BoxIoULoss
+    from cvplugins.detectron2 import CvpluginsFastRCNNOutputLayers, CvpluginsMaskRCNNConvUpsampleHead, CvpluginsRPN
+    from cvplugins.losses import BoxIoULoss, DiceLoss
 
-    lazy = L(CvpluginsFastRCNNOutputLayers)(
-        input_shape=ShapeSpec(channels=4),
-        box2box_transform=L(Box2BoxTransform)(weights=(10, 10, 5, 5)),
-        num_classes=3,
-        cls_loss={"type": "CrossEntropyLoss", "class_weight": [1.0, 2.0, 3.0, 0.5]},
-        box_loss=L(BoxIoULoss)(kind="ciou"),
-    )
-    layers = instantiate(lazy)
-    assert layers.cls_loss.loss.class_weight == [1.0, 2.0, 3.0, 0.5]
-    assert layers.box_loss.decoded
-    assert layers.box_loss.loss.kind == "ciou"
+    lazy = model_zoo.get_config("COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_1x.py").model
+    lazy.backbone.bottom_up.stages.norm = lazy.backbone.bottom_up.stem.norm = "BN"
+    rpn, heads = lazy.proposal_generator, lazy.roi_heads
+    rpn._target_, rpn.box_loss = CvpluginsRPN, L(BoxIoULoss)(kind="giou")
+    heads.box_predictor._target_ = CvpluginsFastRCNNOutputLayers
+    heads.box_predictor.cls_loss = {"type": "CrossEntropyLoss", "class_weight": [1.0] * 80 + [0.5]}
+    heads.mask_head._target_, heads.mask_head.mask_loss = CvpluginsMaskRCNNConvUpsampleHead, L(DiceLoss)(mode="binary")
+    model = instantiate(lazy)
+    assert model.roi_heads.box_predictor.cls_loss.loss.class_weight == [1.0] * 80 + [0.5]
+    losses, gradients, _ = losses_and_gradients(model, batch())
+    assert set(losses) == {"loss_rpn_cls", "loss_rpn_loc", "loss_cls", "loss_box_reg", "loss_mask"}
+    assert all(each.isfinite() for each in losses.values())
+    assert all(gradients[f"roi_heads.mask_head.{layer}.weight"].any() for layer in ("predictor", "deconv", "mask_fcn1"))

@@ -122,7 +122,7 @@ def test_parts_of_a_composite_loss_are_kept():
 
 
 def test_empty_entries_and_modules():
-    assert ClassLoss.of(None) is ClassLoss.of({}) is ClassLoss.of({"type": ""}) is None
+    assert ClassLoss.of(None) is ClassLoss.of({}) is ClassLoss.of({"type": "", "gamma": None}) is None
     module = core.FocalLoss()
     assert ClassLoss.of(module).loss is module
     own = torch.nn.Identity()  # of a user, whose business it is
