@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from detectron2.config import CfgNode
 from detectron2.modeling import META_ARCH_REGISTRY, ROI_HEADS_REGISTRY, ROI_MASK_HEAD_REGISTRY
-from detectron2.modeling.meta_arch import RetinaNet
+from detectron2.modeling.meta_arch import ProposalNetwork, RetinaNet, SemanticSegmentor
 from detectron2.modeling.proposal_generator.build import PROPOSAL_GENERATOR_REGISTRY
+from detectron2.utils.registry import Registry
 
 from cvplugins.errors import UserError
 
@@ -21,6 +20,9 @@ from .training import configured
 __all__ = ["add_cvplugins_config", "validate_cvplugins_config"]
 
 BOX_HEADS = (CvpluginsStandardROIHeads, CvpluginsRes5ROIHeads, CvpluginsCascadeROIHeads)
+
+# Which places models have; GeneralizedRCNN, PanopticFPN and those of users have all.
+PLACES_OF_MODELS = ((RetinaNet, ("CLS", "BOX_REG")), (ProposalNetwork, ("RPN_CLS", "RPN_LOC")), (SemanticSegmentor, ()))
 
 
 def add_cvplugins_config(cfg: CfgNode) -> None:
@@ -58,12 +60,13 @@ def validate_cvplugins_config(cfg: CfgNode) -> None:
     Raises:
         UserError: What is wrong, and what is accepted.
     """
-    unknown = sorted(set(cfg.CVPLUGINS) - {"LOSSES"})
+    unknown = sorted(set(cfg.get("CVPLUGINS", {})) - {"LOSSES"})
     if unknown:
         raise UserError(f"CVPLUGINS has no key {', '.join(unknown)}; it has LOSSES")
     for place in PLACES:
+        entry = configured(cfg, place)
         try:
-            loss = _kind(cfg, place).of(configured(cfg, place))
+            loss = _kind(cfg, place).of(entry)
             if loss is not None:
                 _check_head(cfg, place)
                 loss.try_out(cfg.MODEL.RETINANET.NUM_CLASSES if _dense(cfg) else cfg.MODEL.ROI_HEADS.NUM_CLASSES)
@@ -78,14 +81,15 @@ def _kind(cfg: CfgNode, place: str) -> type[DetectorLoss]:
 def _check_head(cfg: CfgNode, place: str) -> None:
     """Raise unless the model has a head that computes the loss in this place."""
     model = cfg.MODEL
+    places = _places(cfg)
+    if place not in places:
+        raise UserError(f"{model.META_ARCHITECTURE} has no such head; its places are {' and '.join(places) or 'none'}")
     if _dense(cfg):
-        if place not in ("CLS", "BOX_REG"):
-            raise UserError(f"{model.META_ARCHITECTURE} has no such head; it has CLS and BOX_REG")
         _check_name("MODEL.META_ARCHITECTURE", META_ARCH_REGISTRY, model.META_ARCHITECTURE, (CvpluginsRetinaNet,))
     elif place in ("CLS", "BOX_REG"):
         _check_name("MODEL.ROI_HEADS.NAME", ROI_HEADS_REGISTRY, model.ROI_HEADS.NAME, BOX_HEADS)
-        if place == "CLS" and (model.ROI_BOX_HEAD.USE_SIGMOID_CE or model.ROI_BOX_HEAD.USE_FED_LOSS):
-            raise UserError("MODEL.ROI_BOX_HEAD.USE_SIGMOID_CE and USE_FED_LOSS name another loss; set both to False")
+        if place == "CLS" and model.ROI_BOX_HEAD.USE_SIGMOID_CE:  # which USE_FED_LOSS needs
+            raise UserError("MODEL.ROI_BOX_HEAD.USE_SIGMOID_CE names another loss; set it to False")
     elif place == "MASK":
         if not model.MASK_ON:
             raise UserError("the model has no mask head; set MODEL.MASK_ON to True")
@@ -96,12 +100,24 @@ def _check_head(cfg: CfgNode, place: str) -> None:
         _check_name("MODEL.PROPOSAL_GENERATOR.NAME", PROPOSAL_GENERATOR_REGISTRY, name, (CvpluginsRPN,))
 
 
-def _dense(cfg: CfgNode) -> bool:
+def _places(cfg: CfgNode) -> tuple[str, ...]:
     name = cfg.MODEL.META_ARCHITECTURE
-    return name in META_ARCH_REGISTRY and issubclass(META_ARCH_REGISTRY.get(name), RetinaNet)
+    for model, places in PLACES_OF_MODELS:
+        if _is_made_from(META_ARCH_REGISTRY, name, (model,)):
+            return places
+    return tuple(PLACES)
 
 
-def _check_name(key: str, registry: Any, name: str, heads: tuple[type, ...]) -> None:
-    """Raise unless what is registered as ``name`` is one of the heads or made from one."""
-    if name not in registry or not issubclass(registry.get(name), heads):
+def _dense(cfg: CfgNode) -> bool:
+    return _is_made_from(META_ARCH_REGISTRY, cfg.MODEL.META_ARCHITECTURE, (RetinaNet,))
+
+
+def _check_name(key: str, registry: Registry, name: str, heads: tuple[type, ...]) -> None:
+    if not _is_made_from(registry, name, heads):
         raise UserError(f"{key} is {name!r}, which takes no loss; use {' or '.join(each.__name__ for each in heads)}")
+
+
+def _is_made_from(registry: Registry, name: str, classes: tuple[type, ...]) -> bool:
+    """Return whether what is registered under a name is one of the classes or a subclass; functions may be too."""
+    found = registry.get(name) if name in registry else None
+    return isinstance(found, type) and issubclass(found, classes)

@@ -18,6 +18,8 @@ from detectron2.modeling.roi_heads import (
 from detectron2.structures import Instances
 from torch import Tensor, nn
 
+from cvplugins.errors import UserError
+
 from .losses import BoxLoss, ClassLoss
 from .training import configured, logged
 
@@ -41,6 +43,9 @@ class CvpluginsFastRCNNOutputLayers(FastRCNNOutputLayers):
         box_loss: Loss of the boxes, likewise.
         options: What ``FastRCNNOutputLayers`` takes.
 
+    Raises:
+        UserError: A loss that does not fit, or ``use_sigmoid_ce`` beside ``cls_loss``.
+
     Example:
         In a LazyConfig::
 
@@ -60,6 +65,8 @@ class CvpluginsFastRCNNOutputLayers(FastRCNNOutputLayers):
         super().__init__(*args, **options)
         self.cls_loss = ClassLoss.of(cls_loss)
         self.box_loss = BoxLoss.of(box_loss)
+        if self.cls_loss is not None and self.use_sigmoid_ce:
+            raise UserError("use_sigmoid_ce names another loss than cls_loss; set it to False")
 
     @classmethod
     def from_config(cls, cfg: Any, input_shape: ShapeSpec) -> dict[str, Any]:

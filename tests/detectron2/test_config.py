@@ -92,7 +92,7 @@ FOCAL = {"type": "FocalLoss"}
 @pytest.mark.parametrize(
     ("change", "losses", "message"),
     [
-        ({}, {"CLASS": FOCAL}, "CVPLUGINS.LOSSES has no place CLASS; it has CLS, BOX_REG, RPN_CLS, RPN_LOC, MASK"),
+        ({}, {"CLASS": FOCAL}, "^CVPLUGINS.LOSSES has no place CLASS; it has CLS, BOX_REG, RPN_CLS, RPN_LOC, MASK"),
         ({}, {"CLS": {"type": "FocalLos"}}, "CVPLUGINS.LOSSES.CLS: no loss 'FocalLos' here; use BCELoss, Comp"),
         ({}, {"CLS": {"gamma": 2.0}}, "CVPLUGINS.LOSSES.CLS: gamma without a loss: name it in type"),
         ({}, {"CLS": {**FOCAL, "gama": 1.0}}, "CVPLUGINS.LOSSES.CLS: FocalLoss has no option gama; it has use_sig"),
@@ -113,7 +113,11 @@ FOCAL = {"type": "FocalLoss"}
         ({"MODEL.PROPOSAL_GENERATOR.NAME": "RPN"}, {"RPN_LOC": {"type": "L1Loss"}}, "is 'RPN', .*use CvpluginsRPN"),
         ({}, {"MASK": {"type": "BCELoss"}}, "CVPLUGINS.LOSSES.MASK: the model has no mask head; set MODEL.MASK_ON"),
         ({"MODEL.MASK_ON": True}, {"MASK": {"type": "BCELoss"}}, "use CvpluginsMaskRCNNConvUpsampleHead"),
-        ({"MODEL.ROI_BOX_HEAD.USE_SIGMOID_CE": True}, {"CLS": FOCAL}, "name another loss; set both to False"),
+        (
+            {"MODEL.ROI_BOX_HEAD.USE_SIGMOID_CE": True},
+            {"CLS": FOCAL},
+            "USE_SIGMOID_CE names another loss; set it to False",
+        ),
         ({"MODEL.META_ARCHITECTURE": "RetinaNet"}, {"CLS": {"type": "BCELoss"}}, "use CvpluginsRetinaNet"),
         ({"MODEL.META_ARCHITECTURE": "CvpluginsRetinaNet"}, {"CLS": FOCAL}, "reads its scores as a softmax"),
         (
@@ -124,8 +128,10 @@ FOCAL = {"type": "FocalLoss"}
         (
             {"MODEL.META_ARCHITECTURE": "CvpluginsRetinaNet"},
             {"RPN_LOC": {"type": "L1Loss"}},
-            "CvpluginsRetinaNet has no such head; it has CLS and BOX_REG",
+            "CvpluginsRetinaNet has no such head; its places are CLS and BOX_REG",
         ),
+        ({"MODEL.META_ARCHITECTURE": "ProposalNetwork"}, {"CLS": FOCAL}, "places are RPN_CLS and RPN_LOC"),
+        ({"MODEL.META_ARCHITECTURE": "SemanticSegmentor"}, {"CLS": FOCAL}, "its places are none"),
     ],
 )
 def test_a_mistake_is_one_line_with_what_is_accepted(change, losses, message):
