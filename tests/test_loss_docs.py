@@ -260,6 +260,26 @@ def test_composite_of_the_introduction_runs_in_its_head(introduction):
 
 
 @pytest.mark.detectron2
+def test_config_of_the_introduction_builds_its_losses(introduction, root, tmp_path, monkeypatch):
+    from small_detectron2 import small_config
+
+    from cvplugins.losses import BoxIoULoss, FocalLoss
+
+    (text,) = re.findall(r"```yaml\n(.*?)```", (root / "docs" / "losses_introduction.md").read_text(), re.DOTALL)
+    (tmp_path / "small.yaml").write_text(small_config("fpn", ours=False).dump())
+    (tmp_path / "focal.yaml").write_text(f"_BASE_: small.yaml\n{text}")
+    monkeypatch.chdir(tmp_path)
+    names = {}
+    exec(introduction[1], names)
+    from detectron2.modeling import build_model
+
+    model = build_model(names["cfg"])
+    assert isinstance(model.roi_heads.box_predictor.cls_loss.loss, FocalLoss)
+    assert isinstance(model.roi_heads.box_predictor.box_loss.loss, BoxIoULoss)
+    assert model.proposal_generator.cls_loss.use_sigmoid
+
+
+@pytest.mark.detectron2
 def test_example_for_detectron2_trains(introduction):
     from detectron2.config import get_cfg
     from detectron2.layers import ShapeSpec
@@ -268,7 +288,7 @@ def test_example_for_detectron2_trains(introduction):
     from detectron2.utils.events import EventStorage
 
     names = {}
-    exec(introduction[1], names)
+    exec(introduction[2], names)
     config = get_cfg()
     config.MODEL.ROI_HEADS.NAME = "FocalROIHeads"
     config.MODEL.ROI_HEADS.NUM_CLASSES = 3

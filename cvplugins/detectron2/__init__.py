@@ -1,13 +1,42 @@
-"""Detectron2: the core's plugins as evaluators, for its trainer or for a loop of one's own."""
+"""Detectron2: the core's plugins as heads, config keys and evaluators, for its trainer or for a loop of one's own.
 
-from .evaluators import (
-    CvpluginsDetectionEvaluator,
-    CvpluginsInstanceSegmentationEvaluator,
-    CvpluginsSegmentationEvaluator,
-)
+Names are imported when they are asked for, so that what needs no Detectron2 can be used and tested without it.
+"""
 
-__all__ = [
-    "CvpluginsDetectionEvaluator",
-    "CvpluginsInstanceSegmentationEvaluator",
-    "CvpluginsSegmentationEvaluator",
-]
+import importlib
+from typing import Any
+
+_HOMES = {
+    "CvpluginsCascadeROIHeads": "roi_heads",
+    "CvpluginsDetectionEvaluator": "evaluators",
+    "CvpluginsFastRCNNOutputLayers": "roi_heads",
+    "CvpluginsInstanceSegmentationEvaluator": "evaluators",
+    "CvpluginsMaskRCNNConvUpsampleHead": "mask_head",
+    "CvpluginsRPN": "rpn",
+    "CvpluginsRes5ROIHeads": "roi_heads",
+    "CvpluginsRetinaNet": "retinanet",
+    "CvpluginsSegmentationEvaluator": "evaluators",
+    "CvpluginsStandardROIHeads": "roi_heads",
+    "add_cvplugins_config": "config",
+    "validate_cvplugins_config": "config",
+}
+
+__all__ = [*_HOMES]
+
+
+def __getattr__(name: str) -> Any:
+    """Import what is asked for.
+
+    Raises:
+        ImportError: Detectron2 is not installed.
+    """
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    try:
+        import detectron2.config  # noqa: F401
+    except ImportError as error:
+        raise ImportError(
+            f"{name} needs Detectron2: "
+            'pip install --no-build-isolation "git+https://github.com/facebookresearch/detectron2"'
+        ) from error
+    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)

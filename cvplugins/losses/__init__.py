@@ -28,6 +28,7 @@ from .cosine import CosineSimilarityLoss, cosine_similarity_loss
 from .cross_entropy import BCELoss, CrossEntropyLoss, binary_cross_entropy, cross_entropy
 from .distance import DistanceCache, distance_transform, signed_distance_maps
 from .focal import FocalLoss, sigmoid_focal_loss, softmax_focal_loss
+from .from_config import build_loss
 from .gan import GANLoss, discriminator_loss, generator_loss, gradient_penalty, r1_penalty
 from .hard_examples import OHEMLoss, hardest, hardest_negatives
 from .lovasz import LovaszLoss, lovasz_hinge_loss, lovasz_softmax_loss
@@ -146,6 +147,7 @@ __all__ = [
     "boundary_loss",
     "boundary_weights",
     "box_iou_loss",
+    "build_loss",
     "charbonnier_loss",
     "contrastive_loss",
     "cosine_similarity_loss",

@@ -1,0 +1,123 @@
+"""The node ``cfg.CVPLUGINS``: which core loss stands where."""
+
+from __future__ import annotations
+
+from detectron2.config import CfgNode
+from detectron2.modeling import META_ARCH_REGISTRY, ROI_HEADS_REGISTRY, ROI_MASK_HEAD_REGISTRY
+from detectron2.modeling.meta_arch import ProposalNetwork, RetinaNet, SemanticSegmentor
+from detectron2.modeling.proposal_generator.build import PROPOSAL_GENERATOR_REGISTRY
+from detectron2.utils.registry import Registry
+
+from cvplugins.errors import UserError
+
+from .losses import PLACES, DetectorLoss, SigmoidClassLoss
+from .mask_head import CvpluginsMaskRCNNConvUpsampleHead
+from .retinanet import CvpluginsRetinaNet
+from .roi_heads import CvpluginsCascadeROIHeads, CvpluginsRes5ROIHeads, CvpluginsStandardROIHeads
+from .rpn import CvpluginsRPN
+from .training import configured
+
+__all__ = ["add_cvplugins_config", "validate_cvplugins_config"]
+
+BOX_HEADS = (CvpluginsStandardROIHeads, CvpluginsRes5ROIHeads, CvpluginsCascadeROIHeads)
+
+# Which places models have; GeneralizedRCNN, PanopticFPN and those of users have all.
+PLACES_OF_MODELS = ((RetinaNet, ("CLS", "BOX_REG")), (ProposalNetwork, ("RPN_CLS", "RPN_LOC")), (SemanticSegmentor, ()))
+
+
+def add_cvplugins_config(cfg: CfgNode) -> None:
+    """Add the node ``CVPLUGINS`` with one empty entry for each place of a loss; nothing else changes.
+
+    An entry is the config that OpenMMLab takes, ``{type: FocalLoss, gamma: 2.0}``; one with an empty ``type`` is
+    Detectron2's own loss. What is null counts as not given. Heads that look there are chosen by their names, see
+    :func:`validate_cvplugins_config`.
+
+    Args:
+        cfg: Detectron2's config; changed.
+
+    Example::
+
+        cfg = get_cfg()
+        add_cvplugins_config(cfg)
+        cfg.MODEL.ROI_HEADS.NAME = "CvpluginsStandardROIHeads"
+        cfg.CVPLUGINS.LOSSES.CLS.update(type="FocalLoss", gamma=2.0)
+        validate_cvplugins_config(cfg)
+    """
+    # With unknown keys allowed: validation names the accepted ones, which yacs does not. The empty type is there for
+    # the command line, where yacs changes only what exists.
+    cfg.CVPLUGINS = CfgNode(new_allowed=True)
+    cfg.CVPLUGINS.LOSSES = CfgNode(new_allowed=True)
+    for place in PLACES:
+        cfg.CVPLUGINS.LOSSES[place] = CfgNode({"type": ""}, new_allowed=True)
+
+
+def validate_cvplugins_config(cfg: CfgNode) -> None:
+    """Find mistakes in ``cfg.CVPLUGINS`` before any work: names, options, and losses that no head would compute.
+
+    Args:
+        cfg: A config that :func:`add_cvplugins_config` was called with.
+
+    Raises:
+        UserError: What is wrong, and what is accepted.
+    """
+    unknown = sorted(set(cfg.get("CVPLUGINS", {})) - {"LOSSES"})
+    if unknown:
+        raise UserError(f"CVPLUGINS has no key {', '.join(unknown)}; it has LOSSES")
+    for place in PLACES:
+        entry = configured(cfg, place)
+        try:
+            loss = _kind(cfg, place).of(entry)
+            if loss is not None:
+                _check_head(cfg, place)
+                loss.try_out(cfg.MODEL.RETINANET.NUM_CLASSES if _dense(cfg) else cfg.MODEL.ROI_HEADS.NUM_CLASSES)
+        except UserError as error:
+            raise UserError(f"CVPLUGINS.LOSSES.{place}: {error}") from error
+
+
+def _kind(cfg: CfgNode, place: str) -> type[DetectorLoss]:
+    return SigmoidClassLoss if place == "CLS" and _dense(cfg) else PLACES[place]
+
+
+def _check_head(cfg: CfgNode, place: str) -> None:
+    """Raise unless the model has a head that computes the loss in this place."""
+    model = cfg.MODEL
+    places = _places(cfg)
+    if place not in places:
+        raise UserError(f"{model.META_ARCHITECTURE} has no such head; its places are {' and '.join(places) or 'none'}")
+    if _dense(cfg):
+        _check_name("MODEL.META_ARCHITECTURE", META_ARCH_REGISTRY, model.META_ARCHITECTURE, (CvpluginsRetinaNet,))
+    elif place in ("CLS", "BOX_REG"):
+        _check_name("MODEL.ROI_HEADS.NAME", ROI_HEADS_REGISTRY, model.ROI_HEADS.NAME, BOX_HEADS)
+        if place == "CLS" and model.ROI_BOX_HEAD.USE_SIGMOID_CE:  # which USE_FED_LOSS needs
+            raise UserError("MODEL.ROI_BOX_HEAD.USE_SIGMOID_CE names another loss; set it to False")
+    elif place == "MASK":
+        if not model.MASK_ON:
+            raise UserError("the model has no mask head; set MODEL.MASK_ON to True")
+        heads = (CvpluginsMaskRCNNConvUpsampleHead,)
+        _check_name("MODEL.ROI_MASK_HEAD.NAME", ROI_MASK_HEAD_REGISTRY, model.ROI_MASK_HEAD.NAME, heads)
+    else:
+        name = model.PROPOSAL_GENERATOR.NAME
+        _check_name("MODEL.PROPOSAL_GENERATOR.NAME", PROPOSAL_GENERATOR_REGISTRY, name, (CvpluginsRPN,))
+
+
+def _places(cfg: CfgNode) -> tuple[str, ...]:
+    name = cfg.MODEL.META_ARCHITECTURE
+    for model, places in PLACES_OF_MODELS:
+        if _is_made_from(META_ARCH_REGISTRY, name, (model,)):
+            return places
+    return tuple(PLACES)
+
+
+def _dense(cfg: CfgNode) -> bool:
+    return _is_made_from(META_ARCH_REGISTRY, cfg.MODEL.META_ARCHITECTURE, (RetinaNet,))
+
+
+def _check_name(key: str, registry: Registry, name: str, heads: tuple[type, ...]) -> None:
+    if not _is_made_from(registry, name, heads):
+        raise UserError(f"{key} is {name!r}, which takes no loss; use {' or '.join(each.__name__ for each in heads)}")
+
+
+def _is_made_from(registry: Registry, name: str, classes: tuple[type, ...]) -> bool:
+    """Return whether what is registered under a name is one of the classes or a subclass; functions may be too."""
+    found = registry.get(name) if name in registry else None
+    return isinstance(found, type) and issubclass(found, classes)
