@@ -72,5 +72,5 @@ METRICS = _child(
     "segmentation_metric",
     "tracking_metric",
 )
-HOOKS = _child(root.HOOKS, "hooks", "checkpoint", "reproducibility")
+HOOKS = _child(root.HOOKS, "hooks", "checkpoint", "reproducibility", "nonfinite_hook", "gradient_clipping_hook")
 MODEL_WRAPPERS = _child(root.MODEL_WRAPPERS, "norm")
