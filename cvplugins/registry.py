@@ -19,7 +19,7 @@ except ImportError as error:
         "order in which torch and mmcv have to be installed)"
     ) from error
 
-__all__ = ["HOOKS", "METRICS", "MODELS", "MODEL_WRAPPERS", "PluginRegistry", "suggest"]
+__all__ = ["HOOKS", "METRICS", "MODELS", "MODEL_WRAPPERS", "TASK_UTILS", "PluginRegistry", "suggest"]
 
 SCOPE = "cvplugins"
 
@@ -74,3 +74,4 @@ METRICS = _child(
 )
 HOOKS = _child(root.HOOKS, "hooks", "checkpoint", "reproducibility", "nonfinite_hook", "gradient_clipping_hook")
 MODEL_WRAPPERS = _child(root.MODEL_WRAPPERS, "norm")
+TASK_UTILS = _child(root.TASK_UTILS, "assigner")

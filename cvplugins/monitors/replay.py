@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from cvplugins.distributed import rank
 from cvplugins.files import write_whole
 
 from .nonfinite import Fault, find_faults, running_statistics
@@ -144,7 +145,7 @@ def _first_bad_output(model: nn.Module) -> Iterator[list[Fault]]:
             if value.is_floating_point() and not bool(value.isfinite().all()):
                 bad = int((~value.isfinite()).sum())
                 detail = f"{bad} of {value.numel()} values of the output are NaN or infinite"
-                found.append(Fault("activation", name, detail))
+                found.append(Fault("activation", name, detail, rank()))
                 return
 
     handles = [

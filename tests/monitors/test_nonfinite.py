@@ -130,7 +130,7 @@ def test_bad_input_is_named_by_its_image(model):
     images, target = nan_batch()
     losses = model(images, target)
     report = NonFiniteGuard().observe(model, losses, 0, inputs={"a.jpg": images[0], "b.jpg": images[1]})
-    assert [(fault.kind, fault.name) for fault in report.faults][0] == ("input", "b.jpg")
+    assert (report.faults[0].kind, report.faults[0].name) == ("input", "b.jpg")
 
 
 def test_healthy_run_of_500_iterations_raises_no_alarm(model, sgd):
