@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from mmengine.hooks import Hook
+from mmengine.hooks import CheckpointHook, Hook
 from mmengine.model import is_model_wrapper
 from mmengine.optim import OptimWrapper, OptimWrapperDict
 from torch import Tensor
@@ -31,7 +31,8 @@ class NonFiniteGuardHook(Hook):
     get their statistics back. The log says which parameter, layer, loss component, statistic and images; the file
     ``replay/iter_N_rankR.pt`` in the work dir repeats the iteration with ``tools/replay.py``. Steps that AMP's
     GradScaler skips are no fault, but a loss that is not finite is. All ranks decide alike. With gradient
-    accumulation every iteration is guarded, and a bad one drops what was accumulated before it.
+    accumulation every iteration is guarded, and a bad one drops what was accumulated before it. A step that makes the
+    weights themselves overflow is found in the next iteration, and in any case before a checkpoint or the end.
 
     Args:
         policy: ``"raise"``, ``"skip"`` or ``"rollback"``.
@@ -81,10 +82,17 @@ class NonFiniteGuardHook(Hook):
         self.monitor.begin(self._model)
 
     def after_train_iter(self, runner, batch_idx: int, data_batch=None, outputs=None) -> None:
-        """Guard an iteration without a step: one that only accumulates, or whose step AMP skipped."""
-        if not self._is_observed:
+        """Guard an iteration without a step: one that only accumulates, or whose step AMP skipped.
+
+        A step that made the weights overflow is found in the next iteration, but before they are saved.
+        """
+        if not self._is_observed or self._is_saved_next(runner):
             self._guard(runner, None)
         self._batch, self._losses = None, {}
+
+    def after_train_epoch(self, runner) -> None:
+        """Look at the weights before they are validated and saved."""
+        self._guard(runner, None)
 
     def after_train(self, runner) -> None:
         """Leave model and optimizers as they were."""
@@ -99,6 +107,12 @@ class NonFiniteGuardHook(Hook):
         """Restore the monitor's state."""
         if self.checkpoint_key in checkpoint:
             self.monitor.load_state_dict(checkpoint[self.checkpoint_key])
+
+    def _is_saved_next(self, runner) -> bool:
+        hooks = [hook for hook in runner.hooks if isinstance(hook, CheckpointHook) and not hook.by_epoch]
+        intervals = [hook.interval for hook in hooks if hook.interval > 0]
+        is_due = any(self.every_n_train_iters(runner, interval) for interval in intervals)
+        return is_due or self.is_last_train_iter(runner)
 
     def _keep_losses(self, model, args, kwargs, output) -> None:
         if kwargs.get("mode") == "loss" and isinstance(output, Mapping) and torch.is_grad_enabled():

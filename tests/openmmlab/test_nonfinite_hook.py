@@ -161,6 +161,30 @@ def test_rolls_back_with_a_smaller_learning_rate(start, tmp_path):
     assert run.param_schedulers[0].base_values == pytest.approx([0.005])
 
 
+@pytest.mark.parametrize("by_epoch", [False, True])
+@pytest.mark.parametrize("policy", ["raise", "rollback"])
+def test_weights_that_a_step_broke_are_never_saved(start, tmp_path, by_epoch, policy):
+    """The step before the checkpoint breaks them, so that no forward pass could tell."""
+    from mmengine.hooks import Hook
+
+    class Explode(Hook):
+        def before_train_iter(self, runner, batch_idx, data_batch=None):
+            runner.optim_wrapper.optimizer.param_groups[0]["lr"] = 1e38 if runner.iter == 3 else 0.01
+
+    saving = {"checkpoint": {"type": "CheckpointHook", "by_epoch": by_epoch, "interval": 1 if by_epoch else 4}}
+    length = {"by_epoch": True, "max_epochs": 2} if by_epoch else {"by_epoch": False, "max_iters": 6}
+    loader = None if by_epoch else INFINITE
+    run = start(hooks=[dict(GUARD, policy=policy), Explode()], default_hooks=saving, train_cfg=length, loader=loader)
+    if policy == "raise":
+        with pytest.raises(NonFiniteError, match=r"iteration [34]: not finite: parameter"):
+            run.train()
+    else:
+        run.train()
+    saved = [torch.load(path, weights_only=False)["state_dict"] for path in tmp_path.glob("*.pth")]
+    assert len(saved) == (0 if policy == "raise" else 2)
+    assert all(value.isfinite().all() for state in saved for value in state.values())
+
+
 def test_accumulated_iterations_are_guarded_one_by_one(start, tmp_path):
     """The oracle: the bad iteration is the first of its window, and the one of the step is good."""
     wrapper = {**CONSTANT, "accumulative_counts": 2}
