@@ -75,7 +75,7 @@ def main() -> None:
         return result
 
     def forward_and_backward() -> dict[str, Tensor]:
-        losses = model.loss(**model.data_preprocessor(batch, True))
+        losses = model(**model.data_preprocessor(batch, True), mode="loss")
         model.parse_losses(losses)[0].backward()
         return losses
 

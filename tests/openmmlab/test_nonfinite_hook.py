@@ -321,7 +321,7 @@ def _run_rank(folder, policy):
 @pytest.mark.parametrize("policy", ["raise", "skip", "rollback"])
 def test_a_fault_on_one_of_two_ranks(tmp_path, policy):
     """SyncBatchNorm hands rank 1's NaN to rank 0 within the forward pass, and DDP does in the backward pass."""
-    first, second = run_ranks(_run_rank, 2, str(tmp_path), policy, timeout=60)
+    first, second = run_ranks(_run_rank, 2, str(tmp_path), policy)
     if policy == "raise":
         assert first.split("; first layer")[0] == second.split("; first layer")[0]
         assert "iteration 1: not finite" in first
