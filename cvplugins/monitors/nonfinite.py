@@ -138,8 +138,9 @@ class NonFiniteGuard:
         if now.keys() != kept.keys() or any(kept[name].device != value.device for name, value in now.items()):
             self._statistics = {name: value.clone() for name, value in now.items()}
             return
-        if now:
-            torch._foreach_copy_(list(kept.values()), list(now.values()))
+        for dtype in {value.dtype for value in now.values()}:  # one kernel each, where one for all would not be fused
+            names = [name for name, value in now.items() if value.dtype == dtype]
+            torch._foreach_copy_([kept[name] for name in names], [now[name] for name in names])
 
     def observe(
         self,

@@ -317,6 +317,7 @@ def _run_rank(folder, policy):
     return guard_of(run).monitor.state_dict(), [value.tolist() for value in run.model.state_dict().values()]
 
 
+@pytest.mark.slow
 @pytest.mark.distributed
 @pytest.mark.parametrize("policy", ["raise", "skip", "rollback"])
 def test_a_fault_on_one_of_two_ranks(tmp_path, policy):
@@ -401,3 +402,26 @@ def test_tool_answers_mistakes(tool, tmp_path):
 class Evil:
     def __reduce__(self):
         return print, ("code has run",)
+
+
+@pytest.mark.parametrize("how", ["weights_only", "before torch 2.5"])
+def test_batches_of_detectors_are_loaded_without_running_code(tmp_path, how):
+    import numpy as np
+    from small_models import batch
+
+    from cvplugins.openmmlab import replay, safe_loading
+
+    images = batch(masks=True)
+    meta = {"img_path": "a.jpg", "scale_factor": (1.0, 1.0), "homography_matrix": np.eye(3, dtype=np.float32)}
+    images["data_samples"][0].set_metainfo(meta)
+    torch.save(images, tmp_path / "batch.pt")
+    if how == "weights_only":
+        loaded = safe_loading.load_plain(tmp_path / "batch.pt", replay._data_classes())
+    else:
+        module = safe_loading._restricted_pickle(replay._data_classes())
+        loaded = torch.load(tmp_path / "batch.pt", weights_only=False, pickle_module=module)
+    sample, expected = loaded["data_samples"][0], images["data_samples"][0]
+    assert sample.metainfo["img_path"] == "a.jpg"
+    assert np.array_equal(sample.gt_instances.masks.masks, expected.gt_instances.masks.masks)
+    torch.testing.assert_close(sample.gt_instances.bboxes, expected.gt_instances.bboxes)
+    assert all(torch.equal(*pair) for pair in zip(loaded["inputs"], images["inputs"], strict=True))
