@@ -79,9 +79,9 @@ class NonFiniteReport:
 class NonFiniteGuard:
     """Watch losses, gradients, parameters and batch norm statistics; decide what to do about a NaN.
 
-    Call :meth:`begin` before the forward pass and :meth:`observe` once an iteration, between the backward pass and
-    the optimizer's step. A healthy iteration costs one read of parameters and gradients, one synchronisation of the
-    device, and with several ranks one ``all_reduce`` of a number. Only a failure is looked at closely.
+    Call :meth:`begin` before the forward pass and :meth:`observe` between the backward pass and the optimizer's step.
+    A healthy iteration costs one read of parameters and gradients, one synchronisation of the device, and with several
+    ranks one ``all_reduce`` of a number. Only a failure is looked at closely.
 
     Args:
         policy: ``"raise"``, ``"skip"`` the iteration, or ``"rollback"`` to the last snapshot of model and optimizer
@@ -125,6 +125,7 @@ class NonFiniteGuard:
         self.max_skips, self.max_rollbacks = max_skips, max_rollbacks
         self.lr_factor, self.snapshot_interval = lr_factor, snapshot_interval
         self.skips_in_a_row = self.skips = self.rollbacks = 0
+        self._is_bad = False  # whether this iteration was skipped
         self.random: dict[str, Any] = {}  # state of the generators before this iteration
         self._statistics: dict[str, Tensor] = {}
         self._snapshot: dict[str, Any] = {}
@@ -132,6 +133,9 @@ class NonFiniteGuard:
     @torch.no_grad()
     def begin(self, model: nn.Module) -> None:
         """Remember the random state and the statistics of batch norms, which the forward pass changes."""
+        if not self._is_bad:
+            self.skips_in_a_row = 0
+        self._is_bad = False
         self.random = random_state()
         now = dict(running_statistics(model))
         kept = self._statistics
@@ -175,14 +179,12 @@ class NonFiniteGuard:
         if is_distributed():
             torch.distributed.all_reduce(flag, torch.distributed.ReduceOp.MAX)
         if not flag.item():
-            self.skips_in_a_row = 0
             return None
         gradients = gradients and (step_is_void is None or not step_is_void.item())
         own = find_faults(model, losses, inputs or {}, gradients)
         everything = gather_objects((own, tuple(images)))
         faults = sorted((fault for faults, _ in everything for fault in faults), key=lambda x: KINDS.index(x.kind))
         if not faults:  # large but finite values
-            self.skips_in_a_row = 0
             return None
         culprits = {fault.rank for fault in faults if fault.kind == faults[0].kind}
         shown = {number: names for number, (_, names) in enumerate(everything) if number in culprits}
@@ -207,6 +209,7 @@ class NonFiniteGuard:
             raise NonFiniteError(f"{report}; max_skips={self.max_skips} iterations in a row were skipped before")
         self.skips_in_a_row += 1
         self.skips += 1
+        self._is_bad = True
         return "skip"
 
     @torch.no_grad()
@@ -240,12 +243,17 @@ class NonFiniteGuard:
 
     def state_dict(self) -> dict[str, Any]:
         """Return what a resumed run has to know."""
-        return {"skips_in_a_row": self.skips_in_a_row, "skips": self.skips, "rollbacks": self.rollbacks}
+        return {
+            "skips_in_a_row": self.skips_in_a_row if self._is_bad else 0,
+            "skips": self.skips,
+            "rollbacks": self.rollbacks,
+        }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore what :meth:`state_dict` returned."""
         self.skips_in_a_row, self.skips = state["skips_in_a_row"], state["skips"]
         self.rollbacks = state["rollbacks"]
+        self._is_bad = self.skips_in_a_row > 0
 
 
 def running_statistics(model: nn.Module) -> Iterator[tuple[str, Tensor]]:

@@ -143,6 +143,7 @@ class NonFiniteGuardHook(Hook):
         for each in self._optimizers:
             each.zero_grad(set_to_none=True)  # an optimizer leaves a parameter without gradient alone
         self.monitor.undo_forward(self._model)
+        self._losses = {}  # answered: a second look in this iteration is at the weights
         try:
             action = self.monitor.decide(report)
         except NonFiniteError as error:

@@ -146,7 +146,7 @@ def test_rolls_back_with_a_smaller_learning_rate(start, tmp_path):
     class Explode(Hook):
         def before_train_iter(self, runner, batch_idx, data_batch=None):
             if runner.iter in (4, 5):
-                runner.optim_wrapper.optimizer.param_groups[0]["lr"] = 0.01 if runner.iter == 5 else 1e38
+                runner.optim_wrapper.optimizer.param_groups[0]["lr"] = 0.01 if runner.iter == 5 else math.inf
 
     schedule = [{"type": "MultiStepLR", "milestones": [100], "by_epoch": False}]
     guard = dict(GUARD, policy="rollback", snapshot_interval=2)
@@ -169,7 +169,7 @@ def test_weights_that_a_step_broke_are_never_saved(start, tmp_path, by_epoch, po
 
     class Explode(Hook):
         def before_train_iter(self, runner, batch_idx, data_batch=None):
-            runner.optim_wrapper.optimizer.param_groups[0]["lr"] = 1e38 if runner.iter == 3 else 0.01
+            runner.optim_wrapper.optimizer.param_groups[0]["lr"] = math.inf if runner.iter == 3 else 0.01
 
     saving = {"checkpoint": {"type": "CheckpointHook", "by_epoch": by_epoch, "interval": 1 if by_epoch else 4}}
     length = {"by_epoch": True, "max_epochs": 2} if by_epoch else {"by_epoch": False, "max_iters": 6}
@@ -252,6 +252,15 @@ def test_state_is_in_the_checkpoint(start, tmp_path):
     again = start(**options, hooks=[guard], load_from=str(tmp_path / "epoch_1.pth"), resume=True)
     with pytest.raises(NonFiniteError, match="iteration 5: "):
         again.train()
+
+
+def test_a_skipped_iteration_counts_once_where_a_checkpoint_follows(start):
+    run = start(**poisoned(3, 15), hooks=[dict(GUARD, policy="skip", max_skips=1)], default_hooks=SAVING)
+    run.train()
+    assert guard_of(run).monitor.skips == 2
+
+
+SAVING = {"checkpoint": {"type": "CheckpointHook", "by_epoch": False, "interval": 4}}
 
 
 def test_replay_files_are_limited(start, tmp_path):
