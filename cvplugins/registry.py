@@ -19,7 +19,7 @@ except ImportError as error:
         "order in which torch and mmcv have to be installed)"
     ) from error
 
-__all__ = ["HOOKS", "METRICS", "MODELS", "MODEL_WRAPPERS", "PluginRegistry", "suggest"]
+__all__ = ["HOOKS", "METRICS", "MODELS", "MODEL_WRAPPERS", "TASK_UTILS", "PluginRegistry", "suggest"]
 
 SCOPE = "cvplugins"
 
@@ -78,8 +78,10 @@ HOOKS = _child(
     "early_stopping_hook",
     "fuse_conv_bn_hook",
     "generalization_hook",
+    "gradient_clipping_hook",
     "hooks",
     "layer_freeze_hook",
+    "nonfinite_hook",
     "norm_policy_hook",
     "optimizer_switch_hook",
     "precise_bn_hook",
@@ -88,3 +90,4 @@ HOOKS = _child(
     "weight_penalty_hook",
 )
 MODEL_WRAPPERS = _child(root.MODEL_WRAPPERS, "norm")
+TASK_UTILS = _child(root.TASK_UTILS, "assigner")

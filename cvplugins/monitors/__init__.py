@@ -3,27 +3,39 @@
 from .best_weights import BestWeights
 from .early_stopping import EarlyStopping, StoppingReport
 from .generalization import Generalization, GeneralizationPoint, GeneralizationReport
+from .gradient_clipping import ClippingRule, GradientClipping
 from .gradient_health import GradientHealth, GradientReport
 from .journal import Journal
 from .layer_freeze import FreezeReport, FreezeRule, LayerFreeze, split_learning_rates
+from .nonfinite import Fault, NonFiniteError, NonFiniteGuard, NonFiniteReport
 from .optimizer_switch import switch_optimizer
+from .replay import Replay, first_nonfinite_layer, reproduce
 from .weight_shrinkage import SparsityReport, WeightShrinkage
 
 __all__ = [
     "BestWeights",
+    "ClippingRule",
     "EarlyStopping",
+    "Fault",
     "FreezeReport",
     "FreezeRule",
     "Generalization",
     "GeneralizationPoint",
     "GeneralizationReport",
+    "GradientClipping",
     "GradientHealth",
     "GradientReport",
     "Journal",
     "LayerFreeze",
+    "NonFiniteError",
+    "NonFiniteGuard",
+    "NonFiniteReport",
+    "Replay",
     "SparsityReport",
     "StoppingReport",
     "WeightShrinkage",
+    "first_nonfinite_layer",
+    "reproduce",
     "split_learning_rates",
     "switch_optimizer",
 ]

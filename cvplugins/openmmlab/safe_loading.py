@@ -7,7 +7,7 @@ import codecs
 import os
 import pickle
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -20,23 +20,27 @@ __all__ = ["load_plain"]
 NUMPY_MODULES = ("numpy.core.multiarray", "numpy._core.multiarray")
 
 
-def load_plain(path: str | os.PathLike) -> Any:
+def load_plain(path: str | os.PathLike, classes: Sequence[type] = ()) -> Any:
     """Load a file to the CPU without running code from it.
 
     Besides torch's own types, NumPy arrays and numbers and mmengine's log history are taken. mmengine's own list
     (get_torch_safe_globals) also has ``getattr``, which could fetch anything.
 
+    Args:
+        path: The file.
+        classes: More classes to take; loading an instance must not run anything but set its attributes.
+
     Raises:
         pickle.UnpicklingError: The file asks for something else.
     """
     if hasattr(torch.serialization, "safe_globals"):
-        with torch.serialization.safe_globals(_allowed()):
+        with torch.serialization.safe_globals(_allowed(classes)):
             return torch.load(path, map_location="cpu", weights_only=True)
     # Before torch 2.5 nothing can be added to what weights_only takes.
-    return torch.load(path, map_location="cpu", weights_only=False, pickle_module=_restricted_pickle())
+    return torch.load(path, map_location="cpu", weights_only=False, pickle_module=_restricted_pickle(classes))
 
 
-def _allowed() -> list[Any]:
+def _allowed(classes: Sequence[type]) -> list[Any]:
     makers = [np.zeros(1).__reduce__()[0], np.float64(0).__reduce__()[0]]  # their module depends on the version
     numbers = np.typecodes["AllInteger"] + np.typecodes["AllFloat"] + "?"
     types = [
@@ -46,6 +50,7 @@ def _allowed() -> list[Any]:
         np.ndarray,
         np.dtype,
         *{type(np.dtype(code)) for code in numbers},
+        *classes,
     ]
     # NumPy 1 and NumPy 2 write different names for the same function.
     return types + [_renamed(maker, module) for maker in makers for module in NUMPY_MODULES]
@@ -72,14 +77,14 @@ def _history_statistic(owner: type, name: str) -> Any:
 _history_statistic.__module__, _history_statistic.__qualname__ = "builtins", "getattr"
 
 
-def _restricted_pickle() -> SimpleNamespace:
+def _restricted_pickle(classes: Sequence[type]) -> SimpleNamespace:
     """Return what ``torch.load`` takes for a pickle module; it finds nothing but what is allowed."""
     from torch._weights_only_unpickler import _get_allowed_globals
 
     # What later versions of torch know: bytes in protocol 2, milestones of schedulers.
     later = {"_codecs.encode": codecs.encode, "collections.Counter": Counter, "builtins.set": set}
     known = {**later, **_get_allowed_globals()}
-    known.update({f"{each.__module__}.{each.__qualname__}": each for each in _allowed()})
+    known.update({f"{each.__module__}.{each.__qualname__}": each for each in _allowed(classes)})
 
     class Unpickler(pickle.Unpickler):
         def find_class(self, module: str, name: str) -> Any:

@@ -34,7 +34,7 @@ def test_resolves_from_every_scope(scope, imports):
     assert build_in_fresh_process(scope, imports) == "cvplugins.openmmlab.losses"
 
 
-@pytest.mark.parametrize("kind", ["MODELS", "METRICS", "HOOKS", "MODEL_WRAPPERS"])
+@pytest.mark.parametrize("kind", ["MODELS", "METRICS", "HOOKS", "MODEL_WRAPPERS", "TASK_UTILS"])
 def test_wrong_name_is_answered_with_the_closest(kind):
     import mmengine.registry
 
@@ -57,7 +57,7 @@ def test_every_plugin_stands_in_the_table_of_the_readme(root):
 
     rows = [line.split("|")[1] for line in (root / "README.md").read_text().splitlines() if line.startswith("| `")]
     listed = {name.strip(" `") for row in rows for name in row.split(",")}
-    kinds = ("MODELS", "METRICS", "HOOKS", "MODEL_WRAPPERS")
+    kinds = ("MODELS", "METRICS", "HOOKS", "MODEL_WRAPPERS", "TASK_UTILS")
     assert {name for kind in kinds for name in getattr(registry, kind).names()} <= listed
 
 

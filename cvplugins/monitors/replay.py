@@ -1,0 +1,176 @@
+"""A failed iteration in a file, and the way back to it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from cvplugins.distributed import rank
+from cvplugins.files import write_whole
+
+from .nonfinite import Fault, find_faults, running_statistics
+from .random_state import random_state, restore_random_state
+
+__all__ = ["Replay", "first_nonfinite_layer", "reproduce"]
+
+FORMAT = "cvplugins replay 1"
+Losses = Mapping[str, Tensor | Sequence[Tensor]]
+
+
+@dataclass
+class Replay:
+    """What one iteration on one rank needs to happen again.
+
+    Attributes:
+        iteration: Its number.
+        faults: What was not finite on this rank, as the fields of :class:`~cvplugins.monitors.Fault`.
+        images: Names of the batch's images.
+        model: Weights and statistics before the iteration.
+        optimizers: States of the optimizers.
+        random: State of the random generators before the iteration.
+        batch: As the data loader gave it.
+        evaluating: Names of the modules in evaluation mode; the others train.
+        frozen: Names of the parameters that require no gradient.
+        autocast: Device type and dtype of AMP, or None.
+        config: Name of the run's config, or None.
+    """
+
+    iteration: int
+    faults: list[tuple[str, str, str, int]]
+    images: list[str]
+    model: dict[str, Tensor]
+    optimizers: list[dict[str, Any]]
+    random: dict[str, Any]
+    batch: Any
+    evaluating: list[str] = field(default_factory=list)
+    frozen: list[str] = field(default_factory=list)
+    autocast: tuple[str, str] | None = None
+    config: str | None = None
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the file whole or not at all."""
+        with write_whole(path) as temporary:
+            torch.save({"format": FORMAT, **vars(self)}, temporary)
+
+    @classmethod
+    def from_dict(cls, content: Any) -> Replay:
+        """Return what a loaded file holds.
+
+        Raises:
+            ValueError: It is no replay file.
+        """
+        if not isinstance(content, dict) or content.get("format") != FORMAT:
+            raise ValueError(f"it is no replay file (expected the format {FORMAT!r})")
+        return cls(**{name: value for name, value in content.items() if name != "format"})
+
+    def restore(self, model: nn.Module) -> None:
+        """Put the model and the random generators into the state of before the iteration.
+
+        Raises:
+            RuntimeError: The weights are those of another architecture.
+        """
+        model.load_state_dict(self.model)
+        for name, module in model.named_modules():
+            module.training = name not in self.evaluating
+        for name, parameter in model.named_parameters():
+            parameter.requires_grad_(name not in self.frozen)
+        restore_random_state(self.random)
+
+
+def reproduce(replay: Replay, model: nn.Module, forward: Callable[[], Losses]) -> tuple[Fault, ...]:
+    """Run a failed iteration again, forwards and backwards, and return what is not finite this time.
+
+    Args:
+        replay: The iteration.
+        model: Of the same architecture, on any device.
+        forward: Computes the loss components of ``replay.batch`` with ``model``.
+    """
+    replay.restore(model)
+    model.zero_grad(set_to_none=True)
+    device_type, dtype = replay.autocast or ("cpu", "bfloat16")
+    with (
+        _first_bad_output(model) as found,
+        torch.autocast(device_type, getattr(torch, dtype), enabled=replay.autocast is not None),
+    ):
+        losses = forward()
+    total = sum(_mean(value) for value in losses.values())
+    if isinstance(total, Tensor) and total.requires_grad:
+        total.backward()  # type: ignore[no-untyped-call]
+    return (*found, *find_faults(model, losses))
+
+
+def first_nonfinite_layer(model: nn.Module, forward: Callable[[], object], random: dict[str, Any]) -> Fault | None:
+    """Return the first layer whose output is not finite, by one more forward pass without gradients.
+
+    The model's statistics and the random generators are left as they are.
+
+    Args:
+        model: In the state that failed.
+        forward: Runs the model on the batch that failed.
+        random: State of the generators with which it failed.
+
+    Example:
+        >>> model = nn.Sequential(nn.Linear(1, 1), nn.ReLU())
+        >>> bad = torch.tensor([float("inf")])
+        >>> first_nonfinite_layer(model, lambda: model(bad), random_state()).name
+        '0'
+    """
+    statistics = {name: (value, value.clone()) for name, value in running_statistics(model)}
+    now = random_state()
+    restore_random_state(random)
+    try:
+        with _first_bad_output(model) as found, torch.no_grad():
+            forward()
+    finally:
+        restore_random_state(now)
+        with torch.no_grad():
+            for value, before in statistics.values():
+                value.copy_(before)
+    return found[0] if found else None
+
+
+@contextmanager
+def _first_bad_output(model: nn.Module) -> Iterator[list[Fault]]:
+    """Yield a list that gets the first module, in the order of finishing, whose output is not finite."""
+    found: list[Fault] = []
+
+    def look(name: str, output: object) -> None:
+        for value in [] if found else _tensors(output):
+            if value.is_floating_point() and not bool(value.isfinite().all()):
+                bad = int((~value.isfinite()).sum())
+                detail = f"{bad} of {value.numel()} values of the output are NaN or infinite"
+                found.append(Fault("activation", name, detail, rank()))
+                return
+
+    handles = [
+        module.register_forward_hook(lambda module, args, output, name=name: look(name, output))
+        for name, module in model.named_modules()
+        if name
+    ]
+    try:
+        yield found
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _tensors(value: object) -> Iterator[Tensor]:
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, Mapping):
+        for each in value.values():
+            yield from _tensors(each)
+    elif isinstance(value, (list, tuple)):
+        for each in value:
+            yield from _tensors(each)
+
+
+def _mean(value: Tensor | Sequence[Tensor]) -> Tensor:
+    """Return what the frameworks add to the total loss for one component."""
+    return value.mean() if isinstance(value, Tensor) else torch.stack([each.mean() for each in value]).sum()

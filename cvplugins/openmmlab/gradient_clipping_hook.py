@@ -1,0 +1,125 @@
+"""Clip gradients under mmengine's Runner, each group of parameters by its own rule."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from mmengine.hooks import Hook
+from mmengine.optim import OptimWrapperDict
+from torch.optim import Optimizer
+
+from cvplugins.errors import UserError
+from cvplugins.monitors.gradient_clipping import ClippingRule, GradientClipping, unscale_fused_
+from cvplugins.registry import HOOKS
+
+__all__ = ["GradientClippingHook"]
+
+
+@HOOKS.register_module()
+class GradientClippingHook(Hook):
+    """Clip the gradients just before each optimizer step; see :class:`cvplugins.monitors.GradientClipping`.
+
+    Logs ``gradient/clipped``, the share of the steps in which was clipped, and ``gradient/norm_before_clipping``.
+    With AMP the gradients are unscaled first; with gradient accumulation it clips their sum, once a step.
+
+    Args:
+        max_norm: Greatest norm of all gradients together.
+        max_value: Greatest absolute value of each.
+        clip_factor: Greatest ratio of gradient to weight norm of an output unit (adaptive clipping).
+        rules: Instead of these three, one dict per group of parameters with the options of
+            :class:`cvplugins.monitors.ClippingRule`: ``dict(pattern='backbone.*', max_norm=1.0)``. The first that
+            matches counts; parameters that none matches are left alone.
+        interval: Log every so many iterations; reads the device once.
+    """
+
+    priority = "NORMAL"
+    checkpoint_key = "cvplugins_gradient_clipping"
+
+    def __init__(
+        self,
+        max_norm: float | None = None,
+        max_value: float | None = None,
+        clip_factor: float | None = None,
+        rules: Sequence[Mapping[str, Any]] | None = None,
+        interval: int = 50,
+    ) -> None:
+        limits = {"max_norm": max_norm, "max_value": max_value, "clip_factor": clip_factor}
+        given = {name: value for name, value in limits.items() if value is not None}
+        if rules is not None and given:
+            raise ValueError(f"rules and {', '.join(given)} are both set; put {', '.join(given)} into a rule")
+        if interval < 1:
+            raise ValueError(f"interval is {interval}; it must be at least 1")
+        self.monitor = GradientClipping([ClippingRule(**given)] if rules is None else [_rule(each) for each in rules])
+        self.interval = interval
+
+    def before_run(self, runner) -> None:
+        """Refuse a config that also clips by ``optim_wrapper.clip_grad``.
+
+        Raises:
+            UserError: It does.
+        """
+        for wrapper in _wrappers(runner):
+            if getattr(wrapper, "clip_grad_kwargs", None):
+                raise UserError(
+                    f"GradientClippingHook and optim_wrapper.clip_grad={dict(wrapper.clip_grad_kwargs)} would both "
+                    "clip; remove one of them (in a config that inherits it: optim_wrapper=dict(clip_grad=None))"
+                )
+
+    def before_train(self, runner) -> None:
+        """Register with every optimizer: mmengine steps before any hook could clip.
+
+        Raises:
+            UserError: A rule matches no parameter.
+        """
+        self._names = {id(value): name.removeprefix("module.") for name, value in runner.model.named_parameters()}
+        try:
+            self.monitor.assign(self._names.values())
+        except ValueError as error:
+            raise UserError(str(error)) from error
+        self._handles = [
+            wrapper.optimizer.register_step_pre_hook(lambda optimizer, *_: self._clip(optimizer))
+            for wrapper in _wrappers(runner)
+        ]
+
+    def after_train_iter(self, runner, batch_idx: int, data_batch=None, outputs=None) -> None:
+        """Log how often was clipped."""
+        if (runner.iter + 1) % self.interval == 0:
+            report = self.monitor.report()
+            if report is not None:
+                for name, value in report.scalars().items():
+                    runner.message_hub.update_scalar(f"train/{name}", value)
+
+    def after_train(self, runner) -> None:
+        """Leave the optimizers as they were."""
+        for handle in self._handles:
+            handle.remove()
+
+    def before_save_checkpoint(self, runner, checkpoint: dict[str, Any]) -> None:
+        """Store the counts since the last log."""
+        checkpoint[self.checkpoint_key] = self.monitor.state_dict()
+
+    def after_load_checkpoint(self, runner, checkpoint: dict[str, Any]) -> None:
+        """Restore the counts."""
+        if self.checkpoint_key in checkpoint:
+            self.monitor.load_state_dict(checkpoint[self.checkpoint_key])
+
+    def _clip(self, optimizer: Optimizer) -> None:
+        is_void = unscale_fused_(optimizer)
+        parameters = [value for group in optimizer.param_groups for value in group["params"]]
+        self.monitor.clip_(
+            [(self._names[id(value)], value) for value in parameters if id(value) in self._names], is_void
+        )
+
+
+def _rule(options: Mapping[str, Any]) -> ClippingRule:
+    try:
+        return ClippingRule(**options)
+    except TypeError as error:
+        known = ", ".join(ClippingRule.__dataclass_fields__)
+        raise ValueError(f"rule {dict(options)} has an unknown option ({error}); there are: {known}") from error
+
+
+def _wrappers(runner) -> list:
+    wrapper = runner.optim_wrapper
+    return list(wrapper.values()) if isinstance(wrapper, OptimWrapperDict) else [wrapper]
