@@ -19,7 +19,16 @@ except ImportError as error:
         "order in which torch and mmcv have to be installed)"
     ) from error
 
-__all__ = ["HOOKS", "METRICS", "MODELS", "MODEL_WRAPPERS", "PluginRegistry", "suggest"]
+__all__ = [
+    "DATA_SAMPLERS",
+    "HOOKS",
+    "METRICS",
+    "MODELS",
+    "MODEL_WRAPPERS",
+    "OPTIMIZERS",
+    "PluginRegistry",
+    "suggest",
+]
 
 SCOPE = "cvplugins"
 
@@ -72,5 +81,7 @@ METRICS = _child(
     "segmentation_metric",
     "tracking_metric",
 )
-HOOKS = _child(root.HOOKS, "hooks", "checkpoint", "reproducibility", "validation_loss")
+HOOKS = _child(root.HOOKS, "hooks", "checkpoint", "hard_examples_hook", "reproducibility", "validation_loss")
 MODEL_WRAPPERS = _child(root.MODEL_WRAPPERS, "norm")
+DATA_SAMPLERS = _child(root.DATA_SAMPLERS, "hard_example_samplers")
+OPTIMIZERS = _child(root.OPTIMIZERS, "optimizers")
