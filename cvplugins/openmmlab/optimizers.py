@@ -21,7 +21,7 @@ def _library() -> Any:
         import pytorch_optimizer
     except ImportError as error:
         raise UserError(
-            f"the optimizers {', '.join(FROM_LIBRARY)} and Lookahead of cvplugins are those of pytorch-optimizer, which "
+            f"the optimizers {', '.join(FROM_LIBRARY)} and Lookahead are those of pytorch-optimizer, which "
             "is not installed: pip install pytorch-optimizer"
         ) from error
     return pytorch_optimizer
