@@ -32,7 +32,7 @@ class HardExampleMiningHook(Hook):
     ``cvplugins.InfiniteHardExampleSampler`` for training by iterations. After each epoch, or ``interval`` iterations,
     all ranks exchange what they found and agree on the pool of hard images. It is used in the next epoch; by
     iterations, in the interval after the next, because the workers have fetched much of the next one already. The
-    pool lies in ``hard_examples.json`` beside the log: look at it, for wrong labels are the hardest of all.
+    pool lies in ``hard_examples.json`` beside the log: look at it, because wrong labels are hard too.
 
     Args:
         capacity: Images in the pool at most, at least 1.
