@@ -19,7 +19,17 @@ except ImportError as error:
         "order in which torch and mmcv have to be installed)"
     ) from error
 
-__all__ = ["HOOKS", "METRICS", "MODELS", "MODEL_WRAPPERS", "TASK_UTILS", "PluginRegistry", "suggest"]
+__all__ = [
+    "DATA_SAMPLERS",
+    "HOOKS",
+    "METRICS",
+    "MODELS",
+    "MODEL_WRAPPERS",
+    "OPTIMIZERS",
+    "TASK_UTILS",
+    "PluginRegistry",
+    "suggest",
+]
 
 SCOPE = "cvplugins"
 
@@ -79,6 +89,7 @@ HOOKS = _child(
     "fuse_conv_bn_hook",
     "generalization_hook",
     "gradient_clipping_hook",
+    "hard_examples_hook",
     "hooks",
     "layer_freeze_hook",
     "nonfinite_hook",
@@ -91,3 +102,5 @@ HOOKS = _child(
 )
 MODEL_WRAPPERS = _child(root.MODEL_WRAPPERS, "norm")
 TASK_UTILS = _child(root.TASK_UTILS, "assigner")
+DATA_SAMPLERS = _child(root.DATA_SAMPLERS, "hard_example_samplers")
+OPTIMIZERS = _child(root.OPTIMIZERS, "optimizers")

@@ -5,6 +5,7 @@ from .early_stopping import EarlyStopping, StoppingReport
 from .generalization import Generalization, GeneralizationPoint, GeneralizationReport
 from .gradient_clipping import ClippingRule, GradientClipping
 from .gradient_health import GradientHealth, GradientReport
+from .hard_examples import HardExampleReport, HardExamples, limited_ratio, mix_in
 from .journal import Journal
 from .layer_freeze import FreezeReport, FreezeRule, LayerFreeze, split_learning_rates
 from .nonfinite import Fault, NonFiniteError, NonFiniteGuard, NonFiniteReport
@@ -25,6 +26,8 @@ __all__ = [
     "GradientClipping",
     "GradientHealth",
     "GradientReport",
+    "HardExampleReport",
+    "HardExamples",
     "Journal",
     "LayerFreeze",
     "NonFiniteError",
@@ -35,6 +38,8 @@ __all__ = [
     "StoppingReport",
     "WeightShrinkage",
     "first_nonfinite_layer",
+    "limited_ratio",
+    "mix_in",
     "reproduce",
     "split_learning_rates",
     "switch_optimizer",

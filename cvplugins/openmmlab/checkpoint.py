@@ -55,7 +55,8 @@ class AtomicCheckpointHook(CheckpointHook):
 
     A checkpoint in a local folder is written to a temporary name and renamed. With ``max_keep_ckpts`` the oldest
     one is deleted after the new one stands; upstream (mmengine/hooks/checkpoint_hook.py, 0.10) deletes it before.
-    The best checkpoint of ``save_best`` is whole too, but upstream still deletes the old one first.
+    The best checkpoint of ``save_best`` is whole too, but upstream still deletes the old one first. A validation
+    without training, which upstream ends with an error if ``save_best`` is set (mmengine#1587), saves nothing.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -63,13 +64,20 @@ class AtomicCheckpointHook(CheckpointHook):
         if is_local and not kwargs.get("file_client_args"):
             kwargs.setdefault("backend_args", {"backend": BACKEND})
         super().__init__(*args, **kwargs)
+        self._is_training = False
 
     def before_train(self, runner) -> None:
         """Sweep away what a killed run left half written."""
         super().before_train(runner)
+        self._is_training = True
         if is_main_process():
             for path in Path(runner.work_dir).glob(".*.pth.*.tmp"):
                 path.unlink()
+
+    def after_val_epoch(self, runner, metrics) -> None:
+        """Keep the best checkpoint of a training."""
+        if self._is_training:
+            super().after_val_epoch(runner, metrics)
 
     def _save_checkpoint_with_step(self, runner, step: int, meta: dict) -> None:
         keep = self.max_keep_ckpts

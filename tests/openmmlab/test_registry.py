@@ -9,6 +9,7 @@ import pytest
 pytestmark = pytest.mark.openmmlab
 
 LOSS = dict(type="cvplugins.FocalLoss", use_sigmoid=True)
+KINDS = ("MODELS", "METRICS", "HOOKS", "MODEL_WRAPPERS", "DATA_SAMPLERS", "OPTIMIZERS", "TASK_UTILS")
 
 
 def build_in_fresh_process(scope, imports=""):
@@ -34,7 +35,7 @@ def test_resolves_from_every_scope(scope, imports):
     assert build_in_fresh_process(scope, imports) == "cvplugins.openmmlab.losses"
 
 
-@pytest.mark.parametrize("kind", ["MODELS", "METRICS", "HOOKS", "MODEL_WRAPPERS", "TASK_UTILS"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_wrong_name_is_answered_with_the_closest(kind):
     import mmengine.registry
 
@@ -57,8 +58,7 @@ def test_every_plugin_stands_in_the_table_of_the_readme(root):
 
     rows = [line.split("|")[1] for line in (root / "README.md").read_text().splitlines() if line.startswith("| `")]
     listed = {name.strip(" `") for row in rows for name in row.split(",")}
-    kinds = ("MODELS", "METRICS", "HOOKS", "MODEL_WRAPPERS", "TASK_UTILS")
-    assert {name for kind in kinds for name in getattr(registry, kind).names()} <= listed
+    assert {name for kind in KINDS for name in getattr(registry, kind).names()} <= listed
 
 
 def test_nested_config_of_a_plugin_resolves_in_the_default_scope():

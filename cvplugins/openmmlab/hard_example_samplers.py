@@ -1,0 +1,109 @@
+"""Samplers that draw hard images more often; :class:`~cvplugins.openmmlab.hard_examples_hook` says which these are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sized
+from itertools import count, islice
+
+from mmengine.dataset import DefaultSampler, InfiniteSampler
+
+from cvplugins.monitors import limited_ratio, mix_in
+from cvplugins.registry import DATA_SAMPLERS
+
+__all__ = ["HardExampleSampler", "InfiniteHardExampleSampler"]
+
+
+class _Plan:
+    """Which images are hard in which part of the training.
+
+    Attributes:
+        pools: The hard images of each part; none where a part has no entry.
+        ratio: Part of the draws that are hard.
+        max_repeats: How often a hard image may be drawn in as many draws as there are images.
+    """
+
+    def __init__(self, ratio: float, max_repeats: float) -> None:
+        limited_ratio(ratio, max_repeats, 0, 1)  # a wrong option is told at once
+        self.ratio = ratio
+        self.max_repeats = max_repeats
+        self.pools: dict[int, list[int]] = {}
+
+    def mix(self, indices: Iterator[int], part: int, sampler) -> Iterator[int]:
+        """Put the hard images of a part among the ``indices`` that a sampler would draw in it."""
+        pool = self.pools.get(part, [])
+        ratio = limited_ratio(self.ratio, self.max_repeats, len(pool), len(sampler.dataset))
+        return mix_in(indices, pool, ratio, (sampler.seed, part), sampler.rank, sampler.world_size)
+
+
+@DATA_SAMPLERS.register_module()
+class HardExampleSampler(DefaultSampler):
+    """mmengine's DefaultSampler with hard images in the place of some; for epoch-based training.
+
+    The number of draws stays. Without hard images the order is DefaultSampler's to the last index. Which image is
+    drawn depends on seed, epoch, rank and the hard images alone.
+
+    Args:
+        dataset: The dataset.
+        shuffle: See DefaultSampler.
+        seed: See DefaultSampler.
+        round_up: See DefaultSampler.
+        ratio: Part of the draws that are hard, in [0, 1].
+        max_repeats: How often a hard image is drawn an epoch at most, above 0; lowers ``ratio`` while there are few.
+
+    Raises:
+        ValueError: ``ratio`` or ``max_repeats`` is out of its range.
+    """
+
+    def __init__(
+        self,
+        dataset: Sized,
+        shuffle: bool = True,
+        seed: int | None = None,
+        round_up: bool = True,
+        ratio: float = 0.25,
+        max_repeats: float = 10,
+    ) -> None:
+        super().__init__(dataset, shuffle=shuffle, seed=seed, round_up=round_up)
+        self.plan = _Plan(ratio, max_repeats)
+
+    def __iter__(self) -> Iterator[int]:
+        """Iterate over the indices of this epoch and rank."""
+        return self.plan.mix(super().__iter__(), self.epoch, self)
+
+
+@DATA_SAMPLERS.register_module()
+class InfiniteHardExampleSampler(InfiniteSampler):
+    """mmengine's InfiniteSampler with hard images in the place of some; for iteration-based training.
+
+    Without hard images the order is InfiniteSampler's to the last index. The stream is cut into parts of
+    ``part_length`` draws, which the hook sets; each part has its own hard images. ``skip`` goes to any place of it.
+
+    Args:
+        dataset: The dataset.
+        shuffle: See InfiniteSampler.
+        seed: See InfiniteSampler.
+        ratio: Part of the draws that are hard, in [0, 1].
+        max_repeats: How often a hard image is drawn in a pass over the data at most, above 0; lowers ``ratio`` while
+            there are few.
+
+    Raises:
+        ValueError: ``ratio`` or ``max_repeats`` is out of its range.
+    """
+
+    def __init__(
+        self,
+        dataset: Sized,
+        shuffle: bool = True,
+        seed: int | None = None,
+        ratio: float = 0.25,
+        max_repeats: float = 10,
+    ) -> None:
+        self.plan = _Plan(ratio, max_repeats)
+        self.part_length: int | None = None
+        super().__init__(dataset, shuffle=shuffle, seed=seed)
+
+    def _indices_of_rank(self) -> Iterator[int]:
+        ordinary = super()._indices_of_rank()
+        for part in count():
+            # A part is mixed when its first index is asked for, and not before.
+            yield from self.plan.mix(islice(ordinary, self.part_length), part, self)
