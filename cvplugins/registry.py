@@ -72,5 +72,12 @@ METRICS = _child(
     "segmentation_metric",
     "tracking_metric",
 )
-HOOKS = _child(root.HOOKS, "hooks", "checkpoint", "reproducibility", "validation_loss")
+HOOKS = _child(
+    root.HOOKS,
+    "hooks",
+    "checkpoint",
+    "gradient_health_hook",
+    "reproducibility",
+    "validation_loss",
+)
 MODEL_WRAPPERS = _child(root.MODEL_WRAPPERS, "norm")

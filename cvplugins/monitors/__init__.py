@@ -1,5 +1,6 @@
 """Monitors: what a training hook thinks, without the hook; they know model and step, not a runner."""
 
-from .gradient_health import GradientHealth, GradientReport
+from .gradient_health import DetailReport, GradientHealth, GradientReport
+from .gradient_verdicts import GradientLimits, GradientVerdict
 
-__all__ = ["GradientHealth", "GradientReport"]
+__all__ = ["DetailReport", "GradientHealth", "GradientLimits", "GradientReport", "GradientVerdict"]
