@@ -78,6 +78,7 @@ HOOKS = _child(
     "checkpoint",
     "gradient_health_hook",
     "reproducibility",
+    "throughput_hook",
     "validation_loss",
 )
 MODEL_WRAPPERS = _child(root.MODEL_WRAPPERS, "norm")

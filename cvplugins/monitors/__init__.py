@@ -2,5 +2,14 @@
 
 from .gradient_health import DetailReport, GradientHealth, GradientReport
 from .gradient_verdicts import GradientLimits, GradientVerdict
+from .throughput import Throughput, ThroughputReport
 
-__all__ = ["DetailReport", "GradientHealth", "GradientLimits", "GradientReport", "GradientVerdict"]
+__all__ = [
+    "DetailReport",
+    "GradientHealth",
+    "GradientLimits",
+    "GradientReport",
+    "GradientVerdict",
+    "Throughput",
+    "ThroughputReport",
+]

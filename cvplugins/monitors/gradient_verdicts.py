@@ -29,7 +29,7 @@ class GradientLimits:
         dead_units: Share of a layer's activations' units that are 0 for a whole batch.
         patience: Observations in a row before a layer counts as vanished, dead or unused.
         plateau: Observations whose median loss has to be better than the best median before it; 0 to not look.
-        gain: The relative improvement that counts.
+        gain: The relative improvement that counts, if it is more than chance.
 
     Raises:
         ValueError: One of them is out of its range.
@@ -211,8 +211,10 @@ class GradientVerdicts:
         if len(self._losses) < self.limits.plateau:
             return []
         median = float(np.median(self._losses))
+        # Twice the standard error of a median of normal values: less is no gain but chance.
+        noise = 2 * 1.253 * float(np.std(self._losses)) / math.sqrt(len(self._losses))
         self._losses = []
-        if self._best is None or median < self._best[0] - self.limits.gain * abs(self._best[0]):
+        if self._best is None or median < self._best[0] - max(self.limits.gain * abs(self._best[0]), noise):
             self._best = (median, self._window_start)
             self._reported.discard("plateau")  # after a gain the next plateau is another one
             return []
