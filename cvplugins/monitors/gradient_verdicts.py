@@ -94,8 +94,10 @@ class GradientVerdict:
 
     def __str__(self) -> str:
         where = f" at {self.layer}" if self.layer else ""
-        others = f" and {len(self.layers) - 1} more" if len(self.layers) > 1 else ""
-        return f"{self.kind}{where}{others} since iteration {self.since}: {self.evidence}"
+        others = [name for name in reversed(self.layers) if name != self.layer]
+        if others:
+            where += f" (and {', '.join(others[:3])}" + (f" and {len(others) - 3} more)" if len(others) > 3 else ")")
+        return f"{self.kind}{where} since iteration {self.since}: {self.evidence}"
 
     def as_dict(self) -> dict[str, Any]:
         """Return it as plain data."""

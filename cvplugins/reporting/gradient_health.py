@@ -63,7 +63,7 @@ def draw_gradient_figure(records: Sequence[dict[str, Any]], *paths: str | os.Pat
     grid[0, 0].set_ylabel("layer, the input on top")
     grid[0, 1].set_yticks([])
     verdicts = [record["verdict"] for record in records if "verdict" in record]
-    _mark(grid[0, 0], verdicts, layers)
+    _mark(figure, grid[0, 0], verdicts, layers)
     totals = np.array([np.nan if record["total_norm"] is None else record["total_norm"] for record in observed])
     _draw_line(grid[1, 0], iterations, totals, "norm of all gradients")
     ratios = _table(observed, layers, "update_ratio")
@@ -100,9 +100,9 @@ def _draw_map(
     with np.errstate(divide="ignore"):
         logs = np.log10(values)
     finite = logs[np.isfinite(logs)]
-    # A tail that vanishes by 40 decades would leave one colour to all others.
+    # Noise of a step in float32, or a tail of 40 decades, would leave one colour to all others.
     high = finite.max() if len(finite) else 0.0
-    low = max(finite.min(), high - 12) if len(finite) else -1.0
+    low = max(finite.min(), high - 20) if len(finite) else -1.0
     steps = np.diff(iterations)
     step = steps[-1] if len(steps) else 1.0
     edges = np.append(iterations, iterations[-1] + step)
@@ -112,9 +112,7 @@ def _draw_map(
         edges, np.arange(len(values) + 1) - 0.5, shown, cmap=cmap, vmin=low, vmax=max(high, low + 0.1), rasterized=True
     )
     axes.set(title=title, ylim=(len(values) - 0.5, -0.5))
-    figure.colorbar(
-        mesh, ax=axes, extend="min", label="black: under the scale or exactly 0" if axes.get_title() else None
-    )
+    figure.colorbar(mesh, ax=axes, extend="min", label="black: under the scale, or 0")
 
 
 def _draw_line(axes: Axes, x: npt.NDArray[np.float64], y: npt.NDArray[np.float64], title: str) -> None:
@@ -123,7 +121,7 @@ def _draw_line(axes: Axes, x: npt.NDArray[np.float64], y: npt.NDArray[np.float64
     axes.grid(alpha=0.3)
 
 
-def _mark(axes: Axes, verdicts: Sequence[dict[str, Any]], layers: Sequence[str]) -> None:
+def _mark(figure: Figure, axes: Axes, verdicts: Sequence[dict[str, Any]], layers: Sequence[str]) -> None:
     """Put a cross where each verdict begins; those of no layer of the figure stand under it."""
     for kind in dict.fromkeys(verdict["kind"] for verdict in verdicts):
         own = [verdict for verdict in verdicts if verdict["kind"] == kind]
@@ -133,4 +131,6 @@ def _mark(axes: Axes, verdicts: Sequence[dict[str, Any]], layers: Sequence[str])
             edgecolors="white", linewidths=0.8, clip_on=False, zorder=5, label=kind,
         )  # fmt: skip
     if verdicts:
-        axes.legend(loc="upper right", fontsize=8, title="verdicts, where they begin")
+        figure.legend(
+            loc="upper left", fontsize=8, ncols=len(COLORS), title="verdicts, where they begin", title_fontsize=8
+        )

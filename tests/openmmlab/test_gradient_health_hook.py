@@ -73,7 +73,7 @@ def test_writes_lines_and_a_figure_and_says_each_cause_once(start, tmp_path):
         ("unused", "spare.bias", 0, 4),
     ]
     log = next(tmp_path.glob("*/*.log")).read_text()
-    assert log.count("gradients: dead at dead.0 and 1 more since iteration 0") == 1
+    assert log.count("gradients: dead at dead.0 (and first) since iteration 0") == 1
     for suffix in (".png", ".svg"):
         assert Path(run.log_dir, f"gradient_health{suffix}").stat().st_size > 5000
     assert not run.model.dead[1]._forward_hooks
