@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-__all__ = ["norms_on_device", "read_numbers"]
+__all__ = ["norms_on_device", "read_norms", "read_numbers"]
 
 
 def norms_on_device(tensors: Sequence[Tensor]) -> list[Tensor]:
@@ -20,17 +20,27 @@ def norms_on_device(tensors: Sequence[Tensor]) -> list[Tensor]:
     >>> norms_on_device([torch.tensor([3.0, 4.0])])
     [tensor(5.)]
     """
+    if _alike(tensors):  # as a rule
+        return _group_norms(list(tensors), tensors[0].dtype)
     groups: dict[tuple[torch.device, torch.dtype], list[int]] = defaultdict(list)
     for index, tensor in enumerate(tensors):
         groups[tensor.device, tensor.dtype].append(index)
-    if len(groups) == 1:  # as a rule
-        ((_, dtype),) = groups
-        return _group_norms(list(tensors), dtype)
     result: list[Tensor] = [torch.empty(0)] * len(tensors)
     for (_, dtype), indices in groups.items():
         for index, norm in zip(indices, _group_norms([tensors[index] for index in indices], dtype), strict=True):
             result[index] = norm
     return result
+
+
+def read_norms(tensors: Sequence[Tensor]) -> list[float]:
+    """Return :func:`norms_on_device` as numbers.
+
+    >>> read_norms([torch.tensor([3.0, 4.0]), torch.tensor([1.0])])
+    [5.0, 1.0]
+    """
+    norms = norms_on_device(tensors)
+    # Most models are of one kind; sorting their norms by device would take longer than the check.
+    return torch.stack(norms).tolist() if _alike(tensors) else read_numbers(norms)
 
 
 def read_numbers(scalars: Sequence[Tensor]) -> list[float]:
@@ -51,6 +61,10 @@ def read_numbers(scalars: Sequence[Tensor]) -> list[float]:
         for index, value in zip(order, values.tolist(), strict=True):
             result[index] = float(value)
     return result
+
+
+def _alike(tensors: Sequence[Tensor]) -> bool:
+    return len({tensor.dtype for tensor in tensors}) == 1 == len({tensor.device for tensor in tensors})
 
 
 def _group_norms(tensors: list[Tensor], dtype: torch.dtype) -> list[Tensor]:

@@ -12,7 +12,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from .device_norms import norms_on_device, read_numbers
+from .device_norms import read_norms
 from .gradient_verdicts import GradientLimits, GradientVerdict, GradientVerdicts
 from .layer_details import ActivationDetails, StepDetails
 
@@ -64,11 +64,12 @@ class DetailReport:
     verdicts: tuple[GradientVerdict, ...] = ()
 
     def scalars(self) -> dict[str, float]:
-        """Return the numbers of the blocks and activations under the names that a logger shows."""
+        """Return the finite numbers of the blocks and activations under the names that a logger shows."""
         found = {
             f"gradient/{name}/{block}": value
             for block, numbers in self.blocks.items()
             for name, value in numbers.items()
+            if math.isfinite(value)  # weights that start at 0 have no ratio
         }
         for module, numbers in self.activations.items():
             found |= {f"activation/{name}/{module}": value for name, value in numbers.items()}
@@ -183,7 +184,7 @@ class GradientHealth:
         plan = self._plans.get(part)
         if plan is None or plan.given != names:
             plan = self._plans[part] = _Plan(names, [gradient.ndim > 1 for gradient in gradients], self.depth)
-        norms = np.array(read_numbers(norms_on_device(gradients)))
+        norms = np.array(read_norms(gradients))
         nonfinite = []
         for index in np.flatnonzero(~np.isfinite(norms)):
             norms[index] = _norm_without_overflow(gradients[index])
