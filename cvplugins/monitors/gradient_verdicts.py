@@ -24,7 +24,8 @@ class GradientLimits:
     Attributes:
         fall: Norm of the layers near the input, relative to the median of the half near the output, under which
             gradients vanish; over its inverse they explode.
-        growth: Factor by which the total norm has to exceed its own level (a moving geometric mean) to explode.
+        growth: Factor by which the total norm has to exceed its own level (a moving geometric mean), which it also
+            has to exceed at its highest, to explode.
         to_weight: Ratio of a layer's gradient norm to its weight norm that only a bad initialisation or scale has.
         dead_units: Share of a layer's activations' units that are 0 for a whole batch.
         patience: Observations in a row before a layer counts as vanished, dead or unused.
@@ -140,7 +141,8 @@ class GradientVerdicts:
         self.limits = limits or GradientLimits()
         self._streaks: dict[str, _Streaks] = {}
         self._reported: set[str] = set()
-        self._levels: dict[str, tuple[float, int]] = {}  # log10 of the total norm, observations
+        # log10 of the total norm, the highest it has been, observations
+        self._levels: dict[str, tuple[float, float, int]] = {}
         self._losses: list[float] = []
         self._best: tuple[float, int] | None = None  # best median loss, the iteration at which its window began
         self._window_start = 0
@@ -246,7 +248,7 @@ class GradientVerdicts:
         for name, runs in state["streaks"].items():
             self._streak(name).runs = {key: list(run) for key, run in runs.items()}
         self._reported = set(state["reported"])
-        self._levels = {name: (level[0], level[1]) for name, level in state["levels"].items()}
+        self._levels = {name: (level[0], level[1], level[2]) for name, level in state["levels"].items()}
         self._losses = list(state["losses"])
         self._best = None if state["best"] is None else (state["best"][0], state["best"][1])
         self._window_start = state["window_start"]
@@ -300,13 +302,15 @@ class GradientVerdicts:
     ) -> list[GradientVerdict]:
         """Compare the total norm with its own level."""
         total = math.log10(float(np.linalg.norm(norms)))
-        level, count = self._levels.get(part, (total, 0))
-        grown = count >= WARM_UP and total - level > math.log10(self.limits.growth)
+        level, highest, count = self._levels.get(part, (total, -math.inf, 0))
+        # A bad batch late in a training, when gradients are small, is none that it has not had before.
+        grown = count >= WARM_UP and total > max(level + math.log10(self.limits.growth), highest)
         streaks = self._streak(f"growth/{part}")
         sure = streaks.update(["growth"] if grown else [], iteration, CONFIRM)
         if not grown:
             count = min(count + 1, MEMORY)
-            self._levels[part] = (level + (total - level) / count, count)
+            level += (total - level) / count
+            self._levels[part] = (level, max(highest, level), count)
         if not sure or not self._is_new(f"exploding/growth/{part}"):
             return []
         worst = int(norms.argmax())

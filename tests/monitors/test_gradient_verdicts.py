@@ -2,6 +2,7 @@
 
 import copy
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -99,6 +100,20 @@ def test_a_learning_rate_that_is_too_large_explodes_before_it_overflows():
     assert [(verdict.kind, verdict.layer) for verdict in verdicts] == [("exploding", "0")]
     assert 50 < verdicts[0].since < verdicts[0].iteration == verdicts[0].since + 2
     assert not monitor.first_nonfinite
+
+
+def test_small_gradients_that_return_to_what_they_were_do_not_explode():
+    """Bad batches after convergence: 1e-5, then 5 batches as at the beginning."""
+    from cvplugins.monitors.gradient_verdicts import GradientVerdicts
+
+    judge = GradientVerdicts()
+    totals = [1.0] * 100 + [1e-5] * 400 + [0.5] * 5 + [1e-5] * 100
+    layers, matrix = ["a", "b"], np.array([True, True])
+    for iteration, total in enumerate(totals):
+        assert judge.judge(iteration, layers, np.array([total, total]), matrix) == []
+    found = [judge.judge(700 + step, layers, np.array([1e2, 2e2]), matrix) for step in range(5)]
+    assert [[verdict.layer for verdict in each] for each in found] == [[], [], ["b"], [], []]
+    assert found[2][0].since == 700
 
 
 def test_a_dead_relu_layer_is_found_with_all_before_it():
