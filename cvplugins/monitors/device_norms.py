@@ -38,9 +38,9 @@ def read_norms(tensors: Sequence[Tensor]) -> list[float]:
     >>> read_norms([torch.tensor([3.0, 4.0]), torch.tensor([1.0])])
     [5.0, 1.0]
     """
-    norms = norms_on_device(tensors)
-    # Most models are of one kind; sorting their norms by device would take longer than the check.
-    return torch.stack(norms).tolist() if _alike(tensors) else read_numbers(norms)
+    if _alike(tensors):  # as a rule; sorting norms by device takes longer than the check
+        return torch.stack(_group_norms(list(tensors), tensors[0].dtype)).tolist()
+    return read_numbers(norms_on_device(tensors))
 
 
 def read_numbers(scalars: Sequence[Tensor]) -> list[float]:

@@ -192,12 +192,12 @@ class GradientHealth:
                 nonfinite.append(plan.names[index])
                 self.first_nonfinite.setdefault(plan.names[index], iteration)
         norms /= scale
-        layer_norms, block_norms = plan.layers.combine(norms), plan.blocks.combine(norms)
+        layer_norms, block_norms = plan.layers.combine(norms).tolist(), plan.blocks.combine(norms).tolist()
         total_norm = math.hypot(*block_norms)
         verdicts: list[GradientVerdict] = []
         if not nonfinite:
             judge = self._verdicts
-            verdicts += judge.judge(iteration, plan.layers.names, layer_norms, plan.has_matrix, unused, part)
+            verdicts += judge.judge(iteration, plan.layers.names, layer_norms, plan.with_matrix, unused, part)
             verdicts += [] if loss is None else judge.judge_loss(iteration, loss, total_norm)
             if self.is_detail_due(iteration):
                 self._last_detail = iteration
@@ -205,10 +205,10 @@ class GradientHealth:
         return GradientReport(
             iteration,
             total_norm,
-            dict(zip(plan.blocks.names, block_norms.tolist(), strict=True)),
+            dict(zip(plan.blocks.names, block_norms, strict=True)),
             tuple(nonfinite),
             tuple(unused),
-            dict(zip(plan.layers.names, layer_norms.tolist(), strict=True)),
+            dict(zip(plan.layers.names, layer_norms, strict=True)),
             tuple(verdicts),
         )
 
@@ -236,8 +236,8 @@ class GradientHealth:
         # A weight of a layer that starts at 0, or a scale alone, has no size to compare with.
         to_weight = {
             name: each["norm"] / each["weight"]
-            for name, each, matrix in zip(layers, layers.values(), plan.has_matrix, strict=True)
-            if matrix and each["weight"] > 0 and math.isfinite(each["norm"])
+            for name, each in [list(layers.items())[index] for index in plan.with_matrix]
+            if each["weight"] > 0
         }
         dead = {name: each["dead"] for name, each in activations.items()}
         verdicts = self._verdicts.judge_details(iteration, to_weight, dead, part)
@@ -287,8 +287,7 @@ class _Groups:
         return np.bincount(self.index, values, len(self.names)).astype(np.float64, copy=False)
 
     def combine(self, norms: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-        with np.errstate(over="ignore", invalid="ignore"):
-            return np.sqrt(self.add(norms * norms))
+        return np.sqrt(self.add(norms * norms))
 
 
 class _Plan:
@@ -301,7 +300,7 @@ class _Plan:
         # A parameter of the model itself is its own layer and block.
         self.layers = _Groups([".".join(owner) or name for owner, name in zip(owners, self.names, strict=True)])
         self.blocks = _Groups([".".join(owner[:depth]) or name for owner, name in zip(owners, self.names, strict=True)])
-        self.has_matrix = self.layers.add(np.array(is_matrix, dtype=np.float64)) > 0
+        self.with_matrix = np.flatnonzero(self.layers.add(np.array(is_matrix, dtype=np.float64))).tolist()
 
 
 def _details(

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import math
+import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any
-
-import numpy as np
-import numpy.typing as npt
 
 __all__ = ["GradientLimits", "GradientVerdict", "GradientVerdicts"]
 
@@ -132,7 +131,7 @@ class GradientVerdicts:
 
     Example:
         >>> verdicts = GradientVerdicts(GradientLimits(patience=1))
-        >>> (found,) = verdicts.judge(7, ["a", "b", "c", "d"], np.array([0.0, 0.0, 2.0, 1.0]), np.array([True] * 4))
+        >>> (found,) = verdicts.judge(7, ["a", "b", "c", "d"], [0.0, 0.0, 2.0, 1.0], range(4))
         >>> found.kind, found.layer, found.layers, found.since
         ('dead', 'b', ('a', 'b'), 7)
     """
@@ -151,8 +150,8 @@ class GradientVerdicts:
         self,
         iteration: int,
         layers: Sequence[str],
-        norms: npt.NDArray[np.float64],
-        has_matrix: npt.NDArray[np.bool_],
+        norms: Sequence[float],
+        with_matrix: Sequence[int],
         unused: Sequence[str] = (),
         part: str = "",
     ) -> list[GradientVerdict]:
@@ -162,17 +161,17 @@ class GradientVerdicts:
             iteration: The current step.
             layers: Names, from input to output.
             norms: Gradient norm of each, finite.
-            has_matrix: Which of them own a matrix or a convolution kernel.
+            with_matrix: Indices of those that own a matrix or a convolution kernel.
             unused: Parameters without a gradient.
             part: Name of the part of the model that these layers are, if it is observed in parts.
         """
         end = 0
         verdicts: list[GradientVerdict] = []
-        if norms.any():
-            verdicts, end = self._trend(iteration, layers, norms, has_matrix, part)
+        if any(norms):
+            verdicts, end = self._trend(iteration, layers, norms, with_matrix, part)
             verdicts += self._growth(iteration, layers, norms, part)
         # A gradient that has fallen under the smallest number vanished; it is not dead.
-        zero = [layers[index] for index in np.flatnonzero(norms == 0).tolist() if index >= end]
+        zero = [name for index, name in enumerate(layers) if index >= end and not norms[index]]
         verdicts += self._idle("dead", zero, iteration, part)
         return verdicts + self._idle("unused", unused, iteration, part)
 
@@ -214,9 +213,9 @@ class GradientVerdicts:
         self._losses.append(loss)
         if len(self._losses) < self.limits.plateau:
             return []
-        median = float(np.median(self._losses))
+        median = statistics.median(self._losses)
         # Twice the standard error of a median of normal values: less is no gain but chance.
-        noise = 2 * 1.253 * float(np.std(self._losses)) / math.sqrt(len(self._losses))
+        noise = 2 * 1.253 * statistics.pstdev(self._losses) / math.sqrt(len(self._losses))
         self._losses = []
         if self._best is None or median < self._best[0] - max(self.limits.gain * abs(self._best[0]), noise):
             self._best = (median, self._window_start)
@@ -257,8 +256,8 @@ class GradientVerdicts:
         self,
         iteration: int,
         layers: Sequence[str],
-        norms: npt.NDArray[np.float64],
-        has_matrix: npt.NDArray[np.bool_],
+        norms: Sequence[float],
+        with_matrix: Sequence[int],
         part: str,
     ) -> tuple[list[GradientVerdict], int]:
         """Compare the layers near the input with those near the output.
@@ -266,28 +265,27 @@ class GradientVerdicts:
         Returns:
             Verdicts, and how many of ``layers`` have vanished.
         """
-        own = np.flatnonzero(has_matrix)
-        values = norms[own]
-        upper = values[len(own) // 2 :]
-        upper = np.sort(upper[upper > 0])
-        if len(own) < 4 or not len(upper):
-            self._streak(f"trend/{part}").runs = {}
+        streaks = self._streak(f"trend/{part}")
+        values = [norms[index] for index in with_matrix]
+        # As a rule all are of one magnitude, and nothing else has to be asked.
+        if len(values) < 4 or min(values) > max(values) * self.limits.fall:
+            streaks.runs = {}
             return [], 0
-        reference = upper[len(upper) // 2]
+        upper = sorted(value for value in values[len(values) // 2 :] if value)
+        reference = upper[len(upper) // 2] if upper else math.nan
         # One stem or branch of its own scale is no trend.
-        least = max(2, len(own) // 8)
-        vanished = _leading(values < reference * self.limits.fall)
-        exploded = _leading(values > reference / self.limits.fall)
+        least = max(2, len(values) // 8)
+        vanished = _leading(value < reference * self.limits.fall for value in values)
+        exploded = _leading(value > reference / self.limits.fall for value in values)
         # Zeros that end at once are dead; zeros behind small numbers are too small to be squared.
         if vanished < least or values[vanished - 1] == 0:
             vanished = 0
         holding = (["vanishing"] if vanished else []) + (["exploding"] if exploded >= least else [])
-        streaks = self._streak(f"trend/{part}")
         verdicts = []
         for kind in streaks.update(holding, iteration, self.limits.patience):
             count = vanished or exploded
             if self._is_new(f"{kind}/trend/{part}"):
-                named = tuple(layers[index] for index in own[:count].tolist())
+                named = tuple(layers[index] for index in with_matrix[:count])
                 evidence = (
                     f"gradient norms {'fall' if vanished else 'grow'} towards the input: median {reference:.1e} in the "
                     f"half near the output, {values[count - 1]:.1e} here, {values[0]:.1e} at {named[0]}; "
@@ -295,13 +293,13 @@ class GradientVerdicts:
                 )
                 since = streaks.runs[kind][0]
                 verdicts.append(GradientVerdict(kind, named[-1], named, since, iteration, evidence))
-        return verdicts, int(own[vanished - 1]) + 1 if vanished else 0
+        return verdicts, with_matrix[vanished - 1] + 1 if vanished else 0
 
     def _growth(
-        self, iteration: int, layers: Sequence[str], norms: npt.NDArray[np.float64], part: str
+        self, iteration: int, layers: Sequence[str], norms: Sequence[float], part: str
     ) -> list[GradientVerdict]:
         """Compare the total norm with its own level."""
-        total = math.log10(float(np.linalg.norm(norms)))
+        total = math.log10(math.hypot(*norms))
         level, highest, count = self._levels.get(part, (total, -math.inf, 0))
         # A bad batch late in a training, when gradients are small, is none that it has not had before.
         grown = count >= WARM_UP and total > max(level + math.log10(self.limits.growth), highest)
@@ -313,7 +311,7 @@ class GradientVerdicts:
             self._levels[part] = (level, max(highest, level), count)
         if not sure or not self._is_new(f"exploding/growth/{part}"):
             return []
-        worst = int(norms.argmax())
+        worst = norms.index(max(norms))
         evidence = (
             f"the total gradient norm is {10**total:.1e}, {10 ** (total - level):.0f} times its level, most of it here "
             f"({norms[worst]:.1e}); lower the learning rate, lengthen its warm-up or clip the gradients"
@@ -344,6 +342,6 @@ class GradientVerdicts:
         return True
 
 
-def _leading(condition: npt.NDArray[np.bool_]) -> int:
-    """Return how many entries at the beginning are true."""
-    return len(condition) if condition.all() else int(condition.argmin())
+def _leading(conditions: Iterable[bool]) -> int:
+    """Return how many are true at the beginning."""
+    return sum(1 for _ in itertools.takewhile(bool, conditions))

@@ -2,7 +2,6 @@
 
 import copy
 
-import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -108,10 +107,10 @@ def test_small_gradients_that_return_to_what_they_were_do_not_explode():
 
     judge = GradientVerdicts()
     totals = [1.0] * 100 + [1e-5] * 400 + [0.5] * 5 + [1e-5] * 100
-    layers, matrix = ["a", "b"], np.array([True, True])
+    layers, matrix = ["a", "b"], range(2)
     for iteration, total in enumerate(totals):
-        assert judge.judge(iteration, layers, np.array([total, total]), matrix) == []
-    found = [judge.judge(700 + step, layers, np.array([1e2, 2e2]), matrix) for step in range(5)]
+        assert judge.judge(iteration, layers, [total, total], matrix) == []
+    found = [judge.judge(700 + step, layers, [1e2, 2e2], matrix) for step in range(5)]
     assert [[verdict.layer for verdict in each] for each in found] == [[], [], ["b"], [], []]
     assert found[2][0].since == 700
 
