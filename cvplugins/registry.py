@@ -89,6 +89,7 @@ HOOKS = _child(
     "fuse_conv_bn_hook",
     "generalization_hook",
     "gradient_clipping_hook",
+    "gradient_health_hook",
     "hard_examples_hook",
     "hooks",
     "layer_freeze_hook",
@@ -97,6 +98,7 @@ HOOKS = _child(
     "optimizer_switch_hook",
     "precise_bn_hook",
     "reproducibility",
+    "throughput_hook",
     "validation_loss",
     "weight_penalty_hook",
 )

@@ -4,18 +4,21 @@ from .best_weights import BestWeights
 from .early_stopping import EarlyStopping, StoppingReport
 from .generalization import Generalization, GeneralizationPoint, GeneralizationReport
 from .gradient_clipping import ClippingRule, GradientClipping
-from .gradient_health import GradientHealth, GradientReport
+from .gradient_health import DetailReport, GradientHealth, GradientReport
+from .gradient_verdicts import GradientLimits, GradientVerdict
 from .hard_examples import HardExampleReport, HardExamples, limited_ratio, mix_in
 from .journal import Journal
 from .layer_freeze import FreezeReport, FreezeRule, LayerFreeze, split_learning_rates
 from .nonfinite import Fault, NonFiniteError, NonFiniteGuard, NonFiniteReport
 from .optimizer_switch import switch_optimizer
 from .replay import Replay, first_nonfinite_layer, reproduce
+from .throughput import Throughput, ThroughputReport
 from .weight_shrinkage import SparsityReport, WeightShrinkage
 
 __all__ = [
     "BestWeights",
     "ClippingRule",
+    "DetailReport",
     "EarlyStopping",
     "Fault",
     "FreezeReport",
@@ -25,7 +28,9 @@ __all__ = [
     "GeneralizationReport",
     "GradientClipping",
     "GradientHealth",
+    "GradientLimits",
     "GradientReport",
+    "GradientVerdict",
     "HardExampleReport",
     "HardExamples",
     "Journal",
@@ -36,6 +41,8 @@ __all__ = [
     "Replay",
     "SparsityReport",
     "StoppingReport",
+    "Throughput",
+    "ThroughputReport",
     "WeightShrinkage",
     "first_nonfinite_layer",
     "limited_ratio",

@@ -14,6 +14,7 @@ from .detection import (
     draw_detection_figure,
 )
 from .generalization import draw_generalization_figure
+from .gradient_health import draw_gradient_figure, read_gradient_records
 from .image_quality import draw_image_quality_figure, generation_table, image_quality_table
 from .results import DETECTION_FIGURES, SEGMENTATION_FIGURES, classification_figures, write_results
 from .segmentation import draw_segmentation_figure, segmentation_table
@@ -33,12 +34,14 @@ __all__ = [
     "draw_detection_errors_figure",
     "draw_detection_figure",
     "draw_generalization_figure",
+    "draw_gradient_figure",
     "draw_image_quality_figure",
     "draw_rates_figure",
     "draw_segmentation_figure",
     "draw_tracking_figure",
     "generation_table",
     "image_quality_table",
+    "read_gradient_records",
     "segmentation_table",
     "tracking_table",
     "write_results",

@@ -257,7 +257,7 @@ train_dataloader = dict(
         data_prefix=dict(img_path='images', seg_map_path='labels'), metainfo=dict(classes=('a', 'b', 'c'))))
 train_cfg = dict(type='IterBasedTrainLoop', max_iters=2)
 optim_wrapper = dict(optimizer=dict(type='SGD', lr=0.01))
-custom_hooks = [dict(type='cvplugins.GradientHealthHook', interval=1)]
+custom_hooks = [dict(type='cvplugins.GradientHealthHook'), dict(type='cvplugins.ThroughputHook', interval=1)]
 default_hooks = dict(logger=dict(type='LoggerHook', interval=1))
 """
     )
@@ -265,3 +265,4 @@ default_hooks = dict(logger=dict(type='LoggerHook', interval=1))
     output = run(root, tool, path, "--work-dir", tmp_path / "work")
     assert "decode.loss_focal: " in output
     assert "gradient/norm: " in output
+    assert "throughput: " in output
