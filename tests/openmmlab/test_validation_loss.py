@@ -310,8 +310,14 @@ def test_a_loss_that_is_not_finite_is_named_with_its_image(monkeypatch, caplog):
         return {**losses, "loss_ce": losses["loss_ce"] * (torch.inf if samples[0].img_path == "1.png" else 1)}
 
     monkeypatch.setattr(model.decode_head, "loss", poisoned)
-    MMLogger.get_instance("test").addHandler(caplog.handler)
-    found = measured(model, [[segmentation_sample(0), segmentation_sample(1)]])
+    logger = MMLogger.get_instance("test")
+    # The current one would be the newest, which depends on the tests before.
+    monkeypatch.setattr(MMLogger, "get_current_instance", lambda *_: logger)
+    logger.addHandler(caplog.handler)
+    try:
+        found = measured(model, [[segmentation_sample(0), segmentation_sample(1)]])
+    finally:
+        logger.removeHandler(caplog.handler)
     assert np.isnan(found["val/loss"])
     assert np.isfinite(found["val/aux.loss_ce"])
     assert "validation: decode.loss_ce is not finite in 1 images: 1.png" in caplog.text
