@@ -33,6 +33,8 @@ def run(tmp_path, request):
     def _run(config, name):
         config.work_dir = str(tmp_path / name)
         config.experiment_name = f"{request.node.name}_{name}"
+        if "visualizer" in config:
+            config.visualizer.name = config.experiment_name  # mmengine gives out an older one of the same name
         runner = Runner.from_cfg(config)
         seen = Metrics()
         runner.register_hook(seen)
