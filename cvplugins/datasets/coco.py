@@ -40,6 +40,15 @@ class CocoObjects:
     scores: NDArray[np.float64]
     segmentations: Sequence[Any]
 
+    def as_truth(self) -> dict[str, NDArray[Any]]:
+        """Return the fields of ground truth that :class:`cvplugins.metrics.ImageDetections` takes."""
+        return {
+            "truth_boxes": self.boxes,
+            "truth_labels": self.labels,
+            "truth_areas": self.areas,
+            "crowd": self.crowd,
+        }
+
     def masks(self, height: int, width: int) -> list[Mapping[str, Any]]:
         """Return the segmentations as compressed run lengths of an image's size.
 

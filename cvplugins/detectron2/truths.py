@@ -42,15 +42,7 @@ def dataset_truths(name: str) -> tuple[dict[Any, dict[str, Any]], CocoAnnotation
 
 def _of_json(metadata: Any) -> tuple[dict[Any, dict[str, Any]], CocoAnnotations]:
     annotations = read_coco_annotations(metadata.json_file, getattr(metadata, "thing_classes", None))
-    truths = {
-        image: {
-            "truth_boxes": found.boxes,
-            "truth_labels": found.labels,
-            "truth_areas": found.areas,
-            "crowd": found.crowd,
-        }
-        for image, found in annotations.images.items()
-    }
+    truths = {image: found.as_truth() for image, found in annotations.images.items()}
     return truths, annotations
 
 

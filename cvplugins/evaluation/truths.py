@@ -59,7 +59,7 @@ def read_truths(
         if split is not None:
             raise DataError(f"{path}: a COCO file has no split {split!r}; leave --split out")
         coco = read_coco_annotations(path, classes)
-        return Truths(coco.classes, {image: _of_coco(coco, image) for image in coco.images}, coco)
+        return Truths(coco.classes, {image: found.as_truth() for image, found in coco.images.items()}, coco)
     if not (path / "Annotations").is_dir():
         raise DataError(f"{path}: neither a .json file nor a folder of PASCAL VOC's layout, with Annotations in it")
     if split is None:
@@ -71,16 +71,6 @@ def read_truths(
         names,
         {image: _of_voc(read_annotation(path / "Annotations" / f"{image}.xml", names), names) for image in images},
     )
-
-
-def _of_coco(coco: CocoAnnotations, image: int) -> dict[str, Any]:
-    found = coco.images[image]
-    return {
-        "truth_boxes": found.boxes,
-        "truth_labels": found.labels,
-        "truth_areas": found.areas,
-        "crowd": found.crowd,
-    }
 
 
 def _of_voc(annotation: VOCAnnotation, classes: Sequence[str]) -> dict[str, Any]:

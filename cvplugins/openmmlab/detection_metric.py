@@ -111,13 +111,7 @@ class DetectionMetric(PluginMetric):
         }
 
     def _file_truth(self, sample: Mapping[str, Any]) -> dict[str, Any]:
-        objects = self._file_objects(sample)
-        return {
-            "truth_boxes": objects.boxes,
-            "truth_labels": objects.labels,
-            "truth_areas": objects.areas,
-            "crowd": objects.crowd,
-        }
+        return self._file_objects(sample).as_truth()
 
     def _file_objects(self, sample: Mapping[str, Any]) -> Any:
         if self._annotations is None:
