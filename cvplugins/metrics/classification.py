@@ -14,6 +14,7 @@ from .calibration import Calibration, calibrate, calibration_of_bins, sum_by_bin
 from .class_counts import ClassCounts, ClassRate, mean_over_classes
 from .matching import Floats, Integers
 from .ranking import RankedCounts, RocCurve, rank_counts
+from .undefined import none_if_undefined
 
 __all__ = ["ClassificationMetric", "ClassificationResult", "ClassificationState"]
 
@@ -132,7 +133,7 @@ class ClassificationResult:
         per_class = {
             name: {
                 "support": int(self.support[row]),
-                **{key: _plain(values[row]) for key, values in columns.items()},
+                **{key: none_if_undefined(values[row]) for key, values in columns.items()},
                 **({"ROC": _thinned(self.roc[row]), "PR": _thinned(self.precision_recall[row])} if self.roc else {}),
             }
             for row, name in enumerate(self.classes)
@@ -143,8 +144,8 @@ class ClassificationResult:
             "mean": self.scalars(),
             "calibration": {
                 "decisions": self.calibration.decisions.tolist(),
-                "confidence": [_plain(value) for value in self.calibration.confidence],
-                "accuracy": [_plain(value) for value in self.calibration.accuracy],
+                "confidence": [none_if_undefined(value) for value in self.calibration.confidence],
+                "accuracy": [none_if_undefined(value) for value in self.calibration.accuracy],
             },
             "confusion": self.confusion.tolist(),
             "per_class": per_class,
@@ -491,7 +492,3 @@ def _thinned(curve: RocCurve | PrecisionRecallCurve) -> dict[str, list[float | N
         name: [float(value) if np.isfinite(value) else None for value in values[kept]]
         for name, values in curve._asdict().items()
     }
-
-
-def _plain(value: float) -> float | None:
-    return None if np.isnan(value) else float(value)

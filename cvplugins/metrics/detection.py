@@ -12,9 +12,10 @@ from .average_precision import PrecisionRecallCurve
 from .detection_errors import DetectionErrors, detection_errors
 from .detection_rule import DetectionRule, detection_rule
 from .instances import BoxInstances, ImageDetections, Instances
-from .matching import Floats, Integers
+from .matching import Integers
 from .operating_points import OperatingPoints, operating_points
 from .rule_result import MatchedInstances, RuleResult, match_instances, sum_up
+from .undefined import none_if_undefined
 
 __all__ = ["DetectionMetric", "DetectionResult"]
 
@@ -74,7 +75,7 @@ class DetectionResult:
                 "num_truths": int(self.num_truths[index]),
                 "num_detections": int(self.num_detections[index]),
                 **{rule: self._by_rule(result, index) for rule, result in self.rules.items()},
-                **{key: _plain(values[index]) for key, values in self.operating_points.per_class().items()},
+                **{key: none_if_undefined(values[index]) for key, values in self.operating_points.per_class().items()},
                 "errors": {key: int(values[index]) for key, values in self.errors.per_class().items()},
                 "left_out": int(self.errors.left_out[index]),
                 "curve": {field: values.tolist() for field, values in self.curves[index].corners()._asdict().items()},
@@ -98,8 +99,10 @@ class DetectionResult:
     @staticmethod
     def _by_rule(result: RuleResult, index: int) -> dict[str, Any]:
         by_iou = zip(result.rule.iou_thresholds, result.average_precision[:, index], strict=True)
-        numbers: dict[str, Any] = {name: _plain(values[index]) for name, values in result.per_class().items()}
-        return numbers | {"AP_per_iou": {f"{iou:g}": _plain(value) for iou, value in by_iou}}
+        numbers: dict[str, Any] = {
+            name: none_if_undefined(values[index]) for name, values in result.per_class().items()
+        }
+        return numbers | {"AP_per_iou": {f"{iou:g}": none_if_undefined(value) for iou, value in by_iou}}
 
 
 class DetectionMetric:
@@ -206,7 +209,3 @@ class DetectionMetric:
 
     def _instances(self) -> Instances:
         return BoxInstances.of(self._ordered())
-
-
-def _plain(value: Floats | float) -> float | None:
-    return None if np.isnan(value) else float(value)

@@ -8,6 +8,7 @@ import numpy as np
 
 from .matching import Floats, Integers
 from .rule_result import MatchedInstances
+from .undefined import divide
 
 __all__ = ["OperatingPoints", "operating_points"]
 
@@ -48,17 +49,17 @@ class OperatingPoints:
     @property
     def precision(self) -> Floats:
         """Share of the detections that found an object."""
-        return _ratio(self.true_positives, self.true_positives + self.false_positives)
+        return divide(self.true_positives, self.true_positives + self.false_positives)
 
     @property
     def recall(self) -> Floats:
         """Share of the objects that were found."""
-        return _ratio(self.true_positives, self.true_positives + self.missed)
+        return divide(self.true_positives, self.true_positives + self.missed)
 
     @property
     def f1(self) -> Floats:
         """Harmonic mean of precision and recall."""
-        return _ratio(2 * self.true_positives, 2 * self.true_positives + self.false_positives + self.missed)
+        return divide(2 * self.true_positives, 2 * self.true_positives + self.false_positives + self.missed)
 
     @property
     def best_f1(self) -> Floats:
@@ -126,8 +127,8 @@ def operating_points(matched: MatchedInstances, num_images: int, score_threshold
         best_score=best[0],
         best_precision=best[1],
         best_recall=best[2],
-        false_positives_per_image=_ratio(false_positives, np.full(len(hits), num_images)),
-        matched_iou=_ratio(above[2], hits),
+        false_positives_per_image=divide(false_positives, np.full(len(hits), num_images)),
+        matched_iou=divide(above[2], hits),
         log_average_miss_rate=best[3],
     )
 
@@ -149,7 +150,3 @@ def _best_and_miss_rate(
     counted = hits[best] + false[best]
     precision = float(hits[best] / counted) if counted else np.nan
     return float(score[best]), precision, float(hits[best] / num_truths), log_average
-
-
-def _ratio(part: Integers | Floats, whole: Integers) -> Floats:
-    return np.where(whole > 0, part / np.maximum(whole, 1), np.nan)

@@ -11,6 +11,7 @@ from .average_precision import HitCurves, PrecisionRecallCurve
 from .detection_rule import DetectionRule
 from .instances import Instances
 from .matching import Flags, Floats, Integers, Matches, match
+from .undefined import mean_of_defined
 
 __all__ = ["SIZES", "MatchedInstances", "RuleResult", "match_instances", "sum_up"]
 
@@ -79,7 +80,7 @@ class RuleResult:
         Sizes are COCO's: only a rule with COCO's average has them here.
         """
         sized = tuple(f"_{size}" for size in list(SIZES)[1:]) if self.rule.average != "coco" else ()
-        means = {name: _mean(values) for name, values in self.per_class().items() if not name.endswith(sized)}
+        means = {name: mean_of_defined(values) for name, values in self.per_class().items() if not name.endswith(sized)}
         return {name: value for name, value in means.items() if not np.isnan(value)}
 
     def settings(self) -> dict[str, Any]:
@@ -247,8 +248,3 @@ def _rank_in_group(groups: Integers) -> Integers:
     rank = np.empty(len(groups), np.int64)
     rank[index] = np.arange(len(groups)) - np.repeat(starts, np.diff(np.append(starts, len(groups))))
     return rank
-
-
-def _mean(values: Floats) -> float:
-    defined = values[~np.isnan(values)]
-    return float(defined.mean()) if len(defined) else float("nan")

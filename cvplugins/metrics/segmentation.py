@@ -13,6 +13,7 @@ from torch import Tensor
 from .label_boundaries import count_boundary_regions, count_contours
 from .label_maps import LabelMap, confusion_matrix
 from .matching import Floats, Integers
+from .undefined import divide, mean_of_defined, none_if_undefined
 
 __all__ = ["SegmentationMetric", "SegmentationResult"]
 
@@ -78,7 +79,7 @@ class SegmentationResult:
     def scalars(self) -> dict[str, float]:
         """Return ``aAcc``, ``fwIoU``, ``kappa``, means such as ``mIoU``, and ``IoU/<class>``; not what is undefined."""
         values = {"aAcc": self.pixel_accuracy, "fwIoU": self.frequency_weighted_iou, "kappa": self.kappa}
-        values |= {f"m{name}": _mean(each) for name, each in self.per_class().items()}
+        values |= {f"m{name}": mean_of_defined(each) for name, each in self.per_class().items()}
         values |= {f"IoU/{name}": float(self.iou[index]) for index, name in enumerate(self.classes)}
         return {name: value for name, value in values.items() if not np.isnan(value)}
 
@@ -90,7 +91,7 @@ class SegmentationResult:
             name: {
                 "labelled_pixels": int(labelled[index]),
                 "predicted_pixels": int(predicted[index]),
-                **{key: _plain(values[index]) for key, values in measures.items()},
+                **{key: none_if_undefined(values[index]) for key, values in measures.items()},
             }
             for index, name in enumerate(self.classes)
         }
@@ -224,25 +225,25 @@ class SegmentationMetric:
         # Undefined by Detectron2's rule even though it is predicted.
         left_out = (labelled == 0) & (self.settings["rule"] == "detectron2")
         per_class = {
-            "iou": _ratio(right, labelled + predicted - right, left_out),
-            "recall": _ratio(right, labelled, left_out),
-            "precision": _ratio(right, predicted, left_out),
-            "dice": _ratio(2 * right, labelled + predicted, left_out),
-            "f_score": _ratio((1 + beta**2) * right, beta**2 * labelled + predicted, left_out),
+            "iou": divide(right, labelled + predicted - right, left_out),
+            "recall": divide(right, labelled, left_out),
+            "precision": divide(right, predicted, left_out),
+            "dice": divide(2 * right, labelled + predicted, left_out),
+            "f_score": divide((1 + beta**2) * right, beta**2 * labelled + predicted, left_out),
             **self._boundary_measures(left_out),
         }
         if self.settings["rule"] == "ade20k":
             per_class = {name: np.nan_to_num(values) for name, values in per_class.items()}
-        agreement = _ratio(right.sum(), total)
-        by_chance = _ratio(labelled.astype(float) @ predicted.astype(float), float(total) ** 2)
+        agreement = divide(right.sum(), total)
+        by_chance = divide(labelled.astype(float) @ predicted.astype(float), float(total) ** 2)
         return SegmentationResult(
             classes=self.classes,
             num_images=int(self.state[0]),
             settings=self.settings,
             confusion=confusion,
             pixel_accuracy=float(agreement),
-            frequency_weighted_iou=float(_ratio(np.nansum(per_class["iou"] * labelled), total)),
-            kappa=float(_ratio(agreement - by_chance, 1 - by_chance)),
+            frequency_weighted_iou=float(divide(np.nansum(per_class["iou"] * labelled), total)),
+            kappa=float(divide(agreement - by_chance, 1 - by_chance)),
             **per_class,
         )
 
@@ -251,15 +252,15 @@ class SegmentationMetric:
             return {}
         counts = self.state[1 + len(self.classes) ** 2 :].reshape(7, -1)
         both, in_label, in_prediction, predicted_near, predicted, labelled_near, labelled = counts
-        precision, recall = _ratio(predicted_near, predicted, left_out), _ratio(labelled_near, labelled, left_out)
+        precision, recall = divide(predicted_near, predicted, left_out), divide(labelled_near, labelled, left_out)
         # Without a contour in one map, what the other has is all wrong; without one in both, nothing is defined.
         exists = (predicted + labelled > 0) & ~left_out
         some, other = np.nan_to_num(precision), np.nan_to_num(recall)
         return {
-            "boundary_iou": _ratio(both, in_label + in_prediction - both, left_out),
+            "boundary_iou": divide(both, in_label + in_prediction - both, left_out),
             "boundary_precision": precision,
             "boundary_recall": recall,
-            "boundary_f1": np.where(exists, np.nan_to_num(_ratio(2 * some * other, some + other)), np.nan),
+            "boundary_f1": np.where(exists, np.nan_to_num(divide(2 * some * other, some + other)), np.nan),
         }
 
 
@@ -271,18 +272,3 @@ def _without_ignored(
     dtype = np.uint8 if num_classes < 256 else np.int32
     ignored = np.zeros(label.shape, bool) if ignore_index is None else label == ignore_index
     return tuple(np.where(ignored, num_classes, each).astype(dtype) for each in (label, prediction))  # type: ignore[return-value]
-
-
-def _ratio(part: Any, whole: Any, left_out: Any = False) -> Any:
-    """Divide in float64; NaN where ``whole`` is 0 or a class is left out."""
-    defined = (np.asarray(whole) != 0) & ~np.asarray(left_out)
-    return np.where(defined, part, np.nan) / np.where(defined, whole, 1)
-
-
-def _mean(values: Floats) -> float:
-    defined = values[~np.isnan(values)]
-    return float(defined.mean()) if len(defined) else float("nan")
-
-
-def _plain(value: float) -> float | None:
-    return None if np.isnan(value) else float(value)

@@ -15,6 +15,7 @@ from .hota import ALPHAS, HotaCounts, hota_counts
 from .identity import IdentityCounts, identity_counts
 from .track_pairs import TrackPairs, track_pairs
 from .tracked_frame import TrackedFrame
+from .undefined import none_if_undefined
 
 __all__ = ["Timeline", "TrackingMetric", "TrackingResult"]
 
@@ -110,7 +111,9 @@ class TrackingResult:
                 for place, sequence in enumerate(self.sequences)
             },
             "alphas": ALPHAS.round(2).tolist(),
-            "curves": {name: [_number(value) for value in values.tolist()] for name, values in self.curves().items()},
+            "curves": {
+                name: [none_if_undefined(value) for value in values.tolist()] for name, values in self.curves().items()
+            },
         }
 
 
@@ -233,8 +236,4 @@ def _place(names: Sequence[Any], name: Any, kind: str) -> slice:
 
 
 def _plain(values: dict[str, float]) -> dict[str, float | None]:
-    return {name: _number(value) for name, value in values.items()}
-
-
-def _number(value: float) -> float | None:
-    return None if math.isnan(value) else value
+    return {name: none_if_undefined(value) for name, value in values.items()}

@@ -1,0 +1,36 @@
+"""Undefined numbers are NaN: made by a divisor of 0, left out of means, None in plain data."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+__all__ = ["divide", "mean_of_defined", "none_if_undefined"]
+
+
+def divide(part: ArrayLike, whole: ArrayLike, left_out: ArrayLike = False) -> NDArray[np.float64]:
+    """Divide in float64; NaN where ``whole`` is 0 or an element is left out.
+
+    >>> divide(np.array([1, 0]), np.array([2, 0]))
+    array([0.5, nan])
+    """
+    defined = (np.asarray(whole) != 0) & ~np.asarray(left_out)
+    return np.asarray(np.where(defined, part, np.nan) / np.where(defined, whole, 1))
+
+
+def mean_of_defined(values: NDArray[np.floating]) -> float:
+    """Return the mean of what is not NaN; NaN if nothing is.
+
+    >>> mean_of_defined(np.array([1.0, np.nan, 0.0]))
+    0.5
+    """
+    defined = values[~np.isnan(values)]
+    return float(defined.mean()) if len(defined) else float("nan")
+
+
+def none_if_undefined(value: float | NDArray[np.floating]) -> float | None:
+    """Return a number for JSON, which has no NaN.
+
+    >>> none_if_undefined(float("nan"))
+    """
+    return None if np.isnan(value) else float(value)
