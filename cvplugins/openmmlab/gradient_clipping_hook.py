@@ -5,19 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mmengine.hooks import Hook
-from mmengine.optim import OptimWrapperDict
 from torch.optim import Optimizer
 
 from cvplugins.errors import UserError
 from cvplugins.monitors.gradient_clipping import ClippingRule, GradientClipping, unscale_fused_
 from cvplugins.registry import HOOKS
 
+from .monitor_hook import MonitorHook, optim_wrappers
+
 __all__ = ["GradientClippingHook"]
 
 
 @HOOKS.register_module()
-class GradientClippingHook(Hook):
+class GradientClippingHook(MonitorHook):
     """Clip the gradients just before each optimizer step; see :class:`cvplugins.monitors.GradientClipping`.
 
     Logs ``gradient/clipped``, the share of the steps in which was clipped, and ``gradient/norm_before_clipping``.
@@ -59,7 +59,7 @@ class GradientClippingHook(Hook):
         Raises:
             UserError: It does.
         """
-        for wrapper in _wrappers(runner):
+        for wrapper in optim_wrappers(runner).values():
             if getattr(wrapper, "clip_grad_kwargs", None):
                 raise UserError(
                     f"GradientClippingHook and optim_wrapper.clip_grad={dict(wrapper.clip_grad_kwargs)} would both "
@@ -79,7 +79,7 @@ class GradientClippingHook(Hook):
             raise UserError(str(error)) from error
         self._handles = [
             wrapper.optimizer.register_step_pre_hook(lambda optimizer, *_: self._clip(optimizer))
-            for wrapper in _wrappers(runner)
+            for wrapper in optim_wrappers(runner).values()
         ]
 
     def after_train_iter(self, runner, batch_idx: int, data_batch=None, outputs=None) -> None:
@@ -95,15 +95,6 @@ class GradientClippingHook(Hook):
         for handle in self._handles:
             handle.remove()
 
-    def before_save_checkpoint(self, runner, checkpoint: dict[str, Any]) -> None:
-        """Store the counts since the last log."""
-        checkpoint[self.checkpoint_key] = self.monitor.state_dict()
-
-    def after_load_checkpoint(self, runner, checkpoint: dict[str, Any]) -> None:
-        """Restore the counts."""
-        if self.checkpoint_key in checkpoint:
-            self.monitor.load_state_dict(checkpoint[self.checkpoint_key])
-
     def _clip(self, optimizer: Optimizer) -> None:
         is_void = unscale_fused_(optimizer)
         parameters = [value for group in optimizer.param_groups for value in group["params"]]
@@ -118,8 +109,3 @@ def _rule(options: Mapping[str, Any]) -> ClippingRule:
     except TypeError as error:
         known = ", ".join(ClippingRule.__dataclass_fields__)
         raise ValueError(f"rule {dict(options)} has an unknown option ({error}); there are: {known}") from error
-
-
-def _wrappers(runner) -> list:
-    wrapper = runner.optim_wrapper
-    return list(wrapper.values()) if isinstance(wrapper, OptimWrapperDict) else [wrapper]

@@ -9,19 +9,19 @@ from pathlib import Path
 from typing import Any
 
 from mmengine.dist import is_main_process
-from mmengine.hooks import Hook
-from mmengine.optim import OptimWrapperDict
 from torch.optim import Optimizer
 
 from cvplugins.monitors import DetailReport, GradientHealth, GradientReport, GradientVerdict
 from cvplugins.registry import HOOKS
 from cvplugins.reporting import draw_gradient_figure, read_gradient_records
 
+from .monitor_hook import MonitorHook, optim_wrappers
+
 __all__ = ["GradientHealthHook"]
 
 
 @HOOKS.register_module()
-class GradientHealthHook(Hook):
+class GradientHealthHook(MonitorHook):
     """Watch the gradients just before an optimizer step; see :class:`cvplugins.monitors.GradientHealth`.
 
     The total norm goes to the log as ``train/gradient/norm``. Every ``detail_interval`` iterations the norms, shares
@@ -73,10 +73,8 @@ class GradientHealthHook(Hook):
     def before_train(self, runner) -> None:
         """Register with every optimizer: mmengine zeroes the gradients before any hook could see them."""
         self.monitor.check(runner.model)
-        wrapper = runner.optim_wrapper
-        wrappers = dict(wrapper.items()) if isinstance(wrapper, OptimWrapperDict) else {"": wrapper}
         self._parameters: dict[str, tuple[int, list]] = {}
-        for part, each in wrappers.items():
+        for part, each in optim_wrappers(runner).items():
             self._watch(runner, each.optimizer, part)
 
     def before_train_iter(self, runner, batch_idx: int, data_batch: Any = None) -> None:
@@ -90,15 +88,6 @@ class GradientHealthHook(Hook):
         self._handles = []
         self.monitor.close()
         self._draw(runner)
-
-    def before_save_checkpoint(self, runner, checkpoint: dict[str, Any]) -> None:
-        """Store the monitor's state."""
-        checkpoint[self.checkpoint_key] = self.monitor.state_dict()
-
-    def after_load_checkpoint(self, runner, checkpoint: dict[str, Any]) -> None:
-        """Restore the monitor's state."""
-        if self.checkpoint_key in checkpoint:
-            self.monitor.load_state_dict(checkpoint[self.checkpoint_key])
 
     def _watch(self, runner, optimizer: Optimizer, part: str) -> None:
         self._handles += [

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from mmengine.hooks import CheckpointHook, Hook
+from mmengine.hooks import CheckpointHook
 from mmengine.model import is_model_wrapper
-from mmengine.optim import OptimWrapper, OptimWrapperDict
+from mmengine.optim import OptimWrapper
 from torch import Tensor
 from torch.optim import Optimizer
 
@@ -18,13 +18,14 @@ from cvplugins.errors import first_line
 from cvplugins.monitors import Fault, NonFiniteError, NonFiniteGuard, NonFiniteReport, Replay, first_nonfinite_layer
 from cvplugins.registry import HOOKS
 
+from .monitor_hook import MonitorHook, optim_wrappers
 from .replay import loss_components, run_forward
 
 __all__ = ["NonFiniteGuardHook"]
 
 
 @HOOKS.register_module()
-class NonFiniteGuardHook(Hook):
+class NonFiniteGuardHook(MonitorHook):
     """Guard every step against NaN and infinity; see :class:`cvplugins.monitors.NonFiniteGuard`.
 
     A bad iteration never reaches the weights: the gradients are dropped in the optimizer's step, and the batch norms
@@ -68,7 +69,7 @@ class NonFiniteGuardHook(Hook):
     def before_train(self, runner) -> None:
         """Register with the model, which computes the losses, and with every optimizer."""
         self._model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-        self._wrappers = list(_wrappers(runner.optim_wrapper))
+        self._wrappers = list(optim_wrappers(runner).values())
         self._optimizers = [wrapper.optimizer for wrapper in self._wrappers]
         self._batch, self._losses, self._is_observed = None, {}, False
         self._handles = [self._model.register_forward_hook(self._keep_losses, with_kwargs=True)]
@@ -98,15 +99,6 @@ class NonFiniteGuardHook(Hook):
         """Leave model and optimizers as they were."""
         for handle in self._handles:
             handle.remove()
-
-    def before_save_checkpoint(self, runner, checkpoint: dict[str, Any]) -> None:
-        """Store the monitor's state."""
-        checkpoint[self.checkpoint_key] = self.monitor.state_dict()
-
-    def after_load_checkpoint(self, runner, checkpoint: dict[str, Any]) -> None:
-        """Restore the monitor's state."""
-        if self.checkpoint_key in checkpoint:
-            self.monitor.load_state_dict(checkpoint[self.checkpoint_key])
 
     def _is_saved_next(self, runner) -> bool:
         hooks = [hook for hook in runner.hooks if isinstance(hook, CheckpointHook) and not hook.by_epoch]
@@ -235,10 +227,6 @@ def _inputs(batch: Any) -> dict[str, Tensor]:
         for index, value in enumerate(inputs)
         if isinstance(value, Tensor)
     }
-
-
-def _wrappers(optim_wrapper: OptimWrapper | OptimWrapperDict) -> Iterator[OptimWrapper]:
-    yield from optim_wrapper.values() if isinstance(optim_wrapper, OptimWrapperDict) else [optim_wrapper]
 
 
 def _dumped_config(runner) -> str:

@@ -6,18 +6,19 @@ from collections.abc import Mapping
 from typing import Any
 
 from mmengine.dist import get_world_size
-from mmengine.hooks import Hook
 from mmengine.runner import IterBasedTrainLoop
 from torch import Tensor
 
 from cvplugins.monitors import Throughput
 from cvplugins.registry import HOOKS
 
+from .monitor_hook import MonitorHook
+
 __all__ = ["ThroughputHook"]
 
 
 @HOOKS.register_module()
-class ThroughputHook(Hook):
+class ThroughputHook(MonitorHook):
     """Say every so often how fast the training is and when it will be done; see :class:`cvplugins.monitors.Throughput`.
 
     Images per second over all ranks, time spent waiting for data and computing, peak memory, GPU utilisation (needs
@@ -83,15 +84,6 @@ class ThroughputHook(Hook):
         if self._handle is not None:
             self._handle.remove()
             self._handle = None
-
-    def before_save_checkpoint(self, runner, checkpoint: dict[str, Any]) -> None:
-        """Store the monitor's state."""
-        checkpoint[self.checkpoint_key] = self.monitor.state_dict()
-
-    def after_load_checkpoint(self, runner, checkpoint: dict[str, Any]) -> None:
-        """Restore the monitor's state."""
-        if self.checkpoint_key in checkpoint:
-            self.monitor.load_state_dict(checkpoint[self.checkpoint_key])
 
 
 def _images(batch: Any) -> int:

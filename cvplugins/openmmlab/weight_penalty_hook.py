@@ -7,11 +7,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from mmengine.hooks import Hook
-from mmengine.optim import OptimWrapperDict
 from torch.optim import Optimizer
 
 from cvplugins.monitors import WeightShrinkage
 from cvplugins.registry import HOOKS
+
+from .monitor_hook import optim_wrappers
 
 __all__ = ["WeightPenaltyHook"]
 
@@ -63,8 +64,7 @@ class WeightPenaltyHook(Hook):
     def before_train(self, runner) -> None:
         """Register with every optimizer."""
         self.monitor = WeightShrinkage(runner.model, **self.options)
-        wrapper = runner.optim_wrapper
-        wrappers = wrapper.values() if isinstance(wrapper, OptimWrapperDict) else [wrapper]
+        wrappers = optim_wrappers(runner).values()
         self._handles = []
         for optimizer in (each.optimizer for each in wrappers):
             if self.form == "gradient":
