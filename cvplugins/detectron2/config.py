@@ -1,4 +1,4 @@
-"""The node ``cfg.CVPLUGINS``: which core loss stands where."""
+"""The node ``cfg.CVPLUGINS``: which core loss stands where, and the keys of a run."""
 
 from __future__ import annotations
 
@@ -15,9 +15,12 @@ from .mask_head import CvpluginsMaskRCNNConvUpsampleHead
 from .retinanet import CvpluginsRetinaNet
 from .roi_heads import CvpluginsCascadeROIHeads, CvpluginsRes5ROIHeads, CvpluginsStandardROIHeads
 from .rpn import CvpluginsRPN
+from .run_config import add_run_config, validate_run_config
 from .training import configured
 
 __all__ = ["add_cvplugins_config", "validate_cvplugins_config"]
+
+NODES = ("LOSSES", "DATA", "TRAIN", "EVALUATORS")
 
 BOX_HEADS = (CvpluginsStandardROIHeads, CvpluginsRes5ROIHeads, CvpluginsCascadeROIHeads)
 
@@ -26,7 +29,9 @@ PLACES_OF_MODELS = ((RetinaNet, ("CLS", "BOX_REG")), (ProposalNetwork, ("RPN_CLS
 
 
 def add_cvplugins_config(cfg: CfgNode) -> None:
-    """Add the node ``CVPLUGINS`` with one empty entry for each place of a loss; nothing else changes.
+    """Add the node ``CVPLUGINS`` with one empty entry for each place of a loss and the defaults of a run.
+
+    Nothing else changes. The keys of a run are those of :func:`cvplugins.detectron2.run_config.add_run_config`.
 
     An entry is the config that OpenMMLab takes, ``{type: FocalLoss, gamma: 2.0}``; one with an empty ``type`` is
     Detectron2's own loss. What is null counts as not given. Heads that look there are chosen by their names, see
@@ -49,6 +54,7 @@ def add_cvplugins_config(cfg: CfgNode) -> None:
     cfg.CVPLUGINS.LOSSES = CfgNode(new_allowed=True)
     for place in PLACES:
         cfg.CVPLUGINS.LOSSES[place] = CfgNode({"type": ""}, new_allowed=True)
+    add_run_config(cfg.CVPLUGINS)
 
 
 def validate_cvplugins_config(cfg: CfgNode) -> None:
@@ -60,9 +66,11 @@ def validate_cvplugins_config(cfg: CfgNode) -> None:
     Raises:
         UserError: What is wrong, and what is accepted.
     """
-    unknown = sorted(set(cfg.get("CVPLUGINS", {})) - {"LOSSES"})
+    unknown = sorted(set(cfg.get("CVPLUGINS", {})) - set(NODES))
     if unknown:
-        raise UserError(f"CVPLUGINS has no key {', '.join(unknown)}; it has LOSSES")
+        raise UserError(f"CVPLUGINS has no key {', '.join(unknown)}; it has {', '.join(NODES)}")
+    if "TRAIN" in cfg.get("CVPLUGINS", {}):
+        validate_run_config(cfg.CVPLUGINS)
     for place in PLACES:
         entry = configured(cfg, place)
         try:
