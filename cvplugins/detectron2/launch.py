@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from detectron2.config import CfgNode
+from detectron2.evaluation import DatasetEvaluator, DatasetEvaluators
 from detectron2.utils import comm
 from detectron2.utils.env import seed_all_rng
 from detectron2.utils.logger import setup_logger
@@ -22,6 +23,7 @@ from cvplugins.reporting import summary_lines, write_metrics
 
 from .config import validate_cvplugins_config
 from .data import check_data, register_voc
+from .predictions import DrawPredictions, DumpPredictions
 from .processes import joined_processes
 from .run_checkpoint import POINTER, RunCheckpointer
 from .run_files import load_config, parse_options
@@ -131,7 +133,7 @@ def evaluate(
         if dry_run:
             return f"config, plugins, data and checkpoint of {config} are fine"
         _set_up(cfg)
-        results = CvpluginsTrainer.test(cfg, model)
+        results = CvpluginsTrainer.test(cfg, model, [_evaluator(cfg, name, out, show_dir) for name in cfg.DATASETS.TEST])
         if out is not None and out.endswith(".json") and comm.is_main_process():
             write_metrics(out, _flat(results))
         return _summary(cfg, results, checkpoint)
@@ -166,6 +168,18 @@ def _use_scaled_lr(cfg: CfgNode) -> None:
     if base < 1:
         raise UserError("--auto-scale-lr: the config lacks CVPLUGINS.TRAIN.BASE_BATCH_SIZE, which its BASE_LR is for")
     cfg.SOLVER.BASE_LR *= cfg.SOLVER.IMS_PER_BATCH * cfg.CVPLUGINS.TRAIN.ACCUMULATE / base
+
+
+def _evaluator(cfg: CfgNode, dataset_name: str, out: str | None, show_dir: str | None) -> DatasetEvaluator:
+    """Return what evaluates a dataset, and what keeps or draws the predictions; several datasets get a suffix each."""
+    several = len(cfg.DATASETS.TEST) > 1
+    found = [CvpluginsTrainer.build_evaluator(cfg, dataset_name)]
+    if out is not None and not out.endswith(".json"):
+        path = Path(out)
+        found.append(DumpPredictions(dataset_name, path.with_stem(f"{path.stem}_{dataset_name}") if several else path))
+    if show_dir is not None:
+        found.append(DrawPredictions(dataset_name, Path(show_dir, dataset_name) if several else show_dir))
+    return DatasetEvaluators(found)
 
 
 def _find_start(cfg: CfgNode, resume: str | None) -> str | None:
