@@ -17,7 +17,12 @@ _HOMES = {
     "CvpluginsRetinaNet": "retinanet",
     "CvpluginsSegmentationEvaluator": "evaluators",
     "CvpluginsStandardROIHeads": "roi_heads",
+    "EMAHook": "ema_hook",
+    "GradientClippingHook": "gradient_clipping_hook",
     "add_cvplugins_config": "config",
+    "apply_norm_policy": "norm",
+    "build_cvplugins_hooks": "hooks",
+    "insert_hooks": "hooks",
     "validate_cvplugins_config": "config",
 }
 
