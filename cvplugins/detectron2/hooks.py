@@ -12,9 +12,18 @@ from detectron2.utils.registry import Registry
 from cvplugins.errors import UserError
 from cvplugins.options import check_options, plain
 
+from .best_checkpoint_hook import BestCheckpointHook
+from .early_stopping_hook import EarlyStoppingHook
 from .ema_hook import EMAHook
+from .generalization_hook import GeneralizationHook
 from .gradient_clipping_hook import GradientClippingHook
+from .gradient_health_hook import GradientHealthHook
+from .layer_freeze_hook import LayerFreezeHook
+from .nonfinite_hook import NonFiniteGuardHook
+from .optimizer_switch_hook import OptimizerSwitchHook
 from .plugin_hook import PluginHook
+from .throughput_hook import ThroughputHook
+from .weight_penalty_hook import WeightPenaltyHook
 
 __all__ = ["HOOKS", "build_cvplugins_hooks", "insert_hooks"]
 
@@ -22,7 +31,19 @@ HOOKS = Registry("CVPLUGINS_HOOKS")
 HOOKS.__doc__ = (
     "Hooks of ``cfg.CVPLUGINS.HOOKS``: subclasses of HookBase, PluginHook for what the config gives elsewhere."
 )
-for _hook in (EMAHook, GradientClippingHook):
+for _hook in (
+    BestCheckpointHook,
+    EMAHook,
+    EarlyStoppingHook,
+    GeneralizationHook,
+    GradientClippingHook,
+    GradientHealthHook,
+    LayerFreezeHook,
+    NonFiniteGuardHook,
+    OptimizerSwitchHook,
+    ThroughputHook,
+    WeightPenaltyHook,
+):
     HOOKS.register(_hook)
 
 

@@ -9,7 +9,9 @@ from typing import Any
 
 from detectron2.engine import HookBase
 from detectron2.engine.hooks import EvalHook
+from detectron2.engine.hooks import LRScheduler as LRSchedulerHook
 from detectron2.evaluation.testing import flatten_results_dict
+from detectron2.solver import LRScheduler
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
@@ -35,11 +37,13 @@ class PluginHook(HookBase):
         monitor: What thinks, with ``state_dict`` and ``load_state_dict``; None without state.
         priority: Lower ones act first, as in mmengine.
         evaluates: Whether it does nothing without evaluations.
+        stops: Whether it ends the training now.
     """
 
     monitor: Any = None
     priority = 50
     evaluates = False
+    stops = False
     _handles: tuple[Any, ...] = ()
 
     @classmethod
@@ -68,7 +72,10 @@ class PluginHook(HookBase):
         """Do what comes before the first iteration."""
 
     def finish(self) -> None:
-        """Do what comes after the last iteration and its evaluation, or after a failure."""
+        """Do what comes after the last iteration and its evaluation, on every rank; not after a failure."""
+
+    def release(self) -> None:
+        """Leave the model as it was, whatever happened; other ranks may be lost."""
 
     def evaluation(self) -> AbstractContextManager[None]:
         """Return what surrounds an evaluation."""
@@ -104,12 +111,25 @@ class PluginHook(HookBase):
         self.begin()
 
     def after_train(self) -> None:
-        """Leave model and optimizer as they were, and finish unless an evaluation is to come."""
+        """Leave model and optimizer as they were, and finish unless it failed or an evaluation is to come."""
         for handle in self._handles:
             handle.remove()
         self._handles = ()
-        if not _is_to_evaluate(self.trainer):
+        self.release()
+        ended = self.trainer.iter >= self.trainer.max_iter or any(hook.stops for hook in plugin_hooks(self.trainer))
+        if ended and not _is_to_evaluate(self.trainer):
             self.finish()
+
+    @property
+    def schedulers(self) -> list[LRScheduler]:
+        """What Detectron2's hooks change the learning rates by."""
+        found = [hook.scheduler for hook in self.trainer._hooks if isinstance(hook, LRSchedulerHook)]
+        return [scheduler for scheduler in found if isinstance(scheduler, LRScheduler)]
+
+    @property
+    def grad_scaler(self) -> Any:
+        """The loss scaler of AMPTrainer, also of the one within a DefaultTrainer; None without AMP."""
+        return getattr(getattr(self.trainer, "_trainer", self.trainer), "grad_scaler", None)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the monitor's state."""

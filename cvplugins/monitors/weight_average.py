@@ -105,12 +105,6 @@ class WeightAverage:
         finally:
             self._swap(model)
 
-    @torch.no_grad()
-    def restart(self, model: nn.Module) -> None:
-        """Set the average to the weights as they are now."""
-        for name, value in self._averaged(model).items():
-            self._values[name].copy_(value)
-
     def state_dict(self) -> dict[str, Any]:
         """Return what a resumed run has to know."""
         return {"updates": self.updates, "average": dict(self._values)}
