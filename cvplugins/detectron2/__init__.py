@@ -7,6 +7,7 @@ import importlib
 from typing import Any
 
 _HOMES = {
+    "BestCheckpointHook": "best_checkpoint_hook",
     "CvpluginsCascadeROIHeads": "roi_heads",
     "CvpluginsDetectionEvaluator": "evaluators",
     "CvpluginsFastRCNNOutputLayers": "roi_heads",
@@ -17,7 +18,25 @@ _HOMES = {
     "CvpluginsRetinaNet": "retinanet",
     "CvpluginsSegmentationEvaluator": "evaluators",
     "CvpluginsStandardROIHeads": "roi_heads",
+    "CvpluginsTrainer": "trainer",
+    "EMAHook": "ema_hook",
+    "EarlyStoppingHook": "early_stopping_hook",
+    "GeneralizationHook": "generalization_hook",
+    "GradientClippingHook": "gradient_clipping_hook",
+    "GradientHealthHook": "gradient_health_hook",
+    "LayerFreezeHook": "layer_freeze_hook",
+    "NonFiniteGuardHook": "nonfinite_hook",
+    "OptimizerSwitchHook": "optimizer_switch_hook",
+    "PluginHook": "plugin_hook",
+    "ThroughputHook": "throughput_hook",
+    "TrainingStopped": "early_stopping_hook",
+    "WeightPenaltyHook": "weight_penalty_hook",
     "add_cvplugins_config": "config",
+    "apply_norm_policy": "norm",
+    "build_cvplugins_hooks": "hooks",
+    "insert_hooks": "hooks",
+    "load_config": "run_files",
+    "register_voc": "data",
     "validate_cvplugins_config": "config",
 }
 

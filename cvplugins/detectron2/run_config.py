@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,6 +9,7 @@ import torch
 from detectron2.config import CfgNode
 
 from cvplugins.errors import UserError
+from cvplugins.options import check_options
 
 __all__ = ["EVALUATORS", "add_run_config", "optimizer_options", "validate_run_config"]
 
@@ -98,7 +98,5 @@ def _check_evaluator(entry: Any) -> None:
         raise UserError(f"no evaluator {name!r}; use {', '.join(EVALUATORS)}")
     from . import evaluators
 
-    accepted = set(inspect.signature(getattr(evaluators, name)).parameters) - {"dataset_name"}
-    unknown = sorted(set(entry) - accepted - {"type"})
-    if unknown:
-        raise UserError(f"{name} has no option {', '.join(unknown)}; it has {', '.join(sorted(accepted))}")
+    options = {each: value for each, value in entry.items() if each != "type"}
+    check_options(getattr(evaluators, name), {"dataset_name", *options}, name)

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
-from detectron2.engine import AMPTrainer, DefaultTrainer, HookBase, SimpleTrainer, TrainerBase, create_ddp_model, hooks
+from detectron2.engine import AMPTrainer, DefaultTrainer, HookBase, SimpleTrainer, TrainerBase, create_ddp_model
 from detectron2.evaluation import DatasetEvaluator, DatasetEvaluators, inference_on_dataset
 from detectron2.modeling import build_model
 from detectron2.solver import build_optimizer, get_default_optimizer_params
@@ -24,7 +24,9 @@ from cvplugins.errors import UserError
 
 from . import evaluators as known_evaluators
 from .accumulation import AccumulatingTrainer
+from .hooks import build_cvplugins_hooks, insert_hooks
 from .loading import TrainingLoader, build_training_loader
+from .norm import apply_norm_policy
 from .run_checkpoint import RunCheckpointer
 from .run_config import optimizer_options
 
@@ -34,7 +36,7 @@ logger = logging.getLogger(__name__)
 
 
 class CvpluginsTrainer(DefaultTrainer):
-    """A DefaultTrainer with evaluators, accumulated gradients and an optimizer from ``cfg.CVPLUGINS``.
+    """A DefaultTrainer with hooks, norms, evaluators, accumulation and an optimizer from ``cfg.CVPLUGINS``.
 
     A resumed run repeats the straight one: the data, what the model draws, and the hooks' states. It also trains in
     several CPU processes, which Detectron2's own does not.
@@ -82,8 +84,10 @@ class CvpluginsTrainer(DefaultTrainer):
 
     @classmethod
     def build_model(cls, cfg: CfgNode) -> nn.Module:
-        """Return the model; a norm policy of the config would come here, before DDP and optimizer see its layers."""
-        return build_model(cfg)
+        """Return the model, with its batch norms as ``CVPLUGINS.NORM`` wants them."""
+        model = build_model(cfg)
+        apply_norm_policy(cfg, model)
+        return model
 
     @classmethod
     def build_optimizer(cls, cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
@@ -136,14 +140,9 @@ class CvpluginsTrainer(DefaultTrainer):
             results[name] = inference_on_dataset(model, cls.build_test_loader(cfg, name), evaluator)
         return next(iter(results.values())) if len(results) == 1 else results
 
-    def build_hooks(self) -> list[HookBase]:
-        """Return Detectron2's hooks, with the checkpoint after the evaluation.
-
-        So that the states in a checkpoint know of the evaluation that took place; Detectron2 saves before it.
-        """
-        found = [each for each in super().build_hooks() if each is not None]
-        last = [each for each in found if isinstance(each, (hooks.PeriodicCheckpointer, hooks.PeriodicWriter))]
-        return [each for each in found if each not in last] + last
+    def build_hooks(self) -> list[HookBase | None]:
+        """Return Detectron2's hooks and those of ``CVPLUGINS.HOOKS``."""
+        return insert_hooks(super().build_hooks(), build_cvplugins_hooks(self.cfg))
 
     def build_writers(self) -> list[EventWriter]:
         """Return writers to the log, to ``metrics.json``, and to TensorBoard where it is installed."""
