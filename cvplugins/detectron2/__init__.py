@@ -9,6 +9,7 @@ from typing import Any
 _HOMES = {
     "BestCheckpointHook": "best_checkpoint_hook",
     "CvpluginsCascadeROIHeads": "roi_heads",
+    "CvpluginsCheckpointer": "checkpoint",
     "CvpluginsDetectionEvaluator": "evaluators",
     "CvpluginsFastRCNNOutputLayers": "roi_heads",
     "CvpluginsInstanceSegmentationEvaluator": "evaluators",
