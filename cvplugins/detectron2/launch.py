@@ -23,9 +23,10 @@ from cvplugins.reporting import summary_lines, write_metrics
 
 from .config import validate_cvplugins_config
 from .data import check_data, register_voc
+from .early_stopping_hook import EarlyStoppingHook, TrainingStopped
 from .predictions import DrawPredictions, DumpPredictions
 from .processes import joined_processes
-from .run_checkpoint import POINTER, RunCheckpointer
+from .run_checkpoint import RunCheckpointer, check_exists, last_checkpoint
 from .run_files import load_config, parse_options
 from .trainer import CvpluginsTrainer
 
@@ -78,19 +79,17 @@ def train(
         if dry_run:
             model = _build_model(cfg)
             if start:
-                RunCheckpointer(model).load_whole(start)
+                RunCheckpointer(model, trusted=trust_checkpoint).load_whole(start)
             return f"config, plugins and data of {config} are fine"
         _set_up(cfg)
         try:
-            trainer = CvpluginsTrainer(cfg)
+            trainer = CvpluginsTrainer(cfg, trust_checkpoint)
         except KeyError as error:
             raise _unknown_name(error) from error
         if resume == "auto" and start is None:
             logger.info("no checkpoint in %s to resume from: training starts at the beginning", cfg.OUTPUT_DIR)
         trainer.resume_or_load(start or False)
-        trainer.train()
-        results = getattr(trainer, "_last_eval_results", None) or {}
-        return _summary(cfg, results, _last_checkpoint(cfg.OUTPUT_DIR))
+        return _run(trainer)
 
 
 def evaluate(
@@ -129,14 +128,28 @@ def evaluate(
     with joined_processes(launcher):
         check_data(cfg, cfg.DATASETS.TEST)
         model = _build_model(cfg)
-        RunCheckpointer(model).load_whole(checkpoint)
+        RunCheckpointer(model, trusted=trust_checkpoint).load_whole(checkpoint)
         if dry_run:
             return f"config, plugins, data and checkpoint of {config} are fine"
         _set_up(cfg)
-        results = CvpluginsTrainer.test(cfg, model, [_evaluator(cfg, name, out, show_dir) for name in cfg.DATASETS.TEST])
+        results = CvpluginsTrainer.test(
+            cfg, model, [_evaluator(cfg, name, out, show_dir) for name in cfg.DATASETS.TEST]
+        )
         if out is not None and out.endswith(".json") and comm.is_main_process():
             write_metrics(out, _flat(results))
         return _summary(cfg, results, checkpoint)
+
+
+def _run(trainer: CvpluginsTrainer) -> str:
+    """Train and return the summary; of the best weights where EarlyStoppingHook has put them into the model."""
+    cfg = trainer.cfg
+    try:
+        trainer.train()
+    except TrainingStopped:
+        best = Path(cfg.OUTPUT_DIR, EarlyStoppingHook.file_name)
+        if best.is_file():
+            return _summary(cfg, trainer.test(cfg, trainer.model), best)
+    return _summary(cfg, getattr(trainer, "_last_eval_results", None) or {}, last_checkpoint(cfg.OUTPUT_DIR))
 
 
 def _load(config: str | os.PathLike[str], work_dir: str | None, options: Mapping[str, Any] | None) -> CfgNode:
@@ -183,17 +196,11 @@ def _evaluator(cfg: CfgNode, dataset_name: str, out: str | None, show_dir: str |
 
 
 def _find_start(cfg: CfgNode, resume: str | None) -> str | None:
-    if resume == "auto":
-        return _last_checkpoint(cfg.OUTPUT_DIR)
-    if resume is not None and not Path(resume).is_file():
-        raise UserError(f"checkpoint {resume} does not exist; give the path of a .pth file")
-    return resume
-
-
-def _last_checkpoint(folder: str) -> str | None:
-    pointer = Path(folder, POINTER)
-    path = pointer.with_name(pointer.read_text().strip()) if pointer.is_file() else None
-    return str(path) if path is not None and path.is_file() else None
+    """Return the checkpoint to go on with, None to begin with ``MODEL.WEIGHTS``."""
+    start = last_checkpoint(cfg.OUTPUT_DIR) if resume == "auto" else resume
+    if start or cfg.MODEL.WEIGHTS:
+        check_exists(start or cfg.MODEL.WEIGHTS)
+    return start
 
 
 def _build_model(cfg: CfgNode) -> nn.Module:

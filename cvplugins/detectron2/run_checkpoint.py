@@ -1,47 +1,35 @@
-"""Checkpoints of a run: whole or absent, found again, and refused if they are of another architecture."""
+"""Where a run starts: checkpoints found again, and refused if they are of another architecture."""
 
 from __future__ import annotations
 
-import logging
 import os
 from pathlib import Path
 from typing import Any
 
-import torch
-from detectron2.checkpoint import DetectionCheckpointer
+from cvplugins.errors import UserError, first_line
 
-from cvplugins.errors import UserError
-from cvplugins.files import write_whole
+from .checkpoint import CvpluginsCheckpointer
 
-__all__ = ["RunCheckpointer"]
-
-logger = logging.getLogger(__name__)
-
-POINTER = "last_checkpoint"
+__all__ = ["RunCheckpointer", "check_exists", "last_checkpoint"]
 
 
-class RunCheckpointer(DetectionCheckpointer):
-    """A DetectionCheckpointer whose files are whole or absent whenever the process is killed.
+class RunCheckpointer(CvpluginsCheckpointer):
+    """A checkpointer that can insist on whole weights."""
 
-    fvcore's (0.1.5) truncates the target before it writes, so that a killed process leaves half a file under the
-    right name.
-    """
+    _incompatible: Any = None
 
-    def save(self, name: str, **kwargs: Any) -> None:
-        """Write ``{name}.pth`` with the model, all that is checkpointable and what else is given."""
-        if not self.save_dir or not self.save_to_disk:
-            return
-        states = {key: each.state_dict() for key, each in self.checkpointables.items()}
-        target = Path(self.save_dir, f"{name}.pth")
-        with write_whole(target) as temporary:
-            torch.save({"model": self.model.state_dict(), **states, **kwargs}, temporary)
-        self.tag_last_checkpoint(target.name)
-        logger.info("saved %s", target)
+    def load(self, path: str, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """Load a file, or an address that is fetched first.
 
-    def tag_last_checkpoint(self, last_filename_basename: str) -> None:
-        """Remember the newest checkpoint."""
-        with write_whole(Path(self.save_dir, POINTER)) as temporary:
-            temporary.write_text(last_filename_basename)
+        Raises:
+            UserError: The file is missing, broken or not trusted, or the address cannot be reached.
+        """
+        if "://" in path:
+            try:
+                self.path_manager.get_local_path(path)
+            except OSError as error:
+                raise UserError(f"checkpoint {path} cannot be downloaded ({first_line(error)})") from error
+        return super().load(path, *args, **kwargs)
 
     def load_whole(self, path: str | os.PathLike[str]) -> None:
         """Load the weights of a model of this architecture, and nothing else.
@@ -50,17 +38,31 @@ class RunCheckpointer(DetectionCheckpointer):
             UserError: A weight of the model is missing or has another shape. Detectron2 only logs that, and the score
                 of a random layer is all that one sees.
         """
-        if "://" not in str(path) and not Path(path).is_file():
-            raise UserError(f"checkpoint {path} does not exist; give the path of a .pth or .pkl file")
-        self._incompatible: Any = None
+        check_exists(path)
         self.load(str(path), checkpointables=[])
         found = self._incompatible
         problems = [f"{name} is missing" for name in found.missing_keys]
-        problems += [f"{name} is {has} and should be {wants}" for name, has, wants in found.incorrect_shapes]
+        problems += [f"{name} is {tuple(has)}, not {tuple(wants)}" for name, has, wants in found.incorrect_shapes]
         if problems:
             shown = "; ".join(problems[:3]) + (f"; and {len(problems) - 3} more" if len(problems) > 3 else "")
-            raise UserError(f"checkpoint {path} is of another architecture than the config: {shown}")
+            raise UserError(
+                f"checkpoint {path} is of another architecture than the config: {shown}. "
+                "Give the config that it was trained with (config.yaml in the work dir)"
+            )
 
     def _load_model(self, checkpoint: dict[str, Any]) -> Any:
         self._incompatible = super()._load_model(checkpoint)
         return self._incompatible
+
+
+def check_exists(path: str | os.PathLike[str]) -> None:
+    """Raise ``UserError`` for a path where there is no file; addresses are not looked up."""
+    if "://" not in str(path) and not Path(path).is_file():
+        raise UserError(f"checkpoint {path} does not exist; give the path of a .pth or .pkl file")
+
+
+def last_checkpoint(folder: str | os.PathLike[str]) -> str | None:
+    """Return the newest checkpoint of a run, None if there is none."""
+    pointer = Path(folder, "last_checkpoint")
+    path = pointer.with_name(pointer.read_text().strip()) if pointer.is_file() else None
+    return str(path) if path is not None and path.is_file() else None

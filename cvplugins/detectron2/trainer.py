@@ -44,6 +44,7 @@ class CvpluginsTrainer(DefaultTrainer):
     Args:
         cfg: A config that :func:`add_cvplugins_config` was called with. A negative ``SEED`` is replaced by one that is
             drawn, and a resumed run takes over the seed of its checkpoint.
+        trusted: Whether a checkpoint may run code when it is loaded.
 
     Example::
 
@@ -53,7 +54,7 @@ class CvpluginsTrainer(DefaultTrainer):
         trainer.train()
     """
 
-    def __init__(self, cfg: CfgNode) -> None:
+    def __init__(self, cfg: CfgNode, trusted: bool = False) -> None:
         # Not DefaultTrainer's, which builds the same things in the same order but hands GPU numbers to DDP on the CPU.
         TrainerBase.__init__(self)
         cfg = DefaultTrainer.auto_scale_workers(cfg, comm.get_world_size()).clone()
@@ -69,7 +70,7 @@ class CvpluginsTrainer(DefaultTrainer):
         # Detectron2 (0.6) calls after_backward on the inner trainer, where no hook of the config would hear it.
         self._trainer.register_hooks([_Forward(weakref.proxy(self))])
         self.scheduler = self.build_lr_scheduler(cfg, optimizer)
-        self.checkpointer = RunCheckpointer(model, cfg.OUTPUT_DIR, trainer=weakref.proxy(self))
+        self.checkpointer = RunCheckpointer(model, cfg.OUTPUT_DIR, trusted=trusted, trainer=weakref.proxy(self))
         self.start_iter = 0
         self.max_iter = cfg.SOLVER.MAX_ITER
         self.cfg = cfg
