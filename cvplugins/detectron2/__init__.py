@@ -29,10 +29,12 @@ _HOMES = {
     "PluginHook": "plugin_hook",
     "ThroughputHook": "throughput_hook",
     "TrainingStopped": "early_stopping_hook",
+    "ValidationLoss": "validation_loss",
     "WeightPenaltyHook": "weight_penalty_hook",
     "add_cvplugins_config": "config",
     "apply_norm_policy": "norm",
     "build_cvplugins_hooks": "hooks",
+    "build_validation_loader": "validation_loss",
     "insert_hooks": "hooks",
     "validate_cvplugins_config": "config",
 }
