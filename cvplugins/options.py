@@ -23,10 +23,10 @@ def check_options(function: Callable[..., Any], options: Collection[str], name: 
         UserError: An option is unknown or missing; the message lists those that there are.
 
     Example:
-        >>> check_options(UserError.with_traceback, ["tb"], "with_traceback")
+        >>> check_options(lambda gamma=2.0: None, ["gama"], "FocalLoss")
         Traceback (most recent call last):
         ...
-        cvplugins.errors.UserError: with_traceback has no option tb; it has self, object
+        cvplugins.errors.UserError: FocalLoss has no option gama; it has gamma
     """
     name = name or function.__name__
     accepted = inspect.signature(function).parameters

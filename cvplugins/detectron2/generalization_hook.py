@@ -74,7 +74,7 @@ class GeneralizationHook(EvaluationHook):
             fitted_loss=fitted_loss,
             metric_mode=mode_of(val_metric, metric_rule) if val_metric else "max",
         )
-        self._loss: Tensor | None = None
+        self._losses: list[Tensor] = []  # several where a trainer accumulates gradients
 
     def begin(self) -> None:
         """Watch the losses: Detectron2 keeps them on the first rank only."""
@@ -83,14 +83,14 @@ class GeneralizationHook(EvaluationHook):
 
     def after_step(self) -> None:
         """Count the iteration."""
-        if self._loss is None:
+        if not self._losses:
             return
         metric = None
         if self.train_metric is not None:
             latest = self.trainer.storage.latest()
             metric = latest[self.train_metric][0] if self.train_metric in latest else self._missing(latest)
-        self.monitor.add(self._loss, metric)
-        self._loss = None
+        self.monitor.add(torch.stack(self._losses).mean(), metric)
+        self._losses = []
 
     def record(self, scalars: Mapping[str, float]) -> dict[str, Any]:
         """Return the evaluation, and the training since the last one."""
@@ -127,9 +127,10 @@ class GeneralizationHook(EvaluationHook):
             return
         losses = losses if isinstance(losses, Mapping) else {"loss": losses}
         if self.train_loss == "loss":
-            self._loss = sum(losses.values()).detach()
+            loss = sum(losses.values())
         else:
-            self._loss = losses[self.train_loss].detach() if self.train_loss in losses else self._missing(losses)
+            loss = losses[self.train_loss] if self.train_loss in losses else self._missing(losses)
+        self._losses.append(loss.detach())
 
     def _missing(self, known: Mapping[str, Any]) -> Any:
         name = self.train_metric if self.train_loss in ("loss", *known) else self.train_loss

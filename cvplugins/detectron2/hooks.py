@@ -23,6 +23,7 @@ from .nonfinite_hook import NonFiniteGuardHook
 from .optimizer_switch_hook import OptimizerSwitchHook
 from .plugin_hook import PluginHook
 from .throughput_hook import ThroughputHook
+from .validation_loss import ValidationLoss
 from .weight_penalty_hook import WeightPenaltyHook
 
 __all__ = ["HOOKS", "build_cvplugins_hooks", "insert_hooks"]
@@ -42,6 +43,7 @@ for _hook in (
     NonFiniteGuardHook,
     OptimizerSwitchHook,
     ThroughputHook,
+    ValidationLoss,
     WeightPenaltyHook,
 ):
     HOOKS.register(_hook)

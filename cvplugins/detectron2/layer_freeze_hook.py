@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from detectron2.engine import create_ddp_model
 from torch.nn.parallel import DistributedDataParallel
 
 from cvplugins.errors import UserError
@@ -52,9 +51,14 @@ class LayerFreezeHook(PluginHook):
             raise UserError(f"LayerFreezeHook: {error}") from error
         for scheduler in self.schedulers if origins else ():
             scheduler.base_lrs = [scheduler.base_lrs[index] * factor for index, factor in origins]
-        wrapped = isinstance(self.trainer.model, DistributedDataParallel)
-        if wrapped and self.rules and not self.trainer.model.find_unused_parameters:
-            self.trainer.model = create_ddp_model(self.model, broadcast_buffers=False, find_unused_parameters=True)
+        wrapper = self.trainer.model
+        if isinstance(wrapper, DistributedDataParallel) and self.rules and not wrapper.find_unused_parameters:
+            self.trainer.model = DistributedDataParallel(
+                wrapper.module,
+                device_ids=wrapper.device_ids,
+                broadcast_buffers=wrapper.broadcast_buffers,
+                find_unused_parameters=True,
+            )
 
     def before_step(self) -> None:
         """Freeze and release what is due."""

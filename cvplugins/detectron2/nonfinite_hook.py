@@ -58,7 +58,7 @@ class NonFiniteGuardHook(PluginHook):
     ) -> None:
         self.monitor = NonFiniteGuard(policy, max_skips, max_rollbacks, lr_factor, snapshot_interval)
         self.find_layer = find_layer
-        self._batch: Any = None
+        self._batches: list[Any] = []  # several where a trainer accumulates gradients
         self._losses: dict[str, Tensor] = {}
         self._is_observed = False
 
@@ -74,7 +74,7 @@ class NonFiniteGuardHook(PluginHook):
 
     def before_step(self) -> None:
         """Remember what the iteration starts from."""
-        self._batch, self._losses, self._is_observed = None, {}, False
+        self._batches, self._losses, self._is_observed = [], {}, False
         self.monitor.begin(self.model)
 
     def after_step(self) -> None:
@@ -85,7 +85,7 @@ class NonFiniteGuardHook(PluginHook):
         done = self.trainer.iter + 1
         if not self._is_observed or done == self.trainer.max_iter or any(done % each == 0 for each in self._periods):
             self._guard(None)
-        self._batch, self._losses = None, {}
+        self._batches, self._losses = [], {}
 
     @property
     def _optimizers(self) -> list[Optimizer]:
@@ -95,9 +95,10 @@ class NonFiniteGuardHook(PluginHook):
         """Keep the losses, and return them with 0 in the place of what is not finite."""
         if not (model.training and torch.is_grad_enabled()):
             return None
-        self._batch = args[0]
+        self._batches.append(args[0])
         named = losses if isinstance(losses, Mapping) else {"total_loss": losses}
-        self._losses.update({name: value.detach() for name, value in named.items()})
+        for name, value in named.items():
+            self._losses[name] = self._losses.get(name, 0) + value.detach()
         finite = {name: torch.where(value.isfinite(), value, 0) for name, value in named.items()}
         return finite if isinstance(losses, Mapping) else finite["total_loss"]
 
@@ -111,8 +112,8 @@ class NonFiniteGuardHook(PluginHook):
             self.model,
             self._losses,
             iteration,
-            images=image_names(self._batch),
-            inputs=image_tensors(self._batch),
+            images=[name for batch in self._batches for name in image_names(batch)],
+            inputs={name: image for batch in self._batches for name, image in image_tensors(batch).items()},
             gradients=not is_scaled,
             step_is_void=getattr(optimizer, "found_inf", None),
         )
@@ -139,10 +140,10 @@ class NonFiniteGuardHook(PluginHook):
         self.trainer.storage.put_scalars(**counts, smoothing_hint=False)
 
     def _first_layer(self) -> Fault | None:
-        if self._batch is None:
+        if not self._batches:
             return None
         self.monitor.undo_forward(self.model)
-        scaler, batch = self.grad_scaler, self._batch
+        scaler, batches = self.grad_scaler, list(self._batches)
         inner = getattr(self.trainer, "_trainer", self.trainer)
         device = next(self.model.parameters()).device.type
 
@@ -150,7 +151,8 @@ class NonFiniteGuardHook(PluginHook):
             # In a storage of its own, so that nothing is logged twice.
             enabled, dtype = scaler is not None, getattr(inner, "precision", None)
             with EventStorage(self.trainer.iter), torch.autocast(device, dtype=dtype, enabled=enabled):
-                self.model(batch)
+                for batch in batches:
+                    self.model(batch)
 
         try:
             return first_nonfinite_layer(self.model, forward, self.monitor.random)

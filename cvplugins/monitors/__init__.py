@@ -7,6 +7,7 @@ from .gradient_clipping import ClippingRule, GradientClipping
 from .gradient_health import DetailReport, GradientHealth, GradientReport
 from .gradient_verdicts import GradientLimits, GradientVerdict
 from .hard_examples import HardExampleReport, HardExamples, limited_ratio, mix_in
+from .image_losses import MeanLosses, mean_losses
 from .journal import Journal
 from .layer_freeze import FreezeReport, FreezeRule, LayerFreeze, split_learning_rates
 from .metric_names import mode_of, value_of
@@ -37,6 +38,7 @@ __all__ = [
     "HardExamples",
     "Journal",
     "LayerFreeze",
+    "MeanLosses",
     "NonFiniteError",
     "NonFiniteGuard",
     "NonFiniteReport",
@@ -49,6 +51,7 @@ __all__ = [
     "WeightShrinkage",
     "first_nonfinite_layer",
     "limited_ratio",
+    "mean_losses",
     "mix_in",
     "mode_of",
     "reproduce",

@@ -4,7 +4,6 @@ import json
 
 import pytest
 import torch
-from helpers import run_ranks
 from small_detectron2_trainer import train, weights
 
 pytestmark = pytest.mark.detectron2
@@ -169,19 +168,3 @@ def test_over_and_underfitting(tmp_path):
     expected = [sum(logged[index : index + 2]) / 2 for index in range(0, 16, 2)]
     assert [line["train_loss"] for line in found] == pytest.approx(expected, rel=1e-5)
     assert (tmp_path / "generalization.png").exists()
-
-
-def on_ranks(folder):
-    """Train with the metric on the first rank alone, as Detectron2's evaluators do."""
-    evaluate = Weights(losses(0.7, 0.5, 0.6, 0.55, 0.1, 0.1))
-    error = stopped(folder, [stopping(folder)], iterations=12, evaluate=evaluate)
-    return error.reason, weights(evaluate.trainer)["module.head.weight"], evaluate.seen[1]["module.head.weight"]
-
-
-@pytest.mark.distributed
-def test_all_ranks_stop_and_restore_alike(tmp_path):
-    (first, *weights_0), (second, *weights_1) = run_ranks(on_ranks, 2, tmp_path)
-    assert first == second
-    assert "0.55 after a best of 0.5 at iteration 4" in first
-    assert torch.equal(weights_0[0], weights_0[1])
-    assert torch.equal(weights_1[0], weights_0[0])

@@ -152,3 +152,30 @@ def by_hand(clip, iterations=4):
         optimizer.step()
         scheduler.step()
     return dict(model.state_dict())
+
+
+def test_the_yaml_of_the_documents_validates(root, tmp_path):
+    """And shows every hook that there is."""
+    import re
+
+    from cvplugins.detectron2 import build_cvplugins_hooks, validate_cvplugins_config
+    from cvplugins.detectron2.hooks import HOOKS
+
+    text = "\n".join((root / "docs" / name).read_text() for name in ("hooks.md", "normalization.md"))
+    shown = set()
+    for block in re.findall(r"```yaml\n(CVPLUGINS:.*?)```", text, re.DOTALL):
+        (tmp_path / "page.yaml").write_text(block)
+        cfg = config()
+        cfg.merge_from_file(str(tmp_path / "page.yaml"))
+        validate_cvplugins_config(cfg)
+        shown.update(type(hook).__name__ for hook in build_cvplugins_hooks(cfg))
+    assert shown == {name for name, _ in HOOKS}
+
+
+def test_every_hook_can_be_imported_from_the_package():
+    import cvplugins.detectron2
+    from cvplugins.detectron2.hooks import HOOKS
+
+    for name, hook in HOOKS:
+        assert getattr(cvplugins.detectron2, name) is hook
+        assert name in cvplugins.detectron2.__all__
