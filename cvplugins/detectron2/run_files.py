@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import difflib
+import importlib.resources
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
 import yaml
-from detectron2 import model_zoo
 from detectron2.config import CfgNode, get_cfg
 
 from cvplugins.errors import UserError, first_line
@@ -28,7 +28,9 @@ class _ZooNode(CfgNode):
     def _open_cfg(cls, filename: str) -> IO[str]:
         # fvcore (0.1.5) puts the folder of the derived config in front, and in front of the zoo's own bases too.
         _, found, in_zoo = filename.rpartition(ZOO)
-        return super()._open_cfg(model_zoo.get_config_file(os.path.normpath(in_zoo)) if found else filename)
+        # Not by detectron2.model_zoo, whose import needs pkg_resources, which setuptools no longer has.
+        zoo = importlib.resources.files("detectron2").joinpath("model_zoo", "configs")
+        return super()._open_cfg(str(zoo.joinpath(os.path.normpath(in_zoo))) if found else filename)
 
 
 def load_config(path: str | os.PathLike[str], options: Mapping[str, Any] | None = None) -> CfgNode:
@@ -53,8 +55,12 @@ def load_config(path: str | os.PathLike[str], options: Mapping[str, Any] | None 
         raise UserError(f"config {path}: {error.problem}; tags that run code are not read, write the value") from error
     except yaml.YAMLError as error:
         raise UserError(f"config {path} is no YAML: {' '.join(str(error).split())}") from error
-    except (OSError, RuntimeError, AssertionError, TypeError) as error:
+    except (OSError, RuntimeError, AssertionError) as error:
         raise UserError(f"config {path} cannot be read: {first_line(error)}") from error
+    except TypeError:  # of an empty file, or a base
+        loaded = None
+    if not isinstance(loaded, dict):
+        raise UserError(f"config {path}: expected keys and values in it and in its bases")
     cfg = get_cfg()
     add_cvplugins_config(cfg)
     if loaded.get("VERSION", cfg.VERSION) != cfg.VERSION:
