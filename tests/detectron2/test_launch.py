@@ -94,11 +94,40 @@ def test_a_checkpoint_is_evaluated_written_and_drawn(tool, trained, devkit, tmp_
     assert len(list((tmp_path / "drawn").glob("*.jpg"))) == 3
 
     assert tool("test", config, checkpoint, "--out", tmp_path / "found.pkl", "--work-dir", again)[0] == 0
+    assert (tmp_path / "found.pkl").is_file()
+
+
+@pytest.mark.detectron2
+def test_saved_predictions_are_worth_what_the_model_was(tool, devkit, tmp_path):
+    """Oracle: the evaluator, on boxes some of whose overlaps a shift by a pixel carries over a threshold."""
+    from detectron2.data import DatasetCatalog
+    from detectron2.structures import Boxes, Instances
+
+    from cvplugins.detectron2 import CvpluginsDetectionEvaluator, load_config, register_voc
+    from cvplugins.detectron2.predictions import DumpPredictions
+
+    register_voc(load_config(write_config(tmp_path / "small.yaml", devkit)))
+    name = "cvplugins_voc_2007_test"
+    evaluators = (
+        CvpluginsDetectionEvaluator(name, rules=["detectron2"], out_dir=tmp_path / "inference"),
+        DumpPredictions(name, tmp_path / "found.pkl"),
+    )
+    for record in DatasetCatalog.get(name):
+        true = torch.tensor([each["bbox"] for each in record["annotations"]])
+        generator = torch.Generator().manual_seed(len(true))
+        found = Instances((record["height"], record["width"]))
+        found.pred_boxes = Boxes((true + 10 * torch.randn(20, *true.shape, generator=generator)).reshape(-1, 4))
+        found.scores = torch.rand(len(found), generator=generator)
+        found.pred_classes = torch.tensor([each["category_id"] for each in record["annotations"]]).repeat(20)
+        for each in evaluators:
+            each.process([record], [{"instances": found}])
+    for each in evaluators:
+        each.evaluate()
     annotations = ("--annotations", devkit / "VOC2007", "--split", "test", "--rules", "detectron2")
     saved = ("--trust-pickle", "--out-dir", tmp_path / "saved")
     assert tool("evaluate", tmp_path / "found.pkl", *annotations, *saved)[0] == 0
     found = json.loads(next((tmp_path / "saved").glob("*results.json")).read_text())
-    assert found["per_class"] == results(work)["per_class"]
+    assert found["per_class"] == results(tmp_path)["per_class"]
 
 
 @pytest.mark.detectron2
