@@ -21,7 +21,7 @@ from cvplugins.errors import UserError
 
 __all__ = ["PluginHook", "logger", "plugin_hooks"]
 
-logger = logging.getLogger(f"detectron2.{__name__}")  # below the one that Detectron2's setup_logger shows
+logger = logging.getLogger("detectron2.cvplugins")  # below the one that Detectron2's setup_logger shows
 
 
 class PluginHook(HookBase):
