@@ -57,6 +57,7 @@ def train(
     others=(),
     seed=0,
     model=None,
+    data=None,
 ):
     """Train with a SimpleTrainer (or AMPTrainer) and Detectron2's hooks, and return the trainer.
 
@@ -75,7 +76,7 @@ def train(
     Path(folder).mkdir(parents=True, exist_ok=True)
     optimizer = optimizer(model) if optimizer else torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
     wrapped = nn.parallel.DistributedDataParallel(model) if comm.get_world_size() > 1 else model
-    data = Batches(change=change, seed=seed)
+    data = Batches(change=change, seed=seed) if data is None else data
     if amp:
         scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
         trainer = AMPTrainer(wrapped, data, optimizer, grad_scaler=scaler)

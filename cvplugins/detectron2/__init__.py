@@ -25,6 +25,7 @@ _HOMES = {
     "GeneralizationHook": "generalization_hook",
     "GradientClippingHook": "gradient_clipping_hook",
     "GradientHealthHook": "gradient_health_hook",
+    "HardExampleMiningHook": "hard_examples_hook",
     "LayerFreezeHook": "layer_freeze_hook",
     "NonFiniteGuardHook": "nonfinite_hook",
     "OptimizerSwitchHook": "optimizer_switch_hook",

@@ -18,6 +18,7 @@ from .ema_hook import EMAHook
 from .generalization_hook import GeneralizationHook
 from .gradient_clipping_hook import GradientClippingHook
 from .gradient_health_hook import GradientHealthHook
+from .hard_examples_hook import HardExampleMiningHook
 from .layer_freeze_hook import LayerFreezeHook
 from .nonfinite_hook import NonFiniteGuardHook
 from .optimizer_switch_hook import OptimizerSwitchHook
@@ -39,6 +40,7 @@ for _hook in (
     GeneralizationHook,
     GradientClippingHook,
     GradientHealthHook,
+    HardExampleMiningHook,
     LayerFreezeHook,
     NonFiniteGuardHook,
     OptimizerSwitchHook,

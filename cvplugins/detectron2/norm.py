@@ -15,7 +15,7 @@ from cvplugins.options import plain
 
 __all__ = ["apply_norm_policy", "norm_rules"]
 
-logger = logging.getLogger(f"detectron2.{__name__}")  # below the one that Detectron2's setup_logger shows
+logger = logging.getLogger("detectron2.cvplugins")  # below the one that Detectron2's setup_logger shows
 
 
 def norm_rules(cfg: Any) -> tuple[NormRule, ...]:

@@ -21,7 +21,7 @@ from cvplugins.errors import UserError
 
 __all__ = ["PluginHook", "logger", "plugin_hooks"]
 
-logger = logging.getLogger(f"detectron2.{__name__}")  # below the one that Detectron2's setup_logger shows
+logger = logging.getLogger("detectron2.cvplugins")  # below the one that Detectron2's setup_logger shows
 
 
 class PluginHook(HookBase):
@@ -128,8 +128,9 @@ class PluginHook(HookBase):
 
     @property
     def grad_scaler(self) -> Any:
-        """The loss scaler of AMPTrainer, also of the one within a DefaultTrainer; None without AMP."""
-        return getattr(getattr(self.trainer, "_trainer", self.trainer), "grad_scaler", None)
+        """The loss scaler of AMPTrainer, also of the one within a DefaultTrainer; None without AMP or if it is off."""
+        scaler = getattr(getattr(self.trainer, "_trainer", self.trainer), "grad_scaler", None)
+        return scaler if scaler is not None and scaler.is_enabled() else None
 
     def state_dict(self) -> dict[str, Any]:
         """Return the monitor's state."""

@@ -6,7 +6,7 @@ from .generalization import Generalization, GeneralizationPoint, GeneralizationR
 from .gradient_clipping import ClippingRule, GradientClipping
 from .gradient_health import DetailReport, GradientHealth, GradientReport
 from .gradient_verdicts import GradientLimits, GradientVerdict
-from .hard_examples import HardExampleReport, HardExamples, limited_ratio, mix_in
+from .hard_examples import HardExamplePlan, HardExampleReport, HardExamples, limited_ratio, mix_in
 from .image_losses import MeanLosses, mean_losses
 from .journal import Journal
 from .layer_freeze import FreezeReport, FreezeRule, LayerFreeze, split_learning_rates
@@ -34,6 +34,7 @@ __all__ = [
     "GradientLimits",
     "GradientReport",
     "GradientVerdict",
+    "HardExamplePlan",
     "HardExampleReport",
     "HardExamples",
     "Journal",
