@@ -70,13 +70,12 @@ def make_plausible(model, images) -> None:
         norm.momentum = 0.1
         norm.eval()
     rpn, head = model.rpn_head, model.roi_head.bbox_head
-    scale = torch.cat([each.flatten() for each in features]).std()
-    for conv in model.neck.fpn_convs:  # features of size 1
-        conv.conv.weight /= scale
+    for conv in model.neck.fpn_convs:
+        conv.conv.weight /= torch.cat([each.flatten() for each in features]).std()
+    # Objectness stays below 15: from 17 on mmdet's scores, which are sigmoids in float32, are all equal.
     for layer, size in ((rpn.rpn_conv, 0.7), (rpn.rpn_cls, 1.0), (rpn.rpn_reg, 0.2)):
-        fan_in = layer.weight[0].numel()
-        layer.weight.normal_(0, size * (2 / fan_in) ** 0.5, generator=generator)
-    for layer, size in (*((each, 1.0) for each in head.shared_fcs), (head.fc_cls, 2.0), (head.fc_reg, 1.0)):
+        layer.weight.normal_(0, size * (2 / layer.weight[0].numel()) ** 0.5, generator=generator)
+    for layer, size in ((head.shared_fcs[0], 1.0), (head.shared_fcs[1], 1.0), (head.fc_cls, 2.0), (head.fc_reg, 1.0)):
         layer.weight.normal_(0, size * (2 / layer.in_features) ** 0.5, generator=generator)
         layer.bias.normal_(0, 0.1, generator=generator)
 

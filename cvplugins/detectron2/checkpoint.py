@@ -53,6 +53,8 @@ class CvpluginsCheckpointer(DetectionCheckpointer):
         Raises:
             UserError: The file is missing, broken, or holds more than plain data and is not ``trusted``.
         """
+        if path and "://" not in path and not Path(path.partition("?")[0]).is_file():
+            raise UserError(f"checkpoint {path} does not exist; give the path of a .pth or .pkl file, or an address")
         try:
             return super().load(path, *args, **kwargs)
         finally:

@@ -133,3 +133,6 @@ def test_mistakes_are_named(tmp_path):
     torch.save({"weights": {}}, tmp_path / "a.pyth")
     with pytest.raises(UserError, match="there is no model_state"):
         checkpointer(Backbone()).load(str(tmp_path / "a.pyth"))
+    with pytest.raises(UserError, match=r"checkpoint .*none.pkl does not exist"):
+        checkpointer(Backbone()).load(str(tmp_path / "none.pkl"))
+    assert checkpointer(Backbone()).load("") == {}

@@ -32,7 +32,9 @@ def detectors(root, sample):
 
 @pytest.mark.slow
 def test_boxes_and_scores_of_the_voc_config_agree(root, sample):
-    assert_boxes_and_scores_agree(*same_detectors(root, sample, small=False, count=1))
+    # Batch norms with the statistics of one image alone make scores of exactly 1, which are ties.
+    ours, theirs, images = same_detectors(root, sample, small=False, count=4)
+    assert_boxes_and_scores_agree(ours, theirs, images[:1])
 
 
 def test_boxes_and_scores_agree(detectors):
@@ -47,6 +49,22 @@ def assert_boxes_and_scores_agree(ours, theirs, images):
     assert len(torch.cat([labels for *_, labels in found]).unique()) >= 5
     # 6e-5 on one machine: boxes of 200 pixels in float32 through two implementations of RoIAlign.
     assert largest_difference(found, found_by_detectron2(theirs, images)) < 1e-3
+
+
+def test_a_checkpoint_goes_through_both_files(detectors, tmp_path):
+    """mmdet's file, the tool, and Detectron2's checkpointer."""
+    from cvplugins.detectron2 import CvpluginsCheckpointer
+    from cvplugins.weights import convert_checkpoint
+
+    ours, theirs, _ = detectors
+    torch.save({"meta": {}, "state_dict": ours.state_dict()}, tmp_path / "epoch_1.pth")
+    convert_checkpoint(tmp_path / "epoch_1.pth", tmp_path / "there.pth", source="mmdet", target="detectron2")
+    expected = {name: value.clone() for name, value in theirs.state_dict().items()}
+    with torch.no_grad():
+        for each in theirs.parameters():
+            each.zero_()
+    CvpluginsCheckpointer(theirs).load(str(tmp_path / "there.pth"))
+    assert all(torch.equal(value, expected[name]) for name, value in theirs.state_dict().items())
 
 
 def test_weights_of_the_real_models_go_there_and_back(detectors):
