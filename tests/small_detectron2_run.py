@@ -46,7 +46,7 @@ class Regression(nn.Module):
         return {"loss": (self.layer(batch) - 1).square().mean()}
 
 
-def trained_regression(batch_size, accumulate):
+def trained_regression(batch_size, accumulate, amp=False):
     """Train three steps, on Detectron2's own trainer if there is nothing to accumulate; weights and losses."""
     from detectron2.engine import SimpleTrainer
     from detectron2.utils.events import EventStorage
@@ -60,7 +60,9 @@ def trained_regression(batch_size, accumulate):
         model = nn.parallel.DistributedDataParallel(model)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
     if accumulate > 1:
-        trainer = AccumulatingTrainer(model, batches, optimizer, accumulate, amp=False)
+        trainer = AccumulatingTrainer(model, batches, optimizer, accumulate, amp)
+        if amp:  # the default scale overflows here, and the first steps are skipped
+            trainer.grad_scaler = torch.amp.GradScaler("cpu", init_scale=256.0)
     else:
         trainer = SimpleTrainer(model, batches, optimizer)
     losses = []

@@ -30,10 +30,8 @@ class AccumulatingTrainer(AMPTrainer):
     def __init__(
         self, model: torch.nn.Module, data_loader: Any, optimizer: torch.optim.Optimizer, accumulate: int, amp: bool
     ) -> None:
-        # Detectron2 makes the scaler of torch.cuda.amp, which later versions of torch warn of. One that is switched off
-        # hands everything on.
-        make = getattr(torch.amp, "GradScaler", torch.cuda.amp.GradScaler)
-        super().__init__(model, data_loader, optimizer, grad_scaler=make(enabled=amp))
+        self.device = next(model.parameters()).device.type
+        super().__init__(model, data_loader, optimizer, grad_scaler=_grad_scaler(self.device, amp))
         self.accumulate = accumulate
         self.amp = amp
 
@@ -57,7 +55,7 @@ class AccumulatingTrainer(AMPTrainer):
 
     def _losses(self, data: Any) -> dict[str, torch.Tensor]:
         """Return the share of a batch in the step's losses."""
-        with torch.autocast("cuda", dtype=self.precision, enabled=self.amp):
+        with torch.autocast(self.device, dtype=self.precision, enabled=self.amp):
             losses = self.model(data)
             if isinstance(losses, torch.Tensor):
                 losses = {"total_loss": losses}
@@ -67,3 +65,10 @@ class AccumulatingTrainer(AMPTrainer):
         """Let the processes exchange gradients in the last batch only."""
         is_last = number == self.accumulate - 1
         return nullcontext() if is_last or not isinstance(self.model, DistributedDataParallel) else self.model.no_sync()
+
+
+def _grad_scaler(device: str, enabled: bool) -> Any:
+    """Return a scaler; one that is not enabled hands everything on."""
+    if hasattr(torch.amp, "GradScaler"):
+        return torch.amp.GradScaler(device, enabled=enabled)
+    return torch.cuda.amp.GradScaler(enabled=enabled)  # before torch 2.3

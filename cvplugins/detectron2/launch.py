@@ -66,8 +66,9 @@ def train(
         UserError: Something is wrong that the user can mend.
     """
     cfg = _load(config, work_dir, cfg_options)
-    if amp:
-        _use_amp(cfg)
+    cfg.SOLVER.AMP.ENABLED |= amp
+    if cfg.SOLVER.AMP.ENABLED and cfg.MODEL.DEVICE == "cpu":
+        raise UserError("--amp (SOLVER.AMP.ENABLED) needs a GPU; leave it out to train on the CPU in float32")
     if auto_scale_lr:
         _use_scaled_lr(cfg)
     if seed is not None:
@@ -170,12 +171,6 @@ def _require(cfg: CfgNode, config: str | os.PathLike[str], key: str) -> None:
         raise UserError(f"config {config} has no DATASETS.{key}")
 
 
-def _use_amp(cfg: CfgNode) -> None:
-    if cfg.MODEL.DEVICE == "cpu":
-        raise UserError("--amp needs a GPU; leave it out to train on the CPU in float32")
-    cfg.SOLVER.AMP.ENABLED = True
-
-
 def _use_scaled_lr(cfg: CfgNode) -> None:
     base = cfg.CVPLUGINS.TRAIN.BASE_BATCH_SIZE
     if base < 1:
@@ -241,5 +236,7 @@ def _flat(results: Mapping[str, Any]) -> dict[str, float]:
 
 def _summary(cfg: CfgNode, results: Mapping[str, Any], checkpoint: str | os.PathLike[str] | None) -> str:
     folder = Path(cfg.OUTPUT_DIR)
-    places = {"checkpoint": checkpoint, "log": folder / "log.txt", "results": folder / "inference"}
+    places = {"checkpoint": checkpoint, "log": folder / "log.txt"}
+    if results:
+        places["results"] = folder / "inference"
     return summary_lines(_flat(results), places)

@@ -153,7 +153,7 @@ def test_mistakes_end_in_one_line_and_code_2(tool, trained, devkit, tmp_path):
         (("test", config, checkpoint, "--cfg-options", "DATASETS.TEST=()"), "has no DATASETS.TEST"),
     ]
     if not torch.cuda.is_available():
-        cases.append((("train", config, "--amp"), "--amp needs a GPU"))
+        cases.append((("train", config, "--amp"), "--amp (SOLVER.AMP.ENABLED) needs a GPU"))
     for arguments, message in cases:
         code, _, errors = tool(*arguments, "--work-dir", tmp_path / "work", "--dry-run")
         assert (code, len(errors)) == (2, 1), arguments
@@ -191,16 +191,31 @@ def test_the_learning_rate_follows_the_batch(trained):
     ],
 )
 def test_an_absent_framework_is_named_with_the_command_that_installs_it(tool, monkeypatch, config, package, command):
-    for name in [each for each in sys.modules if each.partition(".")[0] == package or each.endswith(".launch")]:
+    adapters = ("cvplugins.detectron2.", "cvplugins.openmmlab.", f"{package}.")
+    for name in [each for each in sys.modules if f"{each}.".startswith(adapters)]:
         monkeypatch.delitem(sys.modules, name)
-    for name in [each for each in sys.modules if each.startswith("cvplugins.") and each.count(".") > 1]:
-        if name.split(".")[1] in ("detectron2", "openmmlab"):
-            monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, package, None)  # as if it were not installed
     code, _, errors = tool("train", config)
     assert code == 2
     assert len(errors) == 1
     assert f"this config needs {package}, which is not installed: {command}" in errors[0]
+
+
+OPENMMLAB = ("mmengine", "mmcv", "mmdet", "mmseg")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("adapter", "others"),
+    [
+        pytest.param("detectron2", OPENMMLAB, marks=pytest.mark.detectron2),
+        pytest.param("openmmlab", ("detectron2",), marks=pytest.mark.openmmlab),
+    ],
+)
+def test_a_job_imports_no_other_framework(root, adapter, others):
+    code = f"import sys, cvplugins.{adapter}.launch; print([name for name in {others} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, timeout=300)
+    assert done.stdout.strip() == "[]", done.stderr
 
 
 @pytest.mark.detectron2

@@ -104,5 +104,5 @@ def test_a_missing_file_is_named_with_the_closest_one(root):
     from cvplugins.detectron2 import load_config
     from cvplugins.errors import UserError
 
-    with pytest.raises(UserError, match="does not exist; did you mean .*voc_faster_rcnn_sample.yaml"):
+    with pytest.raises(UserError, match=r"does not exist; did you mean .*voc_faster_rcnn_sample.yaml"):
         load_config(root / FOLDER / "voc_faster_rcnn_samples.yaml")
