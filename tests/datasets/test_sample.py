@@ -16,7 +16,8 @@ import pytest
 import cvplugins.datasets.sample as generator
 from cvplugins.datasets import VOC_CLASSES, check_voc, read_annotation, read_split
 from cvplugins.datasets.glyphs import GLYPHS, Glyph, Shape, rasterise
-from cvplugins.datasets.sample import COLOURS, draw_image, main, write_sample
+from cvplugins.datasets.painting import COLOURS
+from cvplugins.datasets.sample import draw_image, main, write_sample
 from cvplugins.errors import UserError
 
 image = pytest.importorskip("PIL.Image")
