@@ -11,8 +11,8 @@ train_pipeline[2] = dict(
 train_pipeline[3].crop_size = crop_size
 test_pipeline = _base_.test_pipeline
 test_pipeline[1].scale = (400, 112)
-train_dataloader = dict(batch_size=8, dataset=dict(data_root=data_root, pipeline=train_pipeline))
-val_dataloader = dict(batch_size=1, dataset=dict(data_root=data_root, pipeline=test_pipeline))
+train_dataloader = dict(batch_size=8, num_workers=2, dataset=dict(data_root=data_root, pipeline=train_pipeline))
+val_dataloader = dict(batch_size=1, num_workers=2, dataset=dict(data_root=data_root, pipeline=test_pipeline))
 test_dataloader = val_dataloader
 
 # ResNet-18 of half the width, a quarter of the channels behind it, 1 layer for 6 and 3 for 9. Random weights: every
@@ -53,7 +53,7 @@ model = dict(
 )
 
 # 0.001 is for batch 8. The backbone learns as fast as the rest: it knows nothing yet.
-max_iters = 400
+max_iters = 600
 optim_wrapper = dict(
     optimizer=dict(lr=0.001),
     paramwise_cfg=dict(custom_keys=dict(backbone=dict(lr_mult=1.0))),
@@ -62,7 +62,7 @@ param_scheduler = [
     dict(type="LinearLR", start_factor=0.1, by_epoch=False, begin=0, end=20),
     dict(type="PolyLR", eta_min=0, power=0.9, begin=20, end=max_iters, by_epoch=False),
 ]
-train_cfg = dict(max_iters=max_iters, val_interval=200)
+train_cfg = dict(max_iters=max_iters, val_interval=300)
 auto_scale_lr = dict(base_batch_size=8)
-default_hooks = dict(logger=dict(interval=10), checkpoint=dict(interval=200))
+default_hooks = dict(logger=dict(interval=10), checkpoint=dict(interval=300))
 randomness = dict(seed=0)

@@ -16,6 +16,7 @@ from .detection import (
 from .generalization import draw_generalization_figure
 from .gradient_health import draw_gradient_figure, read_gradient_records
 from .image_quality import draw_image_quality_figure, generation_table, image_quality_table
+from .label_overlay import draw_label_overlay
 from .results import DETECTION_FIGURES, SEGMENTATION_FIGURES, classification_figures, write_results
 from .segmentation import draw_segmentation_figure, segmentation_table
 from .tracking import draw_tracking_figure, tracking_table
@@ -36,6 +37,7 @@ __all__ = [
     "draw_generalization_figure",
     "draw_gradient_figure",
     "draw_image_quality_figure",
+    "draw_label_overlay",
     "draw_rates_figure",
     "draw_segmentation_figure",
     "draw_tracking_figure",
