@@ -53,7 +53,7 @@ model = dict(
 )
 
 # 0.001 is for batch 8. The backbone learns as fast as the rest: it knows nothing yet.
-max_iters = 600
+max_iters = 400
 optim_wrapper = dict(
     optimizer=dict(lr=0.001),
     paramwise_cfg=dict(custom_keys=dict(backbone=dict(lr_mult=1.0))),
@@ -62,7 +62,7 @@ param_scheduler = [
     dict(type="LinearLR", start_factor=0.1, by_epoch=False, begin=0, end=20),
     dict(type="PolyLR", eta_min=0, power=0.9, begin=20, end=max_iters, by_epoch=False),
 ]
-train_cfg = dict(max_iters=max_iters, val_interval=300)
+train_cfg = dict(max_iters=max_iters, val_interval=200)
 auto_scale_lr = dict(base_batch_size=8)
-default_hooks = dict(logger=dict(interval=10), checkpoint=dict(interval=300))
+default_hooks = dict(logger=dict(interval=10), checkpoint=dict(interval=200))
 randomness = dict(seed=0)
