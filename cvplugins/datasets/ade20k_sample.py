@@ -287,13 +287,13 @@ def write_ade20k_sample(root: str | Path, *, seed: int = 0, overwrite: bool = Fa
 
 
 def _write_scene(root: Path, split: str, name: str, kind: str, random: np.random.RandomState) -> Array:
-    from PIL import Image
-
     pixels, labels = draw_scene(kind, random)
     image, label_map = root / "images" / split / f"{name}.jpg", root / "annotations" / split / f"{name}.png"
     for path in (image, label_map):
         path.parent.mkdir(parents=True, exist_ok=True)
     write_jpeg(image, pixels)
+    from PIL import Image  # whose absence is named above
+
     Image.fromarray(labels).save(label_map, optimize=True)
     return labels
 

@@ -22,7 +22,8 @@ __all__ = ["draw_segmentation_figure", "segmentation_table"]
 def segmentation_table(result: SegmentationResult) -> str:
     """Return a table for the log: a line a class, the mean and the measures of all pixels below; per cent.
 
-    No line is longer than 120 characters; a class name that is too long is cut. ``B-`` means boundary.
+    No line is longer than 120 characters; a class name that is too long is cut. ``B-`` means boundary. Classes that are
+    neither labelled nor predicted are counted, not listed.
 
     Args:
         result: What :meth:`cvplugins.metrics.SegmentationMetric.compute` returned. ``-`` stands for undefined.
@@ -42,8 +43,11 @@ def segmentation_table(result: SegmentationResult) -> str:
 
     labelled = result.confusion.sum(axis=1)
     lines = [f"{'class':<{width}}{'pixels':>14}" + "".join(f"{head:>{cells[name]}}" for name, head in heads.items())]
-    for index in range(len(result.classes)):
+    occurring = np.flatnonzero(labelled + result.confusion.sum(axis=0))
+    for index in occurring:
         lines.append(row(names[index], labelled[index], {key: values[index] for key, values in columns.items()}))
+    if absent := len(result.classes) - len(occurring):
+        lines.append(f"neither labelled nor predicted: {absent} of {len(result.classes)} classes")
     lines.append(row("mean", labelled.sum(), {name: scalars.get(f"m{name}", np.nan) for name in columns}))
     overall = {"pixel accuracy": "aAcc", "frequency-weighted IoU": "fwIoU", "kappa": "kappa"}
     lines.append(
