@@ -6,7 +6,8 @@ OMP_NUM_THREADS=2 python benchmarks/mask2former_memory.py [--config configs/ade2
 - kept: bytes that one image's forward pass keeps for its backward pass, in float32 and with autocast (bfloat16, which
   takes the same room as float16). Each storage counts once, parameters not at all.
 - matching: the peak of one decoder layer's matching for one image, by the number of objects, all or 25 at once.
-- points: the peak of sampling points and of the mask losses of one decoder layer, by the number of objects.
+- points: the peak of sampling points and of the mask losses of one decoder layer, by the number of objects (all but the
+  last of --objects).
 
 The CPU has no kernel for deformable attention: mmcv's substitute in PyTorch keeps the sampled values, which the CUDA
 kernel does not. They are left out: what `multi_scale_deformable_attn_pytorch` keeps is not counted.
@@ -107,28 +108,24 @@ def peak(call):
     return most
 
 
-def one_layer(head, crop, objects):
-    """Return masks, scores and objects as one decoder layer of one image has them."""
-    masks = torch.randn(head.num_queries, crop // 4, crop // 4, requires_grad=True)
-    scores = torch.randn(head.num_queries, head.num_classes + 1)
-    truth = InstanceData(labels=torch.arange(objects) % head.num_classes, masks=torch.zeros(objects, crop, crop).long())
-    return scores, masks, truth
-
-
-def matching(head, crop, objects, at_once):
+def matching(head, objects, at_once):
     """Return the peak of the matching costs alone, whose points are sampled before."""
-    scores, _, truth = one_layer(head, crop, objects)
-    points = torch.randn(head.num_queries, head.num_points, requires_grad=True)
-    predicted = InstanceData(scores=scores, masks=points)
-    truth = InstanceData(labels=truth.labels, masks=torch.zeros(objects, head.num_points))
+    predicted = InstanceData(
+        scores=torch.randn(head.num_queries, head.num_classes + 1),
+        masks=torch.randn(head.num_queries, head.num_points, requires_grad=True),
+    )
+    labels = torch.arange(objects) % head.num_classes
+    truth = InstanceData(labels=labels, masks=torch.zeros(objects, head.num_points))
     head.assigner.match_costs[0].targets_at_once = at_once
     return peak(lambda: head.assigner.assign(predicted, truth))
 
 
 def points(head, crop, objects):
-    """Return the peak of targets, point sampling and mask losses of one layer."""
-    scores, masks, truth = one_layer(head, crop, objects)
-    return peak(lambda: head._loss_by_feat_single(scores[None], masks[None], [truth], [{}]))
+    """Return the peak of targets, point sampling and mask losses of one decoder layer of one image."""
+    scores = torch.randn(1, head.num_queries, head.num_classes + 1)
+    masks = torch.randn(1, head.num_queries, crop // 4, crop // 4, requires_grad=True)
+    truth = InstanceData(labels=torch.arange(objects) % head.num_classes, masks=torch.zeros(objects, crop, crop).long())
+    return peak(lambda: head._loss_by_feat_single(scores, masks, [truth], [{}]))
 
 
 def main():
@@ -136,7 +133,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", default="configs/ade20k_mask2former_r50.py")
     parser.add_argument("--crops", nargs="+", type=int, default=[512, 640])
-    parser.add_argument("--objects", nargs="+", type=int, default=[10, 50, 150])
+    parser.add_argument("--objects", nargs="+", type=int, default=[10, 50, 150, 2000])
     options = parser.parse_args()
     torch.manual_seed(0)
     model = build(options.config)
@@ -146,14 +143,12 @@ def main():
         single, mixed = (kept(model, crop, autocast) / MIB for autocast in (False, True))
         print(f"crop {crop}: kept {single:.0f} MiB, autocast {mixed:.0f}", flush=True)
     head = model.decode_head
+    for objects in options.objects:
+        costs = [matching(head, objects, at_once) / MIB for at_once in (None, 25)]
+        print(f"{objects} objects: matching {costs[0]:.0f} MiB, 25 at once {costs[1]:.0f}", flush=True)
     for crop in options.crops:
-        for objects in options.objects:
-            costs = [matching(head, crop, objects, at_once) / MIB for at_once in (None, 25)]
-            print(
-                f"crop {crop}, {objects} objects: matching {costs[0]:.0f} MiB, 25 at once {costs[1]:.0f}; "
-                f"points {points(head, crop, objects) / MIB:.0f}",
-                flush=True,
-            )
+        for objects in options.objects[:-1]:
+            print(f"crop {crop}, {objects} objects: points {points(head, crop, objects) / MIB:.0f} MiB", flush=True)
     return 0
 
 

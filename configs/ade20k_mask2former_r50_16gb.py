@@ -3,7 +3,7 @@
 # it is: no --auto-scale-lr. Mixed precision, as in the original. docs/mask2former.md has the memory.
 _base_ = "./ade20k_mask2former_r50.py"
 
-batch_size, passes = 4, 4
+batch_size, passes = 8, 2
 train_dataloader = dict(batch_size=batch_size)
 optim_wrapper = dict(type="AmpOptimWrapper", loss_scale="dynamic", accumulative_counts=passes)
 param_scheduler = _base_.param_scheduler

@@ -1,17 +1,43 @@
-"""The tools on Mask2Former and ADE20K's layout, in processes of their own: train, test in every way, resume."""
+"""What the tools call, on Mask2Former and ADE20K's layout: train, test in every way, resume; most in this process."""
 
 import json
 import shutil
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 from runs import logged_losses, run, summary
-from scenes import label_map, small_scenes
+from scenes import small_scenes
 
 pytestmark = [pytest.mark.openmmlab, pytest.mark.slow]
 
 CONFIG = "tests/integration/tiny_mask2former.py"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def in_the_project(root):
+    """The configs name the sample from there; the environment of a run is not that of the tests after it."""
+    from mmengine.registry import DefaultScope
+
+    with pytest.MonkeyPatch.context() as patch, DefaultScope.overwrite_default_scope("mmseg"):
+        patch.chdir(root)
+        yield
+
+
+def train(config, work_dir, data, **options):
+    from cvplugins.openmmlab import launch
+
+    time.sleep(1)  # the folders of the runs are named by the second
+    return launch.train(config, work_dir=str(work_dir), cfg_options={"data_root": str(data)}, **options)
+
+
+def evaluate(config, checkpoint, work_dir, data, **options):
+    from cvplugins.openmmlab import launch
+
+    time.sleep(1)
+    options = {name: str(value) if isinstance(value, Path) else value for name, value in options.items()}
+    return launch.evaluate(config, checkpoint, work_dir=str(work_dir), cfg_options={"data_root": str(data)}, **options)
 
 
 def printed_metrics(output):
@@ -26,18 +52,16 @@ def few(scenes, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def straight(root, few, tmp_path_factory):
+def straight(few, tmp_path_factory):
     """A run of six iterations, and what it printed."""
     work_dir = tmp_path_factory.mktemp("straight")
-    output = run(root, "tools/train.py", CONFIG, "--work-dir", work_dir, "--cfg-options", f"data_root={few}")
-    return work_dir, output
+    return work_dir, train(CONFIG, work_dir, few)
 
 
-def test_a_resumed_run_equals_the_straight_one(root, straight, few, tmp_path):
+def test_a_resumed_run_equals_the_straight_one(straight, few, tmp_path):
     """The kill itself: tests/integration/test_runs.py; here what Mask2Former draws, points, depends on no state."""
     shutil.copy(straight[0] / "iter_4.pth", tmp_path)
-    options = ["--work-dir", tmp_path, "--resume", "--cfg-options", f"data_root={few}"]
-    output = run(root, "tools/train.py", CONFIG, *options)
+    output = train(CONFIG, tmp_path, few, resume="auto")
     resumed, expected = logged_losses(tmp_path), logged_losses(straight[0])
     assert sorted(expected) == [1, 2, 3, 4, 5, 6]
     assert resumed == {iteration: expected[iteration] for iteration in (5, 6)}
@@ -45,12 +69,11 @@ def test_a_resumed_run_equals_the_straight_one(root, straight, few, tmp_path):
 
 
 @pytest.fixture(scope="module")
-def tested(root, straight, few, tmp_path_factory):
+def tested(straight, few, tmp_path_factory):
     """The last checkpoint tested on whole images, with overlays and label maps written."""
     folder = tmp_path_factory.mktemp("tested")
-    options = ["--work-dir", folder, "--show-dir", folder / "drawn", "--label-dir", folder / "maps"]
-    options += ["--out", folder / "metrics.json", "--cfg-options", f"data_root={few}"]
-    return folder, run(root, "tools/test.py", CONFIG, straight[0] / "iter_6.pth", *options)
+    written = {"show_dir": folder / "drawn", "label_dir": folder / "maps", "out": folder / "metrics.json"}
+    return folder, evaluate(CONFIG, straight[0] / "iter_6.pth", folder, few, **written)
 
 
 def test_testing_gives_the_last_validation_again_and_writes_images(straight, tested, few):
@@ -99,11 +122,9 @@ def test_the_label_maps_score_what_the_run_scored_and_mmseg_agrees(tested, few, 
     assert theirs["aAcc"] == pytest.approx(metrics["seg/aAcc"], abs=1e-6)
 
 
-def test_windows_scales_and_flips_run_together(root, straight, few, tmp_path):
-    options = ["--mode", "slide", "--scales", "0.75", "1.25", "--flip", "--work-dir", tmp_path]
-    options += ["--label-dir", tmp_path / "maps", "--cfg-options", f"data_root={few}"]
-    output = run(root, "tools/test.py", CONFIG, straight[0] / "iter_6.pth", *options)
-    printed_metrics(output)
+def test_windows_scales_and_flips_run_together(straight, few, tmp_path):
+    ways = {"mode": "slide", "scales": [0.75, 1.25], "flip": True, "label_dir": tmp_path / "maps"}
+    printed_metrics(evaluate(CONFIG, straight[0] / "iter_6.pth", tmp_path, few, **ways))
     assert len(list((tmp_path / "maps").iterdir())) == 3
 
 
@@ -134,16 +155,15 @@ def test_real_images_train_the_whole_r50_config(root, real_ade20k, tmp_path):
         "train_cfg = dict(max_iters=2, val_interval=2)\n"
         "default_hooks = dict(logger=dict(interval=1), checkpoint=dict(interval=2, save_best=None))\n"
     )
-    data = f"data_root={real_ade20k / 'ADEChallengeData2016'}"
-    output = run(root, "tools/train.py", config, "--work-dir", tmp_path / "work", "--cfg-options", data)
+    data = real_ade20k / "ADEChallengeData2016"
+    output = train(config, tmp_path / "work", data)
     losses = logged_losses(tmp_path / "work")
     assert sorted(losses) == [1, 2]
     assert {f"decode.d{layer}.loss_dice" for layer in range(9)} <= set(losses[1])
-    assert "frozen" in output.partition("normalisation policy")[2][:400]
+    log = Path(summary(output)["log"]).read_text()
+    assert "53 " in log.partition("normalisation policy")[2][:600]
+    assert "frozen" in log.partition("normalisation policy")[2][:600]
     written = json.loads(Path(summary(output)["results"]).read_text())
     assert written["num_images"] == 3
-    options = ["--work-dir", tmp_path, "--show-dir", tmp_path / "drawn", "--cfg-options", data]
-    run(root, "tools/test.py", config, tmp_path / "work" / "iter_2.pth", *options)
-    images = list((real_ade20k / "ADEChallengeData2016/images/validation").iterdir())
-    assert len(list((tmp_path / "drawn").iterdir())) == len(images)
-    assert all(label_map(image).is_file() for image in images)
+    evaluate(config, tmp_path / "work" / "iter_2.pth", tmp_path, data, show_dir=tmp_path / "drawn")
+    assert len(list((tmp_path / "drawn").iterdir())) == 3
