@@ -8,6 +8,29 @@ SEEDED = "IterationSeedHook seeds workers that start anew in every epoch: a resu
 METRIC = "every number from one pass instead of one"
 WHOLE = "checkpoints are whole or absent; the best by 11-point AP50 is kept"
 
+ADE20K = {
+    "data_root": "data/ADEChallengeData2016, as the archive is named",
+    **{f"{loader}_dataloader.dataset.data_root": "the same" for loader in ("train", "val", "test")},
+    "model.decode_head.train_cfg.assigner.type": "a cost that is not finite is named",
+    "val_evaluator": METRIC,
+    "test_evaluator": METRIC,
+    "default_hooks.checkpoint": "checkpoints are whole or absent; two and the best by mIoU are kept",
+    "custom_hooks": "repeatable resuming, training plan, gradient health, result files, normalisation policy",
+}
+
+ONE_GPU = {
+    "train_dataloader.batch_size": "what the memory holds",
+    "batch_size": "what the memory holds",
+    "passes": "16 images a step, as in the recipe",
+    "optim_wrapper.accumulative_counts": "16 images a step, as in the recipe",
+    "optim_wrapper.type": "mixed precision, as in the original",
+    "optim_wrapper.loss_scale": "mixed precision, as in the original",
+    "param_scheduler.0.end": "mmengine counts passes",
+    "train_cfg.max_iters": "mmengine counts passes",
+    "train_cfg.val_interval": "mmengine counts passes",
+    "default_hooks.checkpoint.interval": "mmengine counts passes",
+}
+
 DIFFERENCES = {
     "voc_faster_rcnn": (
         "mmdet::pascal_voc/faster-rcnn_r50_fpn_1x_voc0712.py",
@@ -76,6 +99,72 @@ DIFFERENCES = {
             "randomness": "a repeatable score",
         },
     ),
+    "ade20k_mask2former_r50": (
+        "mmseg::mask2former/mask2former_r50_8xb2-160k_ade20k-512x512.py",
+        {
+            **ADE20K,
+            "model.backbone.norm_cfg.type": "one process needs no SyncBN; the layers are frozen",
+            "model.backbone.norm_eval": "running statistics are frozen too, as in the original",
+        },
+    ),
+    "ade20k_mask2former_swin_t": ("mmseg::mask2former/mask2former_swin-t_8xb2-160k_ade20k-512x512.py", ADE20K),
+    "ade20k_mask2former_swin_l": (
+        "mmseg::mask2former/mask2former_swin-l-in22k-384x384-pre_8xb2-160k_ade20k-640x640.py",
+        ADE20K,
+    ),
+    "ade20k_mask2former_r50_dice_focal": (
+        "configs/ade20k_mask2former_r50.py",
+        {f"model.decode_head.loss_{part}": "ours" for part in ("cls", "mask", "dice")},
+    ),
+    "ade20k_mask2former_r50_8gb": ("configs/ade20k_mask2former_r50.py", ONE_GPU),
+    "ade20k_mask2former_r50_16gb": ("configs/ade20k_mask2former_r50.py", ONE_GPU),
+    "ade20k_mask2former_r50_24gb": (
+        "configs/ade20k_mask2former_r50.py",
+        {
+            "train_dataloader.batch_size": "the whole batch of the recipe",
+            "train_dataloader.num_workers": "16 images a step on one machine",
+            "optim_wrapper.type": "mixed precision, as in the original",
+            "optim_wrapper.loss_scale": "mixed precision, as in the original",
+        },
+    ),
+    "ade20k_mask2former_sample": (
+        "configs/ade20k_mask2former_r50.py",
+        {
+            "data_root": "the sample",
+            **{f"{loader}_dataloader.dataset.data_root": "the sample" for loader in ("train", "val", "test")},
+            "crop_size": "the sample's image size",
+            "model.data_preprocessor.size": "the sample's image size",
+            **{
+                f"{place}.{step}": "the sample's image size"
+                for place in ("train_pipeline", "train_dataloader.dataset.pipeline")
+                for step in ("2.scales", "2.max_size", "3.crop_size")
+            },
+            **{
+                f"{place}.1.scale": "the sample's image size"
+                for place in ("test_pipeline", "val_dataloader.dataset.pipeline", "test_dataloader.dataset.pipeline")
+            },
+            "train_dataloader.batch_size": "one CPU process instead of 8 GPUs x 2",
+            **{f"{loader}_dataloader.num_workers": "two cores" for loader in ("train", "val", "test")},
+            "channels": "a quarter",
+            "attention": "a quarter",
+            "model.backbone.depth": "ResNet-18",
+            "model.backbone.base_channels": "half the width",
+            "model.backbone.norm_cfg.requires_grad": "random weights: everything trains",
+            "model.backbone.norm_eval": "random weights: everything trains",
+            "model.backbone.init_cfg": "random weights",
+            "model.decode_head": "a quarter of the channels, fewer layers, queries and points",
+            "max_iters": "minutes",
+            "train_cfg.max_iters": "minutes",
+            "train_cfg.val_interval": "minutes",
+            "optim_wrapper.optimizer.lr": "random weights, batch 8",
+            "optim_wrapper.paramwise_cfg.custom_keys.backbone.lr_mult": "random weights: everything trains",
+            "param_scheduler": "warm-up from scratch, the end of the shorter schedule",
+            "auto_scale_lr.base_batch_size": "the batch that the learning rate is for",
+            "default_hooks.logger.interval": "few iterations",
+            "default_hooks.checkpoint.interval": "few iterations",
+            "randomness": "a repeatable score",
+        },
+    ),
 }
 
 
@@ -96,6 +185,9 @@ def flatten(node, prefix=""):
 def load(name, tmp_path):
     from mmengine.config import Config
 
+    from cvplugins.openmmlab.compat import make_mmseg_configs_reachable
+
+    make_mmseg_configs_reachable()
     if "::" in name:
         path = tmp_path / "zoo.py"
         path.write_text(f"_base_ = {name!r}\n")
