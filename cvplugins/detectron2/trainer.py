@@ -20,6 +20,7 @@ from detectron2.utils import comm
 from detectron2.utils.events import CommonMetricPrinter, EventWriter, JSONWriter, TensorboardXWriter
 from torch import nn
 
+from cvplugins.distributed import is_distributed
 from cvplugins.errors import UserError
 
 from . import evaluators as known_evaluators
@@ -132,7 +133,14 @@ class CvpluginsTrainer(DefaultTrainer):
     def test(
         cls, cfg: CfgNode, model: nn.Module, evaluators: Sequence[DatasetEvaluator] | None = None
     ) -> dict[str, Any]:
-        """Evaluate; as Detectron2's, without its lines for spreadsheets, since evaluators log their tables."""
+        """Evaluate on all processes what a checkpoint has, which is the first one's.
+
+        As Detectron2's, which lets each process evaluate with batch norms' statistics of its own, and without its lines
+        for spreadsheets, since evaluators log their tables.
+        """
+        if is_distributed():
+            for buffer in model.buffers():
+                torch.distributed.broadcast(buffer, 0)
         if isinstance(evaluators, DatasetEvaluator):
             evaluators = [evaluators]
         results = {}
