@@ -62,6 +62,7 @@ class CvpluginsTrainer(DefaultTrainer):
         cfg.defrost()
         cfg.SEED = cfg.SEED if cfg.SEED >= 0 else comm.shared_random_seed()
         cfg.freeze()
+        logger.info("the seed is %d", cfg.SEED)
         model = self.build_model(cfg)
         optimizer = self.build_optimizer(cfg, model)
         loader = self.build_train_loader(cfg)
@@ -173,9 +174,16 @@ class CvpluginsTrainer(DefaultTrainer):
         Args:
             resume: Whether to go on with the newest checkpoint of ``OUTPUT_DIR``, if there is one, or the path of a
                 checkpoint to go on with.
+
+        Raises:
+            UserError: A checkpoint to go on with is of another model, or has weights only.
         """
         if isinstance(resume, str):
+            self.iter = -1
             self.checkpointer.load(resume)
+            self.checkpointer.require_whole(resume)
+            if self.iter < 0:
+                raise UserError(f"checkpoint {resume} has no state of a run to resume; begin with it by MODEL.WEIGHTS")
             self.start_iter = self.iter + 1
         else:
             super().resume_or_load(resume)
