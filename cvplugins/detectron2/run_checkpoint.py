@@ -40,6 +40,10 @@ class RunCheckpointer(CvpluginsCheckpointer):
         """
         check_exists(path)
         self.load(str(path), checkpointables=[])
+        self.require_whole(path)
+
+    def require_whole(self, path: str | os.PathLike[str]) -> None:
+        """Raise ``UserError`` if what was loaded last did not fill the model."""
         found = self._incompatible
         problems = [f"{name} is missing" for name in found.missing_keys]
         problems += [f"{name} is {tuple(has)}, not {tuple(wants)}" for name, has, wants in found.incorrect_shapes]

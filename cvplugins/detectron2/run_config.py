@@ -85,7 +85,7 @@ def _check_optimizer(node: Mapping[str, Any]) -> None:
     if taken := {"lr": "SOLVER.BASE_LR", "weight_decay": "SOLVER.WEIGHT_DECAY"}.keys() & options:
         raise UserError(f"{where}: {', '.join(sorted(taken))} is set by SOLVER.BASE_LR and SOLVER.WEIGHT_DECAY")
     try:
-        kind([torch.nn.Parameter(torch.zeros(1))], lr=0.1, **options)
+        kind([torch.nn.Parameter(torch.zeros(1))], lr=0.1, weight_decay=0.0, **options)
     except (TypeError, ValueError) as error:
         raise UserError(f"{where}: {error}") from error
 

@@ -20,6 +20,7 @@ from detectron2.utils import comm
 from detectron2.utils.events import CommonMetricPrinter, EventWriter, JSONWriter, TensorboardXWriter
 from torch import nn
 
+from cvplugins.distributed import is_distributed
 from cvplugins.errors import UserError
 
 from . import evaluators as known_evaluators
@@ -61,6 +62,7 @@ class CvpluginsTrainer(DefaultTrainer):
         cfg.defrost()
         cfg.SEED = cfg.SEED if cfg.SEED >= 0 else comm.shared_random_seed()
         cfg.freeze()
+        logger.info("the seed is %d", cfg.SEED)
         model = self.build_model(cfg)
         optimizer = self.build_optimizer(cfg, model)
         loader = self.build_train_loader(cfg)
@@ -132,7 +134,14 @@ class CvpluginsTrainer(DefaultTrainer):
     def test(
         cls, cfg: CfgNode, model: nn.Module, evaluators: Sequence[DatasetEvaluator] | None = None
     ) -> dict[str, Any]:
-        """Evaluate; as Detectron2's, without its lines for spreadsheets, since evaluators log their tables."""
+        """Evaluate on all processes what a checkpoint has, which is the first one's.
+
+        As Detectron2's, which lets each process evaluate with batch norms' statistics of its own, and without its lines
+        for spreadsheets, since evaluators log their tables.
+        """
+        if is_distributed():
+            for buffer in model.buffers():
+                torch.distributed.broadcast(buffer, 0)
         if isinstance(evaluators, DatasetEvaluator):
             evaluators = [evaluators]
         results = {}
@@ -165,9 +174,16 @@ class CvpluginsTrainer(DefaultTrainer):
         Args:
             resume: Whether to go on with the newest checkpoint of ``OUTPUT_DIR``, if there is one, or the path of a
                 checkpoint to go on with.
+
+        Raises:
+            UserError: A checkpoint to go on with is of another model, or has weights only.
         """
         if isinstance(resume, str):
+            self.iter = -1
             self.checkpointer.load(resume)
+            self.checkpointer.require_whole(resume)
+            if self.iter < 0:
+                raise UserError(f"checkpoint {resume} has no state of a run to resume; begin with it by MODEL.WEIGHTS")
             self.start_iter = self.iter + 1
         else:
             super().resume_or_load(resume)

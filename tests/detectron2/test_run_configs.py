@@ -37,8 +37,16 @@ def test_what_differs_from_the_zoo(root, model):
     zoo.merge_from_file(f"{detectron2.__path__[0]}/{file}")
     cfg = load_config(root / FOLDER / f"voc_faster_rcnn_{model}.yaml")
     validate_cvplugins_config(cfg)
-    expected = {"DATASETS.TRAIN": OURS[0], "DATASETS.TEST": OURS[1], "CVPLUGINS.TRAIN.BASE_BATCH_SIZE": 16}
-    assert differences(cfg, zoo) == expected
+    assert differences(cfg, zoo) == {
+        "DATASETS.TRAIN": OURS[0],
+        "DATASETS.TEST": OURS[1],
+        "CVPLUGINS.TRAIN.BASE_BATCH_SIZE": 16,
+        # Detectron2 evaluates once, at the end.
+        "TEST.EVAL_PERIOD": 3000,
+        "SOLVER.CHECKPOINT_PERIOD": 3000,
+        "CVPLUGINS.HOOKS": [{"type": "GradientHealthHook"}, {"type": "BestCheckpointHook", "monitor": "bbox/AP50"}],
+        "CVPLUGINS.NORM.rules": [{"to": "SyncBN", "frozen": "keep"}],
+    }
     assert cfg.SOLVER.MAX_ITER == 18000
 
 

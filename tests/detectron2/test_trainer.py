@@ -100,6 +100,25 @@ def test_a_resumed_run_repeats_the_straight_one(tmp_path, devkit):
     assert scores[-1] is not None
 
 
+def test_weights_alone_are_no_run_to_resume(tmp_path, devkit):
+    from cvplugins.detectron2 import CvpluginsTrainer
+    from cvplugins.errors import UserError
+
+    cfg = loaded(tmp_path, devkit, OUTPUT_DIR=str(tmp_path))
+    model = CvpluginsTrainer.build_model(cfg).state_dict()
+    name = "roi_heads.box_predictor.cls_score.bias"
+    cases = {
+        "has no state of a run to resume": {"model": model},
+        f"another architecture than the config: {name} is missing": {
+            "model": {each: value for each, value in model.items() if each != name}
+        },
+    }
+    for message, content in cases.items():
+        torch.save(content, tmp_path / "weights.pth")
+        with pytest.raises(UserError, match=message):
+            CvpluginsTrainer(cfg).resume_or_load(str(tmp_path / "weights.pth"))
+
+
 def test_early_stopping_ends_with_the_best_weights(tmp_path, devkit):
     hook = {"type": "EarlyStoppingHook", "monitor": "bbox/AP50", "rule": "less", "min_delta": 2.0, "patience": 1}
     keys = {"CVPLUGINS.HOOKS": [hook], "CVPLUGINS.EVALUATORS": NO_FIGURES, "TEST.EVAL_PERIOD": 1}
@@ -166,6 +185,7 @@ def test_the_optimizer_of_the_config(tmp_path, devkit):
             {"CVPLUGINS.TRAIN.OPTIMIZER.type": "AdamW", "CVPLUGINS.TRAIN.OPTIMIZER.beta": 0.1},
             "OPTIMIZER: .*unexpected keyword argument 'beta'",
         ),
+        ({"CVPLUGINS.TRAIN.OPTIMIZER.type": "LBFGS"}, "OPTIMIZER: .*unexpected keyword argument 'weight_decay'"),
         ({"CVPLUGINS.EVALUATORS": ["COCO"]}, r"EVALUATORS\[0\]: expected a dict with a type"),
         ({"CVPLUGINS.EVALUATORS": [{"type": "COCOEvaluator"}]}, "no evaluator 'COCOEvaluator'; use CvpluginsDet"),
         (
