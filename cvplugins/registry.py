@@ -72,7 +72,7 @@ def _child(parent: root.Registry, *modules: str) -> PluginRegistry:
     return PluginRegistry(parent.name, parent=parent, scope=SCOPE, locations=locations)
 
 
-MODELS = _child(root.MODELS, "losses", "norm", "test_time")
+MODELS = _child(root.MODELS, "losses", "norm", "segmentors")
 METRICS = _child(
     root.METRICS,
     "classification_metric",

@@ -25,19 +25,23 @@ def in_the_project(root):
         yield
 
 
-def train(config, work_dir, data, **options):
-    from cvplugins.openmmlab import launch
-
+def options(work_dir, data):
     time.sleep(1)  # the folders of the runs are named by the second
-    return launch.train(config, work_dir=str(work_dir), cfg_options={"data_root": str(data)}, **options)
+    # mmengine gives out an older visualizer of the same name, which logs into the older run's folder.
+    return {"work_dir": str(work_dir), "cfg_options": {"data_root": str(data), "visualizer.name": str(work_dir)}}
 
 
-def evaluate(config, checkpoint, work_dir, data, **options):
+def train(config, work_dir, data, **more):
     from cvplugins.openmmlab import launch
 
-    time.sleep(1)
-    options = {name: str(value) if isinstance(value, Path) else value for name, value in options.items()}
-    return launch.evaluate(config, checkpoint, work_dir=str(work_dir), cfg_options={"data_root": str(data)}, **options)
+    return launch.train(config, **options(work_dir, data), **more)
+
+
+def evaluate(config, checkpoint, work_dir, data, **more):
+    from cvplugins.openmmlab import launch
+
+    more = {name: str(value) if isinstance(value, Path) else value for name, value in more.items()}
+    return launch.evaluate(config, checkpoint, **options(work_dir, data), **more)
 
 
 def printed_metrics(output):
@@ -131,9 +135,9 @@ def test_windows_scales_and_flips_run_together(straight, few, tmp_path):
 @pytest.mark.distributed
 def test_two_processes_test_as_one_does(root, straight, tested, few, tmp_path):
     """Three images on two processes: the sampler pads one, the metric drops it."""
-    options = ["--work-dir", tmp_path, "--out", tmp_path / "metrics.json", "--label-dir", tmp_path / "maps"]
-    options += ["--cfg-options", f"data_root={few}"]
-    run(root, "tools/dist_test.sh", CONFIG, straight[0] / "iter_6.pth", "2", *options)
+    more = ["--work-dir", tmp_path, "--out", tmp_path / "metrics.json", "--label-dir", tmp_path / "maps"]
+    more += ["--cfg-options", f"data_root={few}"]
+    run(root, "tools/dist_test.sh", CONFIG, straight[0] / "iter_6.pth", "2", *more)
     assert json.loads((tmp_path / "metrics.json").read_text()) == json.loads((tested[0] / "metrics.json").read_text())
     for path in (tmp_path / "maps").iterdir():
         assert path.read_bytes() == (tested[0] / "maps" / path.name).read_bytes()
