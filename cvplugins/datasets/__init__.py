@@ -1,8 +1,8 @@
 """Data layouts: readers and checks without a framework; label maps alone need an image library, Pillow."""
 
-from .ade20k import ADE20K_CLASSES
+from .ade20k import ADE20K_CLASSES, ade20k_pairs
 from .coco import CocoAnnotations, CocoObjects, CocoResults, read_coco_annotations, read_coco_results
-from .label_images import LabelReport, check_label_images, read_label_image
+from .label_images import LabelReport, check_label_images, read_label_image, without_zero_label
 from .mot_challenge import MOTTracks, mot_challenge_frames, read_mot_tracks
 from .voc import (
     VOC_CLASSES,
@@ -31,6 +31,7 @@ __all__ = [
     "VOCReport",
     "VOCSplit",
     "VocDetections",
+    "ade20k_pairs",
     "check_label_images",
     "check_voc",
     "mot_challenge_frames",
@@ -41,4 +42,5 @@ __all__ = [
     "read_mot_tracks",
     "read_split",
     "read_voc_results",
+    "without_zero_label",
 ]

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-__all__ = ["ADE20K_CLASSES", "HOW_TO_GET_ADE20K"]
+import os
+from pathlib import Path
+
+from .voc import DataError
+
+__all__ = ["ADE20K_CLASSES", "HOW_TO_GET_ADE20K", "ade20k_pairs"]
 
 # In the order of objectInfo150.txt, by mmseg's short names; a label map holds the index + 1, and 0 for unlabelled.
 ADE20K_CLASSES = (
@@ -26,5 +31,31 @@ ADE20K_CLASSES = (
 HOW_TO_GET_ADE20K = (
     "To get ADE20K: download ADEChallengeData2016.zip from the scene parsing benchmark's site "
     "(sceneparsing.csail.mit.edu) and unpack it in data/, so that data/ADEChallengeData2016/images exists "
-    "(data/README.md). To try without it: configs/ade20k_mask2former_sample.py with data/sample/ADEChallengeData2016"
+    "(data/README.md). To try without it: configs/ade20k_mask2former_sample.py or, for Detectron2, "
+    "configs/detectron2/ade20k_mask2former_sample.yaml with data/sample/ADEChallengeData2016"
 )
+
+
+def ade20k_pairs(root: str | os.PathLike[str], split: str) -> list[tuple[Path, Path]]:
+    """Return the paths of each image of a split and of its label map, by name.
+
+    Args:
+        root: The folder ``ADEChallengeData2016``.
+        split: ``"training"`` or ``"validation"``.
+
+    Raises:
+        DataError: A folder is missing, or holds no image; the message says how to get the data.
+
+    Example:
+        >>> ade20k_pairs("nowhere", "training")  # doctest: +ELLIPSIS
+        Traceback (most recent call last):
+        cvplugins.datasets.voc.DataError: folder ...nowhere/images/training does not exist. To get ADE20K: ...
+    """
+    images, labels = (Path(root, kind, split) for kind in ("images", "annotations"))
+    for folder in (images, labels):
+        if not folder.is_dir():
+            raise DataError(f"folder {folder.absolute()} does not exist. {HOW_TO_GET_ADE20K}")
+    found = [(image, labels / f"{image.stem}.png") for image in sorted(images.glob("*.jpg"))]
+    if not found:
+        raise DataError(f"folder {images.absolute()} holds no .jpg. {HOW_TO_GET_ADE20K}")
+    return found

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from .voc import DataError, check_jpeg
 
-__all__ = ["LabelReport", "check_label_images", "read_label_image"]
+__all__ = ["LabelReport", "check_label_images", "read_label_image", "without_zero_label"]
 
 READ = 200  # label maps whose pixels are looked at
 LISTED = 10
@@ -58,6 +58,20 @@ def read_label_image(path: str | os.PathLike[str]) -> NDArray[np.int32]:
     if values.ndim != 2:
         raise DataError(f"{path}: holds colours ({values.shape[-1]} channels), not class indices")
     return values.astype(np.int32)
+
+
+def without_zero_label(labels: NDArray[Any], ignore_index: int = 255) -> NDArray[Any]:
+    """Return labels of which 0 meant "no class" and 1 the first class, with the classes from 0 and the rest ignored.
+
+    Args:
+        labels: Integers, or floats that hold some, of any shape.
+        ignore_index: What 0 becomes, and what stays as it is.
+
+    Example:
+        >>> without_zero_label(np.array([0, 1, 150, 255]))
+        array([255,   0, 149, 255])
+    """
+    return np.where((labels == 0) | (labels == ignore_index), ignore_index, labels - 1).astype(labels.dtype)
 
 
 def check_label_images(

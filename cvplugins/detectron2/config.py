@@ -11,7 +11,8 @@ from detectron2.utils.registry import Registry
 from cvplugins.errors import UserError
 
 from .hooks import build_cvplugins_hooks
-from .losses import PLACES, DetectorLoss, SigmoidClassLoss
+from .losses import MASK2FORMER_PLACES, PLACES, DetectorLoss, SigmoidClassLoss
+from .mask2former_project import is_mask2former
 from .mask_head import CvpluginsMaskRCNNConvUpsampleHead
 from .norm import norm_rules
 from .retinanet import CvpluginsRetinaNet
@@ -22,11 +23,11 @@ from .training import configured
 
 __all__ = ["add_cvplugins_config", "validate_cvplugins_config"]
 
-NODES = ("LOSSES", "HOOKS", "NORM", "DATA", "TRAIN", "EVALUATORS")
+NODES = ("LOSSES", "HOOKS", "NORM", "DATA", "TRAIN", "MASK2FORMER", "EVALUATORS")
 
 BOX_HEADS = (CvpluginsStandardROIHeads, CvpluginsRes5ROIHeads, CvpluginsCascadeROIHeads)
 
-# Which places models have; GeneralizedRCNN, PanopticFPN and those of users have all.
+# Which places models have; GeneralizedRCNN, PanopticFPN and those of users have all of detectors.
 PLACES_OF_MODELS = ((RetinaNet, ("CLS", "BOX_REG")), (ProposalNetwork, ("RPN_CLS", "RPN_LOC")), (SemanticSegmentor, ()))
 
 
@@ -38,7 +39,7 @@ def add_cvplugins_config(cfg: CfgNode) -> None:
     :func:`cvplugins.detectron2.apply_norm_policy`). An entry is the config that OpenMMLab takes,
     ``{type: FocalLoss, gamma: 2.0}``; a loss with an empty ``type`` is Detectron2's own. What is null in it counts as
     not given. Heads that look there are chosen by their names, see :func:`validate_cvplugins_config`. ``DATA``,
-    ``TRAIN`` and ``EVALUATORS`` are those of :func:`cvplugins.detectron2.run_config.add_run_config`.
+    ``TRAIN``, ``MASK2FORMER`` and ``EVALUATORS`` are those of :func:`cvplugins.detectron2.run_config.add_run_config`.
 
     Args:
         cfg: Detectron2's config; changed.
@@ -78,15 +79,23 @@ def validate_cvplugins_config(cfg: CfgNode) -> None:
     norm_rules(cfg)
     if "TRAIN" in cfg.get("CVPLUGINS", {}):
         validate_run_config(cfg.CVPLUGINS)
+        if is_mask2former(cfg) and cfg.CVPLUGINS.TRAIN.OPTIMIZER.type:
+            raise UserError("CVPLUGINS.TRAIN.OPTIMIZER: Mask2Former has its own optimizer; set SOLVER.OPTIMIZER instead")
     for place in PLACES:
         entry = configured(cfg, place)
         try:
             loss = _kind(cfg, place).of(entry)
             if loss is not None:
                 _check_head(cfg, place)
-                loss.try_out(cfg.MODEL.RETINANET.NUM_CLASSES if _dense(cfg) else cfg.MODEL.ROI_HEADS.NUM_CLASSES)
+                loss.try_out(_num_classes(cfg))
         except UserError as error:
             raise UserError(f"CVPLUGINS.LOSSES.{place}: {error}") from error
+
+
+def _num_classes(cfg: CfgNode) -> int:
+    if is_mask2former(cfg):
+        return cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES
+    return cfg.MODEL.RETINANET.NUM_CLASSES if _dense(cfg) else cfg.MODEL.ROI_HEADS.NUM_CLASSES
 
 
 def _kind(cfg: CfgNode, place: str) -> type[DetectorLoss]:
@@ -99,7 +108,11 @@ def _check_head(cfg: CfgNode, place: str) -> None:
     places = _places(cfg)
     if place not in places:
         raise UserError(f"{model.META_ARCHITECTURE} has no such head; its places are {' and '.join(places) or 'none'}")
-    if _dense(cfg):
+    if place in MASK2FORMER_PLACES:
+        from .mask2former import CvpluginsMaskFormer
+
+        _check_name("MODEL.META_ARCHITECTURE", META_ARCH_REGISTRY, model.META_ARCHITECTURE, (CvpluginsMaskFormer,))
+    elif _dense(cfg):
         _check_name("MODEL.META_ARCHITECTURE", META_ARCH_REGISTRY, model.META_ARCHITECTURE, (CvpluginsRetinaNet,))
     elif place in ("CLS", "BOX_REG"):
         _check_name("MODEL.ROI_HEADS.NAME", ROI_HEADS_REGISTRY, model.ROI_HEADS.NAME, BOX_HEADS)
@@ -116,11 +129,13 @@ def _check_head(cfg: CfgNode, place: str) -> None:
 
 
 def _places(cfg: CfgNode) -> tuple[str, ...]:
+    if is_mask2former(cfg):
+        return MASK2FORMER_PLACES
     name = cfg.MODEL.META_ARCHITECTURE
     for model, places in PLACES_OF_MODELS:
         if _is_made_from(META_ARCH_REGISTRY, name, (model,)):
             return places
-    return tuple(PLACES)
+    return tuple(place for place in PLACES if place not in MASK2FORMER_PLACES)
 
 
 def _dense(cfg: CfgNode) -> bool:

@@ -17,12 +17,21 @@ from cvplugins.datasets import VOC_CLASSES, check_voc, read_annotation, read_spl
 from cvplugins.distributed import gather_objects
 from cvplugins.errors import UserError
 
-__all__ = ["PREFIX", "check_data", "register_voc", "voc_records"]
+from .ade20k import check_scenes, register_ade20k
+from .mask2former_project import is_mask2former
+
+__all__ = ["PREFIX", "check_data", "register_datasets", "register_voc", "voc_records"]
 
 logger = logging.getLogger(__name__)
 
 PREFIX = "cvplugins_voc_"  # Detectron2 has voc_2007_trainval itself, and reads it from $DETECTRON2_DATASETS alone
 SPLITS = [(year, split) for year in (2007, 2012) for split in ("train", "val", "trainval", "test")]
+
+
+def register_datasets(cfg: CfgNode) -> None:
+    """Put PASCAL VOC and ADE20K into the catalog; see :func:`register_voc` and :func:`register_ade20k`."""
+    register_voc(cfg)
+    register_ade20k(cfg)
 
 
 def register_voc(cfg: CfgNode) -> None:
@@ -114,8 +123,9 @@ def _check(cfg: CfgNode, names: Sequence[str]) -> None:
             check_voc(_devkit(cfg), [split], classes=_classes(cfg), skip_broken=data.SKIP_BROKEN)
         else:
             _check_files(name, metadata)
-        classes = metadata.get("thing_classes") or []
-        for key, number in _class_numbers(cfg):
+            check_scenes(name, metadata)
+        for key, number, kind in _class_numbers(cfg):
+            classes = metadata.get(kind) or []
             if classes and number != len(classes):
                 raise UserError(f"{key} is {number}, but dataset {name} has {len(classes)} classes")
 
@@ -130,12 +140,16 @@ def _check_files(name: str, metadata: Any) -> None:
             )
 
 
-def _class_numbers(cfg: CfgNode) -> Iterator[tuple[str, int]]:
-    architecture = cfg.MODEL.META_ARCHITECTURE.removeprefix("Cvplugins")
+def _class_numbers(cfg: CfgNode) -> Iterator[tuple[str, int, str]]:
+    """Yield the keys for numbers of classes, the numbers, and which classes of a dataset's metadata they count."""
+    model, architecture = cfg.MODEL, cfg.MODEL.META_ARCHITECTURE.removeprefix("Cvplugins")
     if architecture == "RetinaNet":
-        yield "MODEL.RETINANET.NUM_CLASSES", cfg.MODEL.RETINANET.NUM_CLASSES
+        yield "MODEL.RETINANET.NUM_CLASSES", model.RETINANET.NUM_CLASSES, "thing_classes"
     elif architecture in ("GeneralizedRCNN", "PanopticFPN"):
-        yield "MODEL.ROI_HEADS.NUM_CLASSES", cfg.MODEL.ROI_HEADS.NUM_CLASSES
+        yield "MODEL.ROI_HEADS.NUM_CLASSES", model.ROI_HEADS.NUM_CLASSES, "thing_classes"
+    elif architecture == "SemanticSegmentor" or is_mask2former(cfg):
+        kind = "thing_classes" if "_instance" in cfg.INPUT.get("DATASET_MAPPER_NAME", "") else "stuff_classes"
+        yield "MODEL.SEM_SEG_HEAD.NUM_CLASSES", model.SEM_SEG_HEAD.NUM_CLASSES, kind
 
 
 def _similar(name: str) -> str:

@@ -22,7 +22,7 @@ from cvplugins.files import write_whole
 from cvplugins.reporting import summary_lines, write_metrics
 
 from .config import validate_cvplugins_config
-from .data import check_data, register_voc
+from .data import check_data, register_datasets
 from .early_stopping_hook import EarlyStoppingHook, TrainingStopped
 from .predictions import DrawPredictions, DumpPredictions
 from .processes import joined_processes
@@ -162,7 +162,7 @@ def _load(config: str | os.PathLike[str], work_dir: str | None, options: Mapping
     if cfg.MODEL.DEVICE == "cuda" and not torch.cuda.is_available():
         cfg.MODEL.DEVICE = "cpu"
     validate_cvplugins_config(cfg)
-    register_voc(cfg)
+    register_datasets(cfg)
     return cfg
 
 

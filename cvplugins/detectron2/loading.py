@@ -19,6 +19,8 @@ from torch.utils.data import DataLoader, Dataset
 from cvplugins.errors import UserError
 from cvplugins.randomness import DATA, MODEL, seed_everything
 
+from .mappers import build_mapper
+
 __all__ = ["TrainingLoader", "build_training_loader", "group_batches", "training_records"]
 
 
@@ -28,12 +30,13 @@ class TrainingLoader:
     Before each batch it seeds augmentation, and before it gives one away, the generators that the model draws from.
 
     Args:
-        records: Images as Detectron2 has them, with ``width`` and ``height``.
+        records: Images as Detectron2 has them.
         mapper: Makes the model's input from one.
         sampler: Endless indices of this process's images, the same in each pass.
         batch_size: Images of this process in a batch.
         seed: What every seed begins with.
-        group: Whether images of a batch are all landscape or all portrait.
+        group: Whether images of a batch are all landscape or all portrait; those whose records do not say, such as
+            Detectron2's for semantic segmentation, form one group.
         num_workers: Processes that load.
 
     Attributes:
@@ -51,7 +54,7 @@ class TrainingLoader:
         num_workers: int = 0,
     ) -> None:
         self.images = MapDataset(DatasetFromList(records, copy=False), mapper)
-        self.is_wide = [group and each["width"] > each["height"] for each in records]
+        self.is_wide = [group and each.get("width", 0) > each.get("height", 0) for each in records]
         self.sampler = sampler
         self.batch_size = batch_size
         self.seed = seed
@@ -99,7 +102,8 @@ def build_training_loader(cfg: CfgNode) -> TrainingLoader:
     if cfg.SOLVER.IMS_PER_BATCH % processes:
         raise UserError(f"SOLVER.IMS_PER_BATCH is {cfg.SOLVER.IMS_PER_BATCH}; it must be a multiple of {processes}")
     # Private in Detectron2 (0.6), but the only place that knows all of its samplers and mappers.
-    known = _train_loader_from_config(cfg, dataset=training_records(cfg))
+    mapper = build_mapper(cfg, cfg.DATASETS.TRAIN)
+    known = _train_loader_from_config(cfg, mapper=mapper, dataset=training_records(cfg))
     return TrainingLoader(
         known["dataset"],
         known["mapper"],

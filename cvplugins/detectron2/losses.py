@@ -16,7 +16,18 @@ from cvplugins.errors import UserError
 from cvplugins.losses import build_loss
 from cvplugins.losses.composite import total
 
-__all__ = ["PLACES", "BoxLoss", "ClassLoss", "DetectorLoss", "MaskLoss", "ObjectnessLoss", "SigmoidClassLoss"]
+__all__ = [
+    "MASK2FORMER_PLACES",
+    "PLACES",
+    "BoxLoss",
+    "ClassLoss",
+    "DetectorLoss",
+    "MaskLoss",
+    "ObjectnessLoss",
+    "PointLoss",
+    "QueryClassLoss",
+    "SigmoidClassLoss",
+]
 
 WRAPPERS = (core.CompositeLoss, core.OHEMLoss)
 
@@ -233,13 +244,69 @@ class MaskLoss(DetectorLoss):
         return self(torch.zeros(2, 4, 4), torch.eye(4).expand(2, 4, 4))
 
 
+class QueryClassLoss(ClassLoss):
+    """Loss of the classes of Mask2Former's queries, a softmax with "no object", which counts less.
+
+    The mean is weighted, as torch's: the factors of the true classes are what the sum is divided by.
+    """
+
+    accepted = (core.CrossEntropyLoss, core.FocalLoss)
+
+    def __init__(self, loss: nn.Module, loss_weight: float = 1.0) -> None:
+        super().__init__(loss, loss_weight)
+        if self.use_sigmoid:
+            raise UserError(
+                f"{type(loss).__name__} reads its scores as sigmoids, but here stands a softmax; "
+                "use CrossEntropyLoss, or FocalLoss without use_sigmoid"
+            )
+
+    def forward(self, scores: Tensor, labels: Tensor, class_weight: Tensor) -> Tensor:
+        """Compute the loss of ``(N, K + 1)``; label K is "no object", and ``class_weight`` has a factor for each."""
+        weight = class_weight[labels]
+        return self.compute(scores, labels, weight=weight, divisor=weight.sum())
+
+    def example(self, num_classes: int) -> Tensor:
+        """Return the loss of two samples."""
+        return self(torch.zeros(2, num_classes + 1), torch.tensor([0, num_classes]), torch.ones(num_classes + 1))
+
+
+class PointLoss(DetectorLoss):
+    """Loss of Mask2Former's masks at points, one sigmoid each; a region is what the points of a mask see of it."""
+
+    regions = (core.DiceLoss, core.IoULoss, core.TverskyLoss, core.FocalTverskyLoss, core.GeneralizedDiceLoss)
+    accepted = (core.BCELoss, core.FocalLoss, *regions)
+    only_sigmoids = True
+    of_sigmoids = f"{ObjectnessLoss.of_sigmoids}, or region losses with mode='binary'"
+
+    def forward(self, scores: Tensor, targets: Tensor, num_masks: float) -> Tensor:
+        """Compute the loss of ``(N, P)`` scores of N masks against their shares of the mask, in [0, 1].
+
+        Args:
+            scores: Logits.
+            targets: Shares.
+            num_masks: What the losses of all masks are divided by; a mask's own is a mean over its points, or regions.
+        """
+        share = len(scores) / num_masks
+        value = share * self.compute(scores.unsqueeze(1), targets.unsqueeze(1))  # one class each
+        self.parts = {name: share * part for name, part in self.parts.items()}
+        return value
+
+    def example(self, num_classes: int) -> Tensor:
+        """Return the loss of two samples."""
+        return self(torch.zeros(2, 4), torch.eye(2, 4), 2)
+
+
 # The keys of ``cfg.CVPLUGINS.LOSSES``.
+MASK2FORMER_PLACES = ("M2F_CLS", "M2F_MASK", "M2F_DICE")
 PLACES: dict[str, type[DetectorLoss]] = {
     "CLS": ClassLoss,
     "BOX_REG": BoxLoss,
     "RPN_CLS": ObjectnessLoss,
     "RPN_LOC": BoxLoss,
     "MASK": MaskLoss,
+    "M2F_CLS": QueryClassLoss,
+    "M2F_MASK": PointLoss,
+    "M2F_DICE": PointLoss,
 }
 
 

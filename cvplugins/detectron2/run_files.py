@@ -15,6 +15,7 @@ from detectron2.config import CfgNode, get_cfg
 from cvplugins.errors import UserError, first_line
 
 from .config import add_cvplugins_config
+from .mask2former_project import add_mask2former_config, is_mask2former
 
 __all__ = ["load_config", "parse_options"]
 
@@ -37,7 +38,8 @@ def load_config(path: str | os.PathLike[str], options: Mapping[str, Any] | None 
     """Load a YAML config on top of Detectron2's defaults and ours.
 
     Its ``_BASE_`` may be a file beside it, or a config of the installed zoo such as
-    ``detectron2::PascalVOC-Detection/faster_rcnn_R_50_C4.yaml``.
+    ``detectron2::PascalVOC-Detection/faster_rcnn_R_50_C4.yaml``. If it has keys of ``MODEL.MASK_FORMER``, the
+    original Mask2Former is imported, whose keys these are.
 
     Args:
         path: The config file.
@@ -65,8 +67,12 @@ def load_config(path: str | os.PathLike[str], options: Mapping[str, Any] | None 
     add_cvplugins_config(cfg)
     if loaded.get("VERSION", cfg.VERSION) != cfg.VERSION:
         raise UserError(f"config {path} has VERSION {loaded['VERSION']}; only {cfg.VERSION} is read")
+    changes = _nested(options or {})
+    if is_mask2former(loaded) or is_mask2former(changes):
+        roots = [each.get("CVPLUGINS", {}).get("MASK2FORMER", {}).get("ROOT") for each in (changes, loaded)]
+        add_mask2former_config(cfg, roots[0] or roots[1] or "")
     _merge(cfg, loaded, f"config {path}")
-    _merge(cfg, _nested(options or {}), "--cfg-options")
+    _merge(cfg, changes, "--cfg-options")
     return cfg
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import weakref
@@ -14,6 +15,7 @@ from detectron2.data import MetadataCatalog
 from detectron2.engine import AMPTrainer, DefaultTrainer, HookBase, SimpleTrainer, TrainerBase, create_ddp_model
 from detectron2.evaluation import DatasetEvaluator, DatasetEvaluators, inference_on_dataset
 from detectron2.modeling import build_model
+from detectron2.projects.deeplab import build_lr_scheduler
 from detectron2.solver import build_optimizer, get_default_optimizer_params
 from detectron2.solver.build import maybe_add_gradient_clipping
 from detectron2.utils import comm
@@ -27,6 +29,7 @@ from . import evaluators as known_evaluators
 from .accumulation import AccumulatingTrainer
 from .hooks import build_cvplugins_hooks, insert_hooks
 from .loading import TrainingLoader, build_training_loader
+from .mask2former_project import import_train_net, is_mask2former
 from .norm import apply_norm_policy
 from .run_checkpoint import RunCheckpointer
 from .run_config import optimizer_options
@@ -94,8 +97,12 @@ class CvpluginsTrainer(DefaultTrainer):
 
     @classmethod
     def build_optimizer(cls, cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
-        """Return the optimizer that ``CVPLUGINS.TRAIN.OPTIMIZER`` names, or Detectron2's SGD."""
+        """Return the optimizer that ``CVPLUGINS.TRAIN.OPTIMIZER`` names, or Mask2Former's own, or Detectron2's SGD."""
         node = cfg.CVPLUGINS.TRAIN.OPTIMIZER
+        if is_mask2former(cfg):
+            # Its train_net.py prints the names of some parameters.
+            with contextlib.redirect_stdout(None):
+                return import_train_net().Trainer.build_optimizer(cfg, model)
         if not node.type:
             return build_optimizer(cfg, model)
         solver = cfg.SOLVER
@@ -108,6 +115,11 @@ class CvpluginsTrainer(DefaultTrainer):
         )
         kind = maybe_add_gradient_clipping(cfg, getattr(torch.optim, node.type))
         return kind(params, lr=solver.BASE_LR, weight_decay=solver.WEIGHT_DECAY, **optimizer_options(node))
+
+    @classmethod
+    def build_lr_scheduler(cls, cfg: CfgNode, optimizer: torch.optim.Optimizer) -> Any:
+        """Return the schedule that ``SOLVER.LR_SCHEDULER_NAME`` names: Detectron2's, or DeepLab's ``WarmupPolyLR``."""
+        return build_lr_scheduler(cfg, optimizer)
 
     @classmethod
     def build_train_loader(cls, cfg: CfgNode) -> TrainingLoader:
@@ -221,6 +233,8 @@ def _fitting_evaluators(cfg: CfgNode, dataset_name: str) -> list[dict[str, str]]
     metadata = MetadataCatalog.get(dataset_name)
     model = cfg.MODEL
     architecture = model.META_ARCHITECTURE.removeprefix("Cvplugins")
+    if is_mask2former(cfg):
+        return _fitting_mask2former(cfg, dataset_name)
     names = []
     if metadata.get("thing_classes") and architecture != "SemanticSegmentor":
         names.append("CvpluginsDetectionEvaluator")
@@ -230,4 +244,17 @@ def _fitting_evaluators(cfg: CfgNode, dataset_name: str) -> list[dict[str, str]]
         names.append("CvpluginsSegmentationEvaluator")
     if not names:
         raise UserError(f"no evaluator fits dataset {dataset_name} and {architecture}; set CVPLUGINS.EVALUATORS")
+    return [{"type": name} for name in names]
+
+
+def _fitting_mask2former(cfg: CfgNode, dataset_name: str) -> list[dict[str, str]]:
+    """Return the evaluators of what Mask2Former shall infer; its instances have masks and no boxes."""
+    metadata, test = MetadataCatalog.get(dataset_name), cfg.MODEL.MASK_FORMER.TEST
+    names = []
+    if test.SEMANTIC_ON and metadata.get("stuff_classes"):
+        names.append("CvpluginsSegmentationEvaluator")
+    if test.INSTANCE_ON and metadata.get("json_file"):
+        names.append("CvpluginsInstanceSegmentationEvaluator")
+    if not names:
+        raise UserError(f"no evaluator fits dataset {dataset_name} and Mask2Former; set CVPLUGINS.EVALUATORS")
     return [{"type": name} for name in names]

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
-from detectron2.data import DatasetMapper, build_detection_test_loader, get_detection_dataset_dicts
+from detectron2.data import build_detection_test_loader, get_detection_dataset_dicts
 from detectron2.data import detection_utils as utils
 from detectron2.utils.events import EventStorage
 from torch import Tensor
@@ -17,6 +17,7 @@ from cvplugins.errors import UserError
 from cvplugins.isolation import alone, fixed_randomness, kept_numbers, training_paths
 from cvplugins.monitors import mean_losses
 
+from .mappers import build_mapper
 from .plugin_hook import PluginHook, logger
 
 __all__ = ["ValidationLoss", "build_validation_loader"]
@@ -99,7 +100,7 @@ def build_validation_loader(cfg: Any) -> Iterable[Any]:
     """
     names = list(cfg.DATASETS.TEST)
     records = get_detection_dataset_dicts(names, filter_empty=False)
-    mapper = DatasetMapper(cfg, is_train=True, augmentations=utils.build_augmentation(cfg, is_train=False))
+    mapper = build_mapper(cfg, names, utils.build_augmentation(cfg, is_train=False))
     return build_detection_test_loader(records, mapper=mapper, num_workers=cfg.DATALOADER.NUM_WORKERS)
 
 

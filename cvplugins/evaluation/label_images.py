@@ -7,9 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from cvplugins.datasets import DataError, read_label_image
+from cvplugins.datasets import DataError, read_label_image, without_zero_label
 from cvplugins.errors import UserError
 from cvplugins.metrics import SegmentationMetric, SegmentationResult
 
@@ -59,7 +57,7 @@ def evaluate_label_images(
     for name in sorted(wanted):
         label, prediction = read_label_image(wanted[name]), read_label_image(found[name])
         if reduce_zero_label != "none":
-            label = np.where((label == 0) | (label == ignore_index), ignore_index, label - 1)
+            label = without_zero_label(label, ignore_index)
         if reduce_zero_label == "both":
             prediction = prediction - 1
         try:

@@ -1,0 +1,144 @@
+"""The original Mask2Former (facebookresearch/Mask2Former), imported from a checkout as it is, without its CUDA op."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import logging
+import os
+import sys
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+from detectron2.config import CfgNode
+from detectron2.projects.deeplab import add_deeplab_config
+
+from cvplugins.errors import UserError
+
+__all__ = ["add_mask2former_config", "import_mask2former", "import_train_net", "is_mask2former"]
+
+logger = logging.getLogger(__name__)
+
+PACKAGE, CUDA_OP = "mask2former", "MultiScaleDeformableAttention"
+CLONE = "git clone https://github.com/facebookresearch/Mask2Former, then export MASK2FORMER_ROOT=$PWD/Mask2Former"
+
+
+def is_mask2former(cfg: CfgNode) -> bool:
+    """Return whether a config has the keys of the project, which :func:`add_mask2former_config` adds."""
+    return "MASK_FORMER" in cfg.get("MODEL", {})
+
+
+def add_mask2former_config(cfg: CfgNode, root: str = "") -> None:
+    """Import the project and add its keys, as the ``setup`` of its ``train_net.py`` does.
+
+    Args:
+        cfg: Detectron2's config; changed.
+        root: See :func:`import_mask2former`.
+
+    Raises:
+        UserError: There is no such checkout.
+
+    Example::
+
+        cfg = get_cfg()
+        add_cvplugins_config(cfg)
+        add_mask2former_config(cfg, "../Mask2Former")
+        cfg.MODEL.META_ARCHITECTURE = "CvpluginsMaskFormer"
+    """
+    project = import_mask2former(root)
+    add_deeplab_config(cfg)
+    project.add_maskformer2_config(cfg)
+    from . import mask2former  # noqa: F401 - registers CvpluginsMaskFormer, whose base class is known only now
+
+
+def import_mask2former(root: str | os.PathLike[str] = "") -> ModuleType:
+    """Return the package ``mask2former``; without its compiled CUDA op its own path in pure torch computes.
+
+    Args:
+        root: Folder of the checkout; if empty what is imported already, ``$MASK2FORMER_ROOT``, or what Python finds.
+
+    Raises:
+        UserError: The folder is no checkout, another one is imported already, or a package that it needs is missing.
+    """
+    found = sys.modules.get(PACKAGE)
+    if found is None:
+        return _import(PACKAGE, _package(root or os.environ.get("MASK2FORMER_ROOT", "")))
+    if root and not Path(found.__file__ or "").resolve().is_relative_to(Path(root).resolve()):
+        raise UserError(
+            f"CVPLUGINS.MASK2FORMER.ROOT is {root}, but mask2former is already imported from {found.__file__}"
+        )
+    return found
+
+
+def import_train_net() -> ModuleType:
+    """Return the project's ``train_net.py``, whose ``Trainer`` builds its optimizer.
+
+    Raises:
+        UserError: The package is there without the rest of the checkout.
+    """
+    file = Path(import_mask2former().__file__ or "").parents[1] / "train_net.py"
+    if not file.is_file():
+        raise UserError(f"{file} does not exist; Mask2Former is needed whole: {CLONE}")
+    name = f"{PACKAGE}_train_net"
+    return sys.modules.get(name) or _import(name, file)
+
+
+def _package(root: str) -> Path:
+    if not root:
+        spec = importlib.util.find_spec(PACKAGE)
+        if spec is None or spec.origin is None:
+            raise UserError(
+                "this config runs the original Mask2Former; name its folder in MASK2FORMER_ROOT or in "
+                f"CVPLUGINS.MASK2FORMER.ROOT: {CLONE}"
+            )
+        return Path(spec.origin)
+    file = Path(root, PACKAGE, "__init__.py")
+    if not file.is_file():
+        raise UserError(f"{root} is no checkout of Mask2Former: it has no {PACKAGE}/__init__.py; {CLONE}")
+    return file
+
+
+def _import(name: str, file: Path) -> ModuleType:
+    """Import a file under a name. Its folder is not put on sys.path: it has ``datasets``, ``tools`` and ``demo`` too."""
+    is_package = file.name == "__init__.py"
+    spec = importlib.util.spec_from_file_location(
+        name, file, submodule_search_locations=[str(file.parent)] if is_package else None
+    )
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        with _cuda_op(), warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # old names of torch and timm
+            spec.loader.exec_module(module)
+    except ModuleNotFoundError as error:
+        del sys.modules[name]
+        missing = (error.name or "").partition(".")[0]
+        if missing in ("", PACKAGE):
+            raise
+        raise UserError(f"Mask2Former needs {missing}, which is not installed: pip install {missing}") from error
+    except BaseException:
+        del sys.modules[name]
+        raise
+    return module
+
+
+@contextlib.contextmanager
+def _cuda_op() -> Iterator[None]:
+    """Let an import of the compiled op find an empty module where there is none.
+
+    mask2former/modeling/pixel_decoder/ops/functions/ms_deform_attn_func.py raises without the op, although
+    ops/modules/ms_deform_attn.py computes in pure torch whenever a call of the op fails. Nothing else is imported in
+    the meantime that asks for the op, and the empty module is forgotten afterwards.
+    """
+    if CUDA_OP in sys.modules or importlib.util.find_spec(CUDA_OP) is not None:
+        yield
+        return
+    logger.info("Mask2Former's CUDA op %s is not compiled: its path in pure torch is used", CUDA_OP)
+    sys.modules[CUDA_OP] = ModuleType(CUDA_OP)
+    try:
+        yield
+    finally:
+        del sys.modules[CUDA_OP]
