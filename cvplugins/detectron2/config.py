@@ -12,7 +12,7 @@ from cvplugins.errors import UserError
 
 from .hooks import build_cvplugins_hooks
 from .losses import MASK2FORMER_PLACES, PLACES, DetectorLoss, SigmoidClassLoss
-from .mask2former_project import is_mask2former
+from .mask2former_project import is_mask2former, validate_mask2former_config
 from .mask_head import CvpluginsMaskRCNNConvUpsampleHead
 from .norm import norm_rules
 from .retinanet import CvpluginsRetinaNet
@@ -23,7 +23,7 @@ from .training import configured
 
 __all__ = ["add_cvplugins_config", "validate_cvplugins_config"]
 
-NODES = ("LOSSES", "HOOKS", "NORM", "DATA", "TRAIN", "MASK2FORMER", "EVALUATORS")
+NODES = ("LOSSES", "HOOKS", "NORM", "DATA", "TRAIN", "EVALUATORS", "MASK2FORMER")  # the last one where it is used
 
 BOX_HEADS = (CvpluginsStandardROIHeads, CvpluginsRes5ROIHeads, CvpluginsCascadeROIHeads)
 
@@ -39,7 +39,7 @@ def add_cvplugins_config(cfg: CfgNode) -> None:
     :func:`cvplugins.detectron2.apply_norm_policy`). An entry is the config that OpenMMLab takes,
     ``{type: FocalLoss, gamma: 2.0}``; a loss with an empty ``type`` is Detectron2's own. What is null in it counts as
     not given. Heads that look there are chosen by their names, see :func:`validate_cvplugins_config`. ``DATA``,
-    ``TRAIN``, ``MASK2FORMER`` and ``EVALUATORS`` are those of :func:`cvplugins.detectron2.run_config.add_run_config`.
+    ``TRAIN`` and ``EVALUATORS`` are those of :func:`cvplugins.detectron2.run_config.add_run_config`.
 
     Args:
         cfg: Detectron2's config; changed.
@@ -56,7 +56,7 @@ def add_cvplugins_config(cfg: CfgNode) -> None:
     # the command line, where yacs changes only what exists.
     cfg.CVPLUGINS = CfgNode(new_allowed=True)
     cfg.CVPLUGINS.LOSSES = CfgNode(new_allowed=True)
-    for place in PLACES:
+    for place in [each for each in PLACES if each not in MASK2FORMER_PLACES]:
         cfg.CVPLUGINS.LOSSES[place] = CfgNode({"type": ""}, new_allowed=True)
     cfg.CVPLUGINS.HOOKS = []
     cfg.CVPLUGINS.NORM = CfgNode({"rules": []}, new_allowed=True)
@@ -79,8 +79,8 @@ def validate_cvplugins_config(cfg: CfgNode) -> None:
     norm_rules(cfg)
     if "TRAIN" in cfg.get("CVPLUGINS", {}):
         validate_run_config(cfg.CVPLUGINS)
-        if is_mask2former(cfg) and cfg.CVPLUGINS.TRAIN.OPTIMIZER.type:
-            raise UserError("CVPLUGINS.TRAIN.OPTIMIZER: Mask2Former has its own optimizer; set SOLVER.OPTIMIZER instead")
+    if is_mask2former(cfg):
+        validate_mask2former_config(cfg)
     for place in PLACES:
         entry = configured(cfg, place)
         try:

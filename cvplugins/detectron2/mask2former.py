@@ -5,6 +5,7 @@ Importing this imports the project, see :mod:`cvplugins.detectron2.mask2former_p
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from typing import Any
 
@@ -18,7 +19,7 @@ from torch import Tensor, nn
 from cvplugins.monitors.matching_costs import total_cost
 
 from .losses import DetectorLoss, PointLoss, QueryClassLoss
-from .mask2former_project import import_mask2former
+from .mask2former_project import has_cuda_op, import_mask2former
 from .training import configured, logged
 
 import_mask2former()
@@ -27,6 +28,8 @@ from mask2former.modeling import criterion as upstream  # noqa: E402
 from mask2former.modeling import matcher as upstream_matcher  # noqa: E402
 
 __all__ = ["CvpluginsCriterion", "CvpluginsMaskFormer", "CvpluginsMatcher"]
+
+logger = logging.getLogger(__name__)
 
 Outputs = Mapping[str, Tensor]
 Targets = list[dict[str, Tensor]]
@@ -51,6 +54,10 @@ class CvpluginsMaskFormer(MaskFormer):
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
         """Return the arguments that a config stands for."""
+        if not has_cuda_op():
+            logger.info(
+                "Mask2Former's CUDA op is not compiled: its own path in pure torch is used (docs/mask2former.md)"
+            )
         options = super().from_config(cfg)
         options["criterion"] = CvpluginsCriterion.like(
             options["criterion"],
@@ -91,9 +98,7 @@ class CvpluginsCriterion(upstream.SetCriterion):
         names = ("weight_dict", "eos_coef", "losses", "num_points", "oversample_ratio", "importance_sample_ratio")
         return cls(other.num_classes, matcher, **{name: getattr(other, name) for name in names}, **losses)
 
-    def loss_labels(
-        self, outputs: Outputs, targets: Targets, indices: Indices, num_masks: float
-    ) -> dict[str, Tensor]:
+    def loss_labels(self, outputs: Outputs, targets: Targets, indices: Indices, num_masks: float) -> dict[str, Tensor]:
         """Return the loss of the classes."""
         if self.cls_loss is None:
             return super().loss_labels(outputs, targets, indices, num_masks)

@@ -4,37 +4,44 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
-import logging
 import os
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from detectron2.config import CfgNode
 from detectron2.projects.deeplab import add_deeplab_config
 
 from cvplugins.errors import UserError
 
-__all__ = ["add_mask2former_config", "import_mask2former", "import_train_net", "is_mask2former"]
+from .losses import MASK2FORMER_PLACES
 
-logger = logging.getLogger(__name__)
+__all__ = [
+    "add_mask2former_config",
+    "import_mask2former",
+    "import_train_net",
+    "is_mask2former",
+    "validate_mask2former_config",
+]
 
 PACKAGE, CUDA_OP = "mask2former", "MultiScaleDeformableAttention"
 CLONE = "git clone https://github.com/facebookresearch/Mask2Former, then export MASK2FORMER_ROOT=$PWD/Mask2Former"
 
 
-def is_mask2former(cfg: CfgNode) -> bool:
+def is_mask2former(cfg: Mapping[str, Any]) -> bool:
     """Return whether a config has the keys of the project, which :func:`add_mask2former_config` adds."""
-    return "MASK_FORMER" in cfg.get("MODEL", {})
+    model = cfg.get("MODEL", {})
+    return isinstance(model, Mapping) and "MASK_FORMER" in model
 
 
 def add_mask2former_config(cfg: CfgNode, root: str = "") -> None:
-    """Import the project and add its keys, as the ``setup`` of its ``train_net.py`` does.
+    """Import the project and add its keys, as the ``setup`` of its ``train_net.py`` does, and ours for it.
 
     Args:
-        cfg: Detectron2's config; changed.
+        cfg: A config that :func:`add_cvplugins_config` was called with; changed.
         root: See :func:`import_mask2former`.
 
     Raises:
@@ -50,7 +57,35 @@ def add_mask2former_config(cfg: CfgNode, root: str = "") -> None:
     project = import_mask2former(root)
     add_deeplab_config(cfg)
     project.add_maskformer2_config(cfg)
+    for place in MASK2FORMER_PLACES:
+        cfg.CVPLUGINS.LOSSES[place] = CfgNode({"type": ""}, new_allowed=True)
+    node = cfg.CVPLUGINS.MASK2FORMER = CfgNode()
+    # The checkout; $MASK2FORMER_ROOT if empty.
+    node.ROOT = ""
+    # What takes the place of a matching cost that is not finite, such as 1e5; 0.0 stops with an error that names it.
+    node.REPLACE_COST = 0.0
+    # For how many objects of an image matching costs are computed at once; 0 takes all.
+    node.TARGETS_AT_ONCE = 0
     from . import mask2former  # noqa: F401 - registers CvpluginsMaskFormer, whose base class is known only now
+
+
+def validate_mask2former_config(cfg: CfgNode) -> None:
+    """Find mistakes before any work.
+
+    Args:
+        cfg: A config that :func:`add_mask2former_config` was called with.
+
+    Raises:
+        UserError: What is wrong, and what is accepted.
+    """
+    node, solver = cfg.CVPLUGINS.MASK2FORMER, cfg.SOLVER
+    for key in ("REPLACE_COST", "TARGETS_AT_ONCE"):
+        if node[key] < 0:
+            raise UserError(f"CVPLUGINS.MASK2FORMER.{key} is {node[key]}; it must be above 0, or 0 to leave it out")
+    if cfg.CVPLUGINS.TRAIN.OPTIMIZER.type:
+        raise UserError("CVPLUGINS.TRAIN.OPTIMIZER: Mask2Former has its own optimizer; set SOLVER.OPTIMIZER instead")
+    if solver.OPTIMIZER not in ("ADAMW", "SGD"):
+        raise UserError(f"SOLVER.OPTIMIZER is {solver.OPTIMIZER!r}; Mask2Former takes ADAMW or SGD")
 
 
 def import_mask2former(root: str | os.PathLike[str] = "") -> ModuleType:
@@ -101,16 +136,17 @@ def _package(root: str) -> Path:
 
 
 def _import(name: str, file: Path) -> ModuleType:
-    """Import a file under a name. Its folder is not put on sys.path: it has ``datasets``, ``tools`` and ``demo`` too."""
+    """Import a file under a name; its folder is not put on sys.path, for it has ``datasets`` and ``tools`` too."""
     is_package = file.name == "__init__.py"
     spec = importlib.util.spec_from_file_location(
         name, file, submodule_search_locations=[str(file.parent)] if is_package else None
     )
-    assert spec is not None and spec.loader is not None
+    if spec is None or spec.loader is None:
+        raise UserError(f"{file} is no Python module; {CLONE}")
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     try:
-        with _cuda_op(), warnings.catch_warnings():
+        with _cuda_op() if is_package else contextlib.nullcontext(), warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # old names of torch and timm
             spec.loader.exec_module(module)
     except ModuleNotFoundError as error:
@@ -125,6 +161,11 @@ def _import(name: str, file: Path) -> ModuleType:
     return module
 
 
+def has_cuda_op() -> bool:
+    """Return whether the op ``MultiScaleDeformableAttention`` is compiled."""
+    return CUDA_OP in sys.modules or importlib.util.find_spec(CUDA_OP) is not None
+
+
 @contextlib.contextmanager
 def _cuda_op() -> Iterator[None]:
     """Let an import of the compiled op find an empty module where there is none.
@@ -133,10 +174,9 @@ def _cuda_op() -> Iterator[None]:
     ops/modules/ms_deform_attn.py computes in pure torch whenever a call of the op fails. Nothing else is imported in
     the meantime that asks for the op, and the empty module is forgotten afterwards.
     """
-    if CUDA_OP in sys.modules or importlib.util.find_spec(CUDA_OP) is not None:
+    if has_cuda_op():
         yield
         return
-    logger.info("Mask2Former's CUDA op %s is not compiled: its path in pure torch is used", CUDA_OP)
     sys.modules[CUDA_OP] = ModuleType(CUDA_OP)
     try:
         yield

@@ -1,4 +1,4 @@
-"""The keys of a run in ``cfg.CVPLUGINS``: its data, its training, its evaluators, and Mask2Former's."""
+"""The keys of a run in ``cfg.CVPLUGINS``: its data, its training and its evaluators."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ EVALUATORS = (
 
 
 def add_run_config(node: CfgNode) -> None:
-    """Add ``DATA``, ``TRAIN``, ``MASK2FORMER`` and ``EVALUATORS`` to ``cfg.CVPLUGINS``; see the comments for what they mean."""
+    """Add ``DATA``, ``TRAIN`` and ``EVALUATORS`` to ``cfg.CVPLUGINS``; see the comments for what they mean."""
     node.DATA = CfgNode()
-    # The folder VOCdevkit of the datasets cvplugins_voc_*, or ADEChallengeData2016 of cvplugins_ade20k_*. If empty where
-    # Detectron2 has them: $DETECTRON2_DATASETS and its folder ADEChallengeData2016; if that is not set in data/.
+    # The folder VOCdevkit of the datasets cvplugins_voc_*, or ADEChallengeData2016 of cvplugins_ade20k_*. If empty,
+    # $DETECTRON2_DATASETS or its folder ADEChallengeData2016; where that is not set, data/ has both.
     node.DATA.ROOT = ""
     # Names of the classes in it; PASCAL VOC's 20, or ADE20K's 150, if empty.
     node.DATA.CLASSES = []
@@ -44,14 +44,6 @@ def add_run_config(node: CfgNode) -> None:
     # the type is empty. Mask2Former has its own, SOLVER.OPTIMIZER: ADAMW or SGD.
     node.TRAIN.OPTIMIZER = CfgNode({"type": ""}, new_allowed=True)
 
-    node.MASK2FORMER = CfgNode()
-    # The checkout of the original project; $MASK2FORMER_ROOT if empty.
-    node.MASK2FORMER.ROOT = ""
-    # What takes the place of a matching cost that is not finite, such as 1e5; 0.0 stops with an error that names it.
-    node.MASK2FORMER.REPLACE_COST = 0.0
-    # For how many objects of an image matching costs are computed at once; 0 takes all.
-    node.MASK2FORMER.TARGETS_AT_ONCE = 0
-
     # Dicts such as {type: CvpluginsDetectionEvaluator, rules: [detectron2]}; chosen by the dataset if empty.
     node.EVALUATORS = []
 
@@ -67,8 +59,6 @@ def validate_run_config(node: CfgNode) -> None:
     """
     if node.TRAIN.ACCUMULATE < 1:
         raise UserError(f"CVPLUGINS.TRAIN.ACCUMULATE is {node.TRAIN.ACCUMULATE}; it must be at least 1")
-    if node.MASK2FORMER.REPLACE_COST < 0 or node.MASK2FORMER.TARGETS_AT_ONCE < 0:
-        raise UserError("CVPLUGINS.MASK2FORMER: REPLACE_COST and TARGETS_AT_ONCE must be at least 0, which turns them off")
     _check_optimizer(node.TRAIN.OPTIMIZER)
     for index, entry in enumerate(node.EVALUATORS):
         try:
