@@ -77,6 +77,14 @@ def test_a_faulty_pair_is_named(pairs, fault, said):
     assert said in str(caught.value)
 
 
+def test_images_that_pillow_cannot_read_only_have_to_exist(pairs):
+    tiff = pairs[0][0].with_suffix(".tif")
+    with pytest.raises(DataError, match="does not exist"):
+        check_label_images([(tiff, pairs[0][1])], 4)
+    tiff.write_bytes(b"five channels")
+    assert check_label_images([(tiff, pairs[0][1])], 4).images == 1
+
+
 def test_colours_and_broken_pixels_are_refused(pairs):
     image.new("RGB", (8, 4)).save(pairs[2][1])
     with pytest.raises(DataError, match="holds colours"):
