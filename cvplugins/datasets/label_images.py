@@ -87,7 +87,9 @@ def check_label_images(
     """
     # Threads hide the latency of slow disks.
     with ThreadPoolExecutor(max_workers=8) as pool:
-        _raise_first(list(pool.map(_pair_problem, pairs)), "cannot be used")
+        _raise_first(
+            list(pool.map(_pair_problem, pairs)), "cannot be used", ". Mend them, or take them out of both folders"
+        )
         chosen = [pairs[i][1] for i in np.unique(np.linspace(0, len(pairs) - 1, READ).astype(int))] if pairs else []
         counts = list(pool.map(_count_labels, chosen))
     allowed = np.zeros(256, bool)

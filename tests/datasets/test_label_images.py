@@ -96,7 +96,8 @@ def test_colours_and_broken_pixels_are_refused(pairs):
 
 
 def test_indices_of_a_palette_are_read(tmp_path):
-    picture = image.fromarray(np.array([[0, 2], [1, 1]], np.uint8), mode="P")
+    picture = image.new("P", (2, 2))
+    picture.putdata([0, 2, 1, 1])
     picture.putpalette([0, 0, 0, 255, 0, 0, 0, 0, 255])
     picture.save(tmp_path / "palette.png")
     assert read_label_image(tmp_path / "palette.png").tolist() == [[0, 2], [1, 1]]
