@@ -230,3 +230,52 @@ def test_upstream_still_has_the_defects_that_the_configs_mend(tmp_path):
     assert fpn["train_dataloader.dataset.dataset.datasets.0.filter_cfg.bbox_min_size"] == 32
     c4 = load("mmdet::pascal_voc/faster-rcnn_r50-caffe-c4_ms-18k_voc0712.py", tmp_path)
     assert "train_dataloader.dataset.ignore_keys" not in c4
+
+
+@pytest.mark.parametrize("gigabytes", [8, 16, 24])
+def test_the_configs_for_one_gpu_keep_the_recipe(gigabytes):
+    """16 images a step, 160k steps, validated every 5k; mmengine counts passes."""
+    from cvplugins.openmmlab.config import load_config
+
+    config = load_config(f"configs/ade20k_mask2former_r50_{gigabytes}gb.py")
+    passes = config.optim_wrapper.get("accumulative_counts", 1)
+    assert config.train_dataloader.batch_size * passes == 16
+    counted = (config.train_cfg.max_iters, config.param_scheduler[0].end, config.train_cfg.val_interval)
+    assert [count / passes for count in counted] == [160_000, 160_000, 5_000]
+    assert config.default_hooks.checkpoint.interval == config.train_cfg.val_interval
+    assert config.optim_wrapper.type == "AmpOptimWrapper"
+    assert config.optim_wrapper.clip_grad.max_norm == 0.01
+
+
+def test_the_other_losses_train(root):
+    """Every loss of every decoder layer is ours, above 0, and reaches the masks and the classes."""
+    import torch
+    from mmengine.registry import MODELS, init_default_scope
+    from mmengine.structures import PixelData
+    from mmseg.structures import SegDataSample
+
+    from cvplugins.openmmlab.config import load_config
+
+    model = load_config(root / "tests/integration/tiny_mask2former.py").model
+    replaced = load_config("configs/ade20k_mask2former_r50_dice_focal.py").model.decode_head
+    for name in ("loss_cls", "loss_mask", "loss_dice"):
+        model.decode_head[name] = replaced[name]
+    init_default_scope("mmseg")
+    torch.manual_seed(0)
+    model = MODELS.build(model)
+    assert {type(getattr(model.decode_head, name)).__name__ for name in ("loss_cls", "loss_mask", "loss_dice")} == {
+        "CrossEntropyLoss",
+        "FocalLoss",
+        "DiceLoss",
+    }
+    assert type(model.decode_head.loss_mask).__module__ == "cvplugins.openmmlab.losses"
+    labels = torch.arange(64).div(16, rounding_mode="floor").expand(1, 64, 64).contiguous()
+    sample = SegDataSample(gt_sem_seg=PixelData(data=labels), metainfo={"img_shape": (64, 64)})
+    found = model.loss(torch.randn(2, 3, 64, 64), [sample, sample])
+    assert {f"decode.{layer}loss_{part}" for layer in ("", "d0.") for part in ("cls", "mask", "dice")} == set(found)
+    assert all(value.isfinite() and value > 0 for value in found.values())
+    (found["decode.loss_mask"] + found["decode.loss_dice"]).backward(retain_graph=True)
+    assert model.decode_head.mask_embed[-1].weight.grad.abs().sum() > 0
+    assert model.decode_head.cls_embed.weight.grad is None
+    found["decode.loss_cls"].backward()
+    assert model.decode_head.cls_embed.weight.grad.abs().sum() > 0

@@ -18,6 +18,8 @@ __all__ = ["LabelReport", "check_label_images", "read_label_image", "without_zer
 
 READ = 200  # label maps whose pixels are looked at
 LISTED = 10
+# Of images of other kinds, such as many channels in TIFF, Pillow may not even know the size.
+READABLE = {".jpg", ".jpeg", ".png", ".bmp"}
 
 
 @dataclass(frozen=True)
@@ -79,7 +81,8 @@ def check_label_images(
 ) -> LabelReport:
     """Check that every image has a label map of its size, and that the labels fit the classes.
 
-    The headers of all files are read, and the pixels of 200 label maps, evenly spread.
+    The headers of all files are read (JPEG, PNG and BMP; other images only have to exist), and the pixels of 200 label
+    maps, evenly spread.
 
     Args:
         pairs: Paths of each image and its label map.
@@ -98,7 +101,9 @@ def check_label_images(
     """
     # Threads hide the latency of slow disks.
     with ThreadPoolExecutor(max_workers=8) as pool:
-        _raise_first(list(pool.map(_pair_problem, pairs)), "cannot be used")
+        _raise_first(
+            list(pool.map(_pair_problem, pairs)), "cannot be used", ". Mend them, or take them out of both folders"
+        )
         chosen = [pairs[i][1] for i in np.unique(np.linspace(0, len(pairs) - 1, READ).astype(int))] if pairs else []
         counts = list(pool.map(_count_labels, chosen))
     allowed = np.zeros(256, bool)
@@ -121,6 +126,9 @@ def _pair_problem(pair: tuple[Path, Path]) -> str | None:
     sizes = []
     for path in pair:
         try:
+            if path.suffix.lower() not in READABLE:
+                path.stat()
+                continue
             with _pillow().open(path) as image:
                 sizes.append(image.size)
             if path.suffix.lower() in {".jpg", ".jpeg"}:
@@ -131,7 +139,7 @@ def _pair_problem(pair: tuple[Path, Path]) -> str | None:
             return f"{path}: does not exist"
         except OSError as error:
             return f"{path}: cannot be read: {error}"
-    if sizes[0] != sizes[1]:
+    if len(sizes) == 2 and sizes[0] != sizes[1]:
         (width, height), (labelled_width, labelled_height) = sizes
         return f"{pair[1]}: is {labelled_width} x {labelled_height} pixels, but its image is {width} x {height}"
     return None

@@ -43,6 +43,8 @@ def check_segmentation_data(config: Config, loaders: tuple[str, ...]) -> None:
         _check_reduction(dataset)
         if config.get("default_scope"):
             init_default_scope(config.default_scope)
+        if isinstance(source["type"], str) and DATASETS.get(source["type"]) is None:
+            continue  # the Runner says so, with the closest names
         built = DATASETS.build(ConfigDict(source, pipeline=[]))
         _check_labels(built, type_name(dataset))
         _check_model(config.get("model"), len(built.metainfo["classes"]), type_name(dataset))
@@ -64,6 +66,9 @@ def _check_folders(dataset: ConfigDict) -> None:
         if not folder.is_dir():
             how = f". {ade20k.HOW_TO_GET_ADE20K}" if type_name(dataset) == "ADE20KDataset" else ""
             raise UserError(f"{type_name(dataset)}: folder {folder.absolute()} (data_prefix.{key}) does not exist{how}")
+    ann_file = Path(dataset.get("data_root") or ".", dataset.get("ann_file") or "")
+    if not ann_file.exists():
+        raise UserError(f"{type_name(dataset)}: list of images {ann_file.absolute()} (ann_file) does not exist")
 
 
 def _check_reduction(dataset: ConfigDict) -> None:
@@ -90,6 +95,8 @@ def _check_labels(dataset: Any, name: str) -> None:
     folder = dataset.data_prefix["seg_map_path"]
     if not infos:
         raise UserError(f"{name}: {dataset.data_prefix['img_path']} holds no image that ends in {dataset.img_suffix}")
+    if not dataset.seg_map_suffix.lower().endswith(".png"):
+        return  # volumes and the like, which only their own loaders read
     # With classes of the user's choice the files still hold those of the data set.
     known = type(dataset).METAINFO.get("classes") or dataset.metainfo["classes"]
     report = check_label_images(

@@ -77,6 +77,14 @@ def test_a_faulty_pair_is_named(pairs, fault, said):
     assert said in str(caught.value)
 
 
+def test_images_that_pillow_cannot_read_only_have_to_exist(pairs):
+    tiff = pairs[0][0].with_suffix(".tif")
+    with pytest.raises(DataError, match="does not exist"):
+        check_label_images([(tiff, pairs[0][1])], 4)
+    tiff.write_bytes(b"five channels")
+    assert check_label_images([(tiff, pairs[0][1])], 4).images == 1
+
+
 def test_colours_and_broken_pixels_are_refused(pairs):
     image.new("RGB", (8, 4)).save(pairs[2][1])
     with pytest.raises(DataError, match="holds colours"):
@@ -88,7 +96,8 @@ def test_colours_and_broken_pixels_are_refused(pairs):
 
 
 def test_indices_of_a_palette_are_read(tmp_path):
-    picture = image.fromarray(np.array([[0, 2], [1, 1]], np.uint8), mode="P")
+    picture = image.new("P", (2, 2))
+    picture.putdata([0, 2, 1, 1])
     picture.putpalette([0, 0, 0, 255, 0, 0, 0, 0, 255])
     picture.save(tmp_path / "palette.png")
     assert read_label_image(tmp_path / "palette.png").tolist() == [[0, 2], [1, 1]]
