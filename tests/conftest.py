@@ -28,6 +28,10 @@ NEEDS = {
         is_installed("detectron2"),
         "detectron2 is not installed (see the README: Detectron2)",
     ),
+    "mask2former": (
+        is_installed("detectron2") and is_installed("timm") and "MASK2FORMER_ROOT" in os.environ,
+        "no original Mask2Former: set MASK2FORMER_ROOT to a checkout, and install detectron2 and timm",
+    ),
     "gpu": (torch.cuda.is_available(), "no CUDA device"),
 }
 

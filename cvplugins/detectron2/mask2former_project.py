@@ -92,14 +92,14 @@ def import_mask2former(root: str | os.PathLike[str] = "") -> ModuleType:
     """Return the package ``mask2former``; without its compiled CUDA op its own path in pure torch computes.
 
     Args:
-        root: Folder of the checkout; if empty what is imported already, ``$MASK2FORMER_ROOT``, or what Python finds.
+        root: See :func:`find_mask2former`; if empty also what is imported already.
 
     Raises:
         UserError: The folder is no checkout, another one is imported already, or a package that it needs is missing.
     """
     found = sys.modules.get(PACKAGE)
     if found is None:
-        return _import(PACKAGE, _package(root or os.environ.get("MASK2FORMER_ROOT", "")))
+        return _import(PACKAGE, find_mask2former(root))
     if root and not Path(found.__file__ or "").resolve().is_relative_to(Path(root).resolve()):
         raise UserError(
             f"CVPLUGINS.MASK2FORMER.ROOT is {root}, but mask2former is already imported from {found.__file__}"
@@ -120,7 +120,16 @@ def import_train_net() -> ModuleType:
     return sys.modules.get(name) or _import(name, file)
 
 
-def _package(root: str) -> Path:
+def find_mask2former(root: str | os.PathLike[str] = "") -> Path:
+    """Return the file that makes the package ``mask2former``.
+
+    Args:
+        root: Folder of the checkout; if empty ``$MASK2FORMER_ROOT``, or what Python finds.
+
+    Raises:
+        UserError: There is none.
+    """
+    root = root or os.environ.get("MASK2FORMER_ROOT", "")
     if not root:
         spec = importlib.util.find_spec(PACKAGE)
         if spec is None or spec.origin is None:
