@@ -8,6 +8,7 @@ from typing import Any
 
 _HOMES = {
     "CvpluginsCascadeROIHeads": "roi_heads",
+    "CvpluginsCheckpointer": "checkpoint",
     "CvpluginsDetectionEvaluator": "evaluators",
     "CvpluginsFastRCNNOutputLayers": "roi_heads",
     "CvpluginsInstanceSegmentationEvaluator": "evaluators",
