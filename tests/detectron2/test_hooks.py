@@ -58,6 +58,31 @@ CLIPPING = {"type": "GradientClippingHook", "max_norm": 1.0}
         ([{"type": "EMAHook", "momentum": "a"}], {}, "EMAHook: "),
         ([{"type": "EMAHook"}, {"type": "EMAHook"}], {}, r"HOOKS\[1\]: a second EMAHook"),
         ([{"type": "GradientClippingHook"}], {}, "GradientClippingHook: nothing would be clipped; give a rule one of"),
+        (
+            [{"type": "EarlyStoppingHook", "monitor": "val/loss"}],
+            {"TEST.EVAL_PERIOD": 0},
+            "EarlyStoppingHook: it learns from evaluations during the training, and TEST.EVAL_PERIOD is 0; set it to",
+        ),
+        (
+            [{"type": "ValidationLoss"}],
+            {"DATASETS.TEST": ()},
+            "ValidationLoss: it needs evaluations, and DATASETS.TEST",
+        ),
+        (
+            [{"type": "BestCheckpointHook", "monitor": "speed"}],
+            {},
+            "BestCheckpointHook: whether more or less of 'speed'",
+        ),
+        (
+            [{"type": "OptimizerSwitchHook", "optimizer": {"type": "Sgd", "lr": 1.0}, "at": 1}],
+            {},
+            "OptimizerSwitchHook: torch.optim has no optimizer 'Sgd'; use .*SGD",
+        ),
+        (
+            [{"type": "OptimizerSwitchHook", "optimizer": {"type": "SGD", "lr": 1.0, "betas": []}, "at": 1}],
+            {},
+            "OptimizerSwitchHook: SGD has no option betas; it has params, lr",
+        ),
         ([CLIPPING], {"SOLVER.CLIP_GRADIENTS.ENABLED": True}, "set SOLVER.CLIP_GRADIENTS.ENABLED to False"),
     ],
 )

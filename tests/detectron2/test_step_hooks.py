@@ -173,6 +173,8 @@ def test_another_optimizer_from_an_iteration_on(tmp_path):
     assert type(straight.optimizer).__name__ == "AdamW"
     plain = train(tmp_path / "plain", [], iterations=8, eval_period=0)
     assert straight.optimizer.param_groups[0]["lr"] == pytest.approx(plain.optimizer.param_groups[0]["lr"] / 10)
+    logged, usual = (trainer.storage.latest()["lr"][0] for trainer in (straight, plain))
+    assert logged == pytest.approx(usual / 10)
     train(tmp_path / "resumed", [hook()], iterations=6, eval_period=0)
     resumed = train(tmp_path / "resumed", [hook()], iterations=8, eval_period=0, resume=True)
     assert equal(weights(straight), weights(resumed))
