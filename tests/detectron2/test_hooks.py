@@ -204,3 +204,18 @@ def test_every_hook_can_be_imported_from_the_package():
     for name, hook in HOOKS:
         assert getattr(cvplugins.detectron2, name) is hook
         assert name in cvplugins.detectron2.__all__
+
+
+def test_hooks_act_in_the_order_that_they_need():
+    """The guard names a NaN before clipping spreads it; throughput counts what others do."""
+    from detectron2.engine.hooks import EvalHook, IterationTimer, LRScheduler, PeriodicWriter
+
+    from cvplugins.detectron2 import build_cvplugins_hooks, insert_hooks
+
+    guard = {"type": "NonFiniteGuardHook"}
+    ours = build_cvplugins_hooks(config({"type": "ThroughputHook"}, CLIPPING, {"type": "EMAHook"}, guard))
+    theirs = [IterationTimer(), LRScheduler(), None, EvalHook(1, dict), PeriodicWriter([])]
+    names = [type(hook).__name__ for hook in insert_hooks(theirs, ours)]
+    assert names[:3] == ["IterationTimer", "LRScheduler", "NoneType"]
+    assert names[3:7] == ["NonFiniteGuardHook", "GradientClippingHook", "EMAHook", "ThroughputHook"]
+    assert names[7:] == ["EvalHook", "PeriodicWriter"]
