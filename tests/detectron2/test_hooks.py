@@ -3,7 +3,7 @@
 import pytest
 import torch
 from small_detectron2 import small_config
-from small_detectron2_trainer import Net, train, weights
+from small_detectron2_trainer import AMP, Net, train, weights
 
 pytestmark = pytest.mark.detectron2
 
@@ -145,7 +145,7 @@ def test_a_resumed_run_has_the_average_of_a_straight_one(tmp_path):
     assert first["meta"] == second["meta"] == {"updates": 8}
 
 
-@pytest.mark.parametrize("amp", [False, True])
+@pytest.mark.parametrize("amp", AMP)
 def test_clipping_between_backward_and_step(tmp_path, amp, monkeypatch):
     """Oracle: torch's own clip_grad_norm_ in a loop of its own; with AMP the scale is a power of two."""
     from cvplugins.detectron2 import GradientClippingHook
