@@ -83,6 +83,11 @@ CLIPPING = {"type": "GradientClippingHook", "max_norm": 1.0}
             {},
             "OptimizerSwitchHook: SGD has no option betas; it has params, lr",
         ),
+        (
+            [{"type": "OptimizerSwitchHook", "optimizer": {"type": "SGD", "lr": 1.0}, "at": 1}],
+            {"SOLVER.CLIP_GRADIENTS.ENABLED": True},
+            "OptimizerSwitchHook: SOLVER.CLIP_GRADIENTS would end with the first optimizer; set",
+        ),
         ([CLIPPING], {"SOLVER.CLIP_GRADIENTS.ENABLED": True}, "set SOLVER.CLIP_GRADIENTS.ENABLED to False"),
     ],
 )
