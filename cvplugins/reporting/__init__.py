@@ -14,7 +14,7 @@ from .detection import (
     draw_detection_figure,
 )
 from .generalization import draw_generalization_figure
-from .gradient_health import draw_gradient_figure, read_gradient_records
+from .gradient_health import GradientLines, draw_gradient_figure, read_gradient_records
 from .image_quality import draw_image_quality_figure, generation_table, image_quality_table
 from .results import DETECTION_FIGURES, SEGMENTATION_FIGURES, classification_figures, write_results
 from .segmentation import draw_segmentation_figure, segmentation_table
@@ -23,6 +23,7 @@ from .tracking import draw_tracking_figure, tracking_table
 __all__ = [
     "DETECTION_FIGURES",
     "SEGMENTATION_FIGURES",
+    "GradientLines",
     "classification_figures",
     "classification_table",
     "confusion_size",
