@@ -60,6 +60,7 @@ class OptimizerSwitchHook(EvaluationHook):
         check_options(self.type, {"params", *self.options})
         self.at = at
         self._due = self._switched = self._seen = False
+        self.evaluates = plateau is not None
         if plateau is not None:
             rest = dict(plateau)
             self.name = rest.pop("monitor", None)
