@@ -19,6 +19,7 @@ _HOMES = {
     "CvpluginsRetinaNet": "retinanet",
     "CvpluginsSegmentationEvaluator": "evaluators",
     "CvpluginsStandardROIHeads": "roi_heads",
+    "CvpluginsTrainer": "trainer",
     "EMAHook": "ema_hook",
     "EarlyStoppingHook": "early_stopping_hook",
     "GeneralizationHook": "generalization_hook",
@@ -38,6 +39,8 @@ _HOMES = {
     "build_cvplugins_hooks": "hooks",
     "build_validation_loader": "validation_loss",
     "insert_hooks": "hooks",
+    "load_config": "run_files",
+    "register_voc": "data",
     "validate_cvplugins_config": "config",
 }
 
