@@ -5,7 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
+from helpers import TORCH
 from torch import nn
+
+AMP = (False, True) if TORCH >= (2, 3) else (False,)  # which has no GradScaler for the CPU
 
 
 class Net(nn.Module):
@@ -58,8 +61,9 @@ def train(
     seed=0,
     model=None,
     data=None,
+    kind=None,
 ):
-    """Train with a SimpleTrainer (or AMPTrainer) and Detectron2's hooks, and return the trainer.
+    """Train with a SimpleTrainer (or AMPTrainer, or a ``kind``) and Detectron2's hooks, and return the trainer.
 
     ``evaluate(trainer)`` returns the results of an evaluation; the loss of a fixed batch if None.
     """
@@ -81,7 +85,7 @@ def train(
         scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
         trainer = AMPTrainer(wrapped, data, optimizer, grad_scaler=scaler)
     else:
-        trainer = SimpleTrainer(wrapped, data, optimizer)
+        trainer = (kind or SimpleTrainer)(wrapped, data, optimizer)
     trainer.scheduler = LRMultiplier(optimizer, CosineParamScheduler(1.0, 0.1), max_iter=100)
     checkpointer = DetectionCheckpointer(model, str(folder), trainer=trainer)
 

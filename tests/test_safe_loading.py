@@ -49,16 +49,17 @@ class Call:
         return self.call
 
 
+# All would be dicts, as checkpoints are, if they were let through.
 ATTACKS = {
     "system": pickle.dumps({"model": Call(os.mkdir, "harmed")}),
-    "eval": pickle.dumps(Call(eval, "__import__('os').mkdir('harmed')")),
-    "getattr": pickle.dumps(Call(getattr, np.ndarray, "tofile")),
-    "in an array": pickle.dumps(np.array([Call(os.mkdir, "harmed")], dtype=object)),
-    "numpy's own loader": pickle.dumps(Call(np.load, io.BytesIO)),
-    "module with a dot": b"\x80\x04\x8c\x05numpy\x8c\x0dndarray.tofile\x93.",
-    "persistent": b"\x80\x02X\x06\x00\x00\x00harmedQ.",
-    "codec": b"\x80\x02c_codecs\nencode\nX\x01\x00\x00\x00aX\x03\x00\x00\x00bz2\x86R.",
-    "attribute of a type": b"\x80\x02cnumpy\nndarray\n}X\x06\x00\x00\x00tolist\x88s\x86b.",
+    "eval": pickle.dumps({"model": Call(eval, "__import__('os').mkdir('harmed')")}),
+    "getattr": pickle.dumps({"model": Call(getattr, np.ndarray, "tofile")}),
+    "in an array": pickle.dumps({"model": np.array([Call(os.mkdir, "harmed")], dtype=object)}),
+    "numpy's own loader": pickle.dumps({"model": Call(np.load, io.BytesIO)}),
+    "name with a dot": b"\x80\x04}\x8c\x01a\x8c\x05numpy\x8c\x0endarray.tofile\x93s.",
+    "persistent": b"\x80\x02}X\x01\x00\x00\x00aX\x06\x00\x00\x00harmedQs.",
+    "codec": b"\x80\x02}X\x01\x00\x00\x00ac_codecs\nencode\nX\x01\x00\x00\x00aX\x05\x00\x00\x00rot13\x86Rs.",
+    "attribute of a type": b"\x80\x02}X\x01\x00\x00\x00acnumpy\nndarray\n}X\x06\x00\x00\x00tolist\x88s\x86bs.",
 }
 
 

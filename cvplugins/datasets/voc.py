@@ -254,7 +254,7 @@ def _broken_error(split: str, broken: Sequence[tuple[str, str]], images: int) ->
     if others:
         more = f" and {len(others) - LISTED} more" if len(others) > LISTED else ""
         message += f"; further: {', '.join(others[:LISTED])}{more}"
-    leave_out = "leave them out with skip_broken=True (Detectron2: CVPLUGINS.DATA.SKIP_BROKEN)"
+    leave_out = "leave them out: CVPLUGINS.DATA.SKIP_BROKEN in Detectron2, else skip_broken=True"
     return DataError(f"{message}. Mend them, take them off the list, or {leave_out}")
 
 

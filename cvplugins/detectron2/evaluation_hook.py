@@ -8,6 +8,7 @@ from typing import Any
 
 from detectron2.engine.hooks import EvalHook
 
+from cvplugins.errors import UserError
 from cvplugins.monitors import Journal
 
 from .plugin_hook import PluginHook, logger
@@ -38,7 +39,16 @@ class EvaluationHook(PluginHook):
 
     @classmethod
     def from_config(cls, cfg: Any) -> dict[str, Any]:
-        """Return the output folder."""
+        """Return the output folder.
+
+        Raises:
+            UserError: There are no evaluations during the training.
+        """
+        if cls.evaluates and cfg.TEST.EVAL_PERIOD <= 0:
+            raise UserError(
+                f"it learns from evaluations during the training, and TEST.EVAL_PERIOD is {cfg.TEST.EVAL_PERIOD}; set "
+                "it to the number of iterations between two"
+            )
         return {**super().from_config(cfg), "output_dir": cfg.OUTPUT_DIR}
 
     def record(self, scalars: Mapping[str, float]) -> dict[str, Any]:

@@ -21,9 +21,9 @@ class OptimizerSwitchHook(EvaluationHook):
     """Go on with another optimizer from an iteration on, or when a metric stops improving.
 
     Parameter groups with their proportions of rate and decay, the place in the schedule, the loss scale of AMP and
-    hooks on the optimizer carry over; moments begin anew. ``SOLVER.CLIP_GRADIENTS`` does not, which is a part of the
-    first optimizer: use GradientClippingHook. See :func:`cvplugins.monitors.switch_optimizer`. A run resumes on either
-    side of the switch.
+    hooks on the optimizer carry over; moments begin anew. ``SOLVER.CLIP_GRADIENTS``, a part of the first optimizer that
+    would end with it, is refused. See :func:`cvplugins.monitors.switch_optimizer`. A run resumes on either side of
+    the switch.
 
     Args:
         optimizer: Name in ``torch.optim`` and options of the new optimizer, ``{type: SGD, lr: 0.01, momentum: 0.9}``;
@@ -60,6 +60,7 @@ class OptimizerSwitchHook(EvaluationHook):
         check_options(self.type, {"params", *self.options})
         self.at = at
         self._due = self._switched = self._seen = False
+        self.evaluates = plateau is not None
         if plateau is not None:
             rest = dict(plateau)
             self.name = rest.pop("monitor", None)
@@ -68,6 +69,16 @@ class OptimizerSwitchHook(EvaluationHook):
             # Infinities are for others to judge; here they are no progress.
             mode = mode_of(self.name, rest.pop("rule", None))
             self.monitor = EarlyStopping(mode=mode, check_finite=False, **rest)
+
+    @classmethod
+    def from_config(cls, cfg: Any) -> dict[str, Any]:
+        """Return the output folder, and refuse clipping that would end with the first optimizer."""
+        if cfg.SOLVER.CLIP_GRADIENTS.ENABLED:
+            raise UserError(
+                "SOLVER.CLIP_GRADIENTS would end with the first optimizer; set SOLVER.CLIP_GRADIENTS.ENABLED to False "
+                "and take GradientClippingHook"
+            )
+        return super().from_config(cfg)
 
     def begin(self) -> None:
         """Begin with the journal of plateaus."""

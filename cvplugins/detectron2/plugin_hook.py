@@ -54,12 +54,7 @@ class PluginHook(HookBase):
             UserError: The hook does not fit the rest of the config.
         """
         if cls.evaluates and not cfg.DATASETS.TEST:
-            raise UserError("it learns from evaluations, and there are none: DATASETS.TEST is empty")
-        if cls.evaluates and cfg.TEST.EVAL_PERIOD <= 0:
-            raise UserError(
-                f"it learns from evaluations, and TEST.EVAL_PERIOD is {cfg.TEST.EVAL_PERIOD}; set it to the number of "
-                "iterations between two"
-            )
+            raise UserError("it needs evaluations, and DATASETS.TEST is empty; name the sets to evaluate on")
         return {}
 
     @property
@@ -103,7 +98,7 @@ class PluginHook(HookBase):
         evaluators = [hook for hook in self.trainer._hooks if isinstance(hook, EvalHook)]
         if self.evaluates and not evaluators:
             raise UserError(
-                f"{type(self).__name__} learns from evaluations, and this trainer makes none: register an EvalHook"
+                f"{type(self).__name__} needs evaluations, and this trainer makes none: register an EvalHook"
             )
         for hook in evaluators:
             if not isinstance(hook._func, _Evaluation):

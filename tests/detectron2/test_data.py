@@ -9,11 +9,6 @@ pytestmark = pytest.mark.detectron2
 TRAIN = "cvplugins_voc_2007_trainval"
 
 
-@pytest.fixture(scope="module")
-def devkit(sample, tmp_path_factory):
-    return small_devkit(sample, tmp_path_factory.mktemp("data") / "VOCdevkit")
-
-
 @pytest.fixture
 def load(tmp_path, devkit):
     """Load the small config with some keys changed, and register its datasets."""

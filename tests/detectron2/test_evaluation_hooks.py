@@ -141,7 +141,7 @@ def test_a_metric_that_does_not_exist(tmp_path):
 def test_a_trainer_without_evaluations(tmp_path):
     from cvplugins.errors import UserError
 
-    with pytest.raises(UserError, match=r"EarlyStoppingHook learns from evaluations, .* register an EvalHook"):
+    with pytest.raises(UserError, match=r"EarlyStoppingHook needs evaluations, .* register an EvalHook"):
         train(tmp_path, [stopping(tmp_path)], eval_period=0)
 
 

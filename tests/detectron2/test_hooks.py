@@ -3,7 +3,7 @@
 import pytest
 import torch
 from small_detectron2 import small_config
-from small_detectron2_trainer import Net, train, weights
+from small_detectron2_trainer import AMP, Net, train, weights
 
 pytestmark = pytest.mark.detectron2
 
@@ -58,6 +58,36 @@ CLIPPING = {"type": "GradientClippingHook", "max_norm": 1.0}
         ([{"type": "EMAHook", "momentum": "a"}], {}, "EMAHook: "),
         ([{"type": "EMAHook"}, {"type": "EMAHook"}], {}, r"HOOKS\[1\]: a second EMAHook"),
         ([{"type": "GradientClippingHook"}], {}, "GradientClippingHook: nothing would be clipped; give a rule one of"),
+        (
+            [{"type": "EarlyStoppingHook", "monitor": "val/loss"}],
+            {"TEST.EVAL_PERIOD": 0},
+            "EarlyStoppingHook: it learns from evaluations during the training, and TEST.EVAL_PERIOD is 0; set it to",
+        ),
+        (
+            [{"type": "ValidationLoss"}],
+            {"DATASETS.TEST": ()},
+            "ValidationLoss: it needs evaluations, and DATASETS.TEST",
+        ),
+        (
+            [{"type": "BestCheckpointHook", "monitor": "speed"}],
+            {},
+            "BestCheckpointHook: whether more or less of 'speed'",
+        ),
+        (
+            [{"type": "OptimizerSwitchHook", "optimizer": {"type": "Sgd", "lr": 1.0}, "at": 1}],
+            {},
+            "OptimizerSwitchHook: torch.optim has no optimizer 'Sgd'; use .*SGD",
+        ),
+        (
+            [{"type": "OptimizerSwitchHook", "optimizer": {"type": "SGD", "lr": 1.0, "betas": []}, "at": 1}],
+            {},
+            "OptimizerSwitchHook: SGD has no option betas; it has params, lr",
+        ),
+        (
+            [{"type": "OptimizerSwitchHook", "optimizer": {"type": "SGD", "lr": 1.0}, "at": 1}],
+            {"SOLVER.CLIP_GRADIENTS.ENABLED": True},
+            "OptimizerSwitchHook: SOLVER.CLIP_GRADIENTS would end with the first optimizer; set",
+        ),
         ([CLIPPING], {"SOLVER.CLIP_GRADIENTS.ENABLED": True}, "set SOLVER.CLIP_GRADIENTS.ENABLED to False"),
     ],
 )
@@ -120,7 +150,7 @@ def test_a_resumed_run_has_the_average_of_a_straight_one(tmp_path):
     assert first["meta"] == second["meta"] == {"updates": 8}
 
 
-@pytest.mark.parametrize("amp", [False, True])
+@pytest.mark.parametrize("amp", AMP)
 def test_clipping_between_backward_and_step(tmp_path, amp, monkeypatch):
     """Oracle: torch's own clip_grad_norm_ in a loop of its own; with AMP the scale is a power of two."""
     from cvplugins.detectron2 import GradientClippingHook
@@ -179,3 +209,18 @@ def test_every_hook_can_be_imported_from_the_package():
     for name, hook in HOOKS:
         assert getattr(cvplugins.detectron2, name) is hook
         assert name in cvplugins.detectron2.__all__
+
+
+def test_hooks_act_in_the_order_that_they_need():
+    """The guard names a NaN before clipping spreads it; throughput counts what others do."""
+    from detectron2.engine.hooks import EvalHook, IterationTimer, LRScheduler, PeriodicWriter
+
+    from cvplugins.detectron2 import build_cvplugins_hooks, insert_hooks
+
+    guard = {"type": "NonFiniteGuardHook"}
+    ours = build_cvplugins_hooks(config({"type": "ThroughputHook"}, CLIPPING, {"type": "EMAHook"}, guard))
+    theirs = [IterationTimer(), LRScheduler(), None, EvalHook(1, dict), PeriodicWriter([])]
+    names = [type(hook).__name__ for hook in insert_hooks(theirs, ours)]
+    assert names[:3] == ["IterationTimer", "LRScheduler", "NoneType"]
+    assert names[3:7] == ["NonFiniteGuardHook", "GradientClippingHook", "EMAHook", "ThroughputHook"]
+    assert names[7:] == ["EvalHook", "PeriodicWriter"]

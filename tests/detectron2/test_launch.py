@@ -2,7 +2,6 @@
 
 import importlib.util
 import json
-import logging
 import os
 import shutil
 import subprocess
@@ -10,24 +9,9 @@ import sys
 
 import pytest
 import torch
-from devkits import small_devkit
 from small_detectron2_run import write_config
 
 SAMPLE = "configs/detectron2/voc_faster_rcnn_sample.yaml"
-
-
-@pytest.fixture(scope="module")
-def devkit(sample, tmp_path_factory):
-    return small_devkit(sample, tmp_path_factory.mktemp("data") / "VOCdevkit")
-
-
-@pytest.fixture(autouse=True)
-def no_loggers():
-    """Take away what Detectron2's logger set up."""
-    yield
-    for name in ("detectron2", "fvcore", "cvplugins"):
-        logging.getLogger(name).handlers.clear()
-        logging.getLogger(name).propagate = True
 
 
 @pytest.fixture

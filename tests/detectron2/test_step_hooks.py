@@ -5,7 +5,7 @@ import math
 
 import pytest
 import torch
-from small_detectron2_trainer import Net, train, weights
+from small_detectron2_trainer import AMP, Net, train, weights
 
 pytestmark = pytest.mark.detectron2
 
@@ -40,7 +40,7 @@ def test_the_guard_raises_before_the_weights_are_spoilt(tmp_path):
     assert equal(dict(model.state_dict()), saved)
 
 
-@pytest.mark.parametrize("amp", [False, True])
+@pytest.mark.parametrize("amp", AMP)
 def test_a_skipped_iteration_leaves_everything_as_it_was(tmp_path, amp, with_amp):
     """Oracle: the weights of the checkpoints before and after it."""
     from cvplugins.detectron2 import NonFiniteGuardHook
@@ -52,6 +52,35 @@ def test_a_skipped_iteration_leaves_everything_as_it_was(tmp_path, amp, with_amp
     assert not equal(models[2], models[3])
     assert trainer.storage.latest()["nonfinite/skips"] == (1, 2)
     assert all(value.isfinite().all() for value in weights(trainer).values())
+
+
+def test_all_batches_of_an_accumulated_step_count(tmp_path):
+    """The first of two batches is NaN in a loss whose gradient is not; and the training loss is the mean of both."""
+    from detectron2.engine import SimpleTrainer
+
+    from cvplugins.detectron2 import GeneralizationHook, NonFiniteGuardHook
+
+    seen = []
+
+    class Twice(SimpleTrainer):
+        def run_step(self):
+            self.optimizer.zero_grad()
+            for _ in range(2):
+                losses = self.model(next(self._data_loader_iter))
+                seen.append(sum(losses.values()).item())
+                sum(losses.values()).backward()
+            self.optimizer.step()
+
+    class Poisoned(Net):
+        def forward(self, batch):
+            losses = super().forward(batch)
+            bad = self.training and batch["file_name"] == "2"
+            return {**losses, "loss_size": losses["loss_size"] + math.nan} if bad else losses
+
+    guard, course = NonFiniteGuardHook(policy="skip"), GeneralizationHook(output_dir=str(tmp_path), figure=False)
+    train(tmp_path, [guard, course], iterations=4, model=Poisoned(), kind=Twice)
+    assert guard.monitor.skips == 1
+    assert course.monitor.reports[-1].point.train_loss == pytest.approx(sum(seen[4:]) / 4)
 
 
 def test_a_rollback_lowers_the_rate_for_good(tmp_path):
@@ -76,8 +105,7 @@ def test_gradient_norms_and_updates(tmp_path):
 
     class Look(HookBase):
         def after_step(self):
-            gradients = [value.grad for value in self.trainer.model.parameters()]
-            norms.append(torch.nn.utils.get_total_norm(gradients).item())
+            norms.append(torch.nn.utils.clip_grad_norm_(self.trainer.model.parameters(), math.inf).item())
 
     hook = GradientHealthHook(depth=1, detail_interval=2, output_dir=str(tmp_path))
     trainer = train(tmp_path, [hook], iterations=4, others=[Look()], eval_period=0)
@@ -173,6 +201,8 @@ def test_another_optimizer_from_an_iteration_on(tmp_path):
     assert type(straight.optimizer).__name__ == "AdamW"
     plain = train(tmp_path / "plain", [], iterations=8, eval_period=0)
     assert straight.optimizer.param_groups[0]["lr"] == pytest.approx(plain.optimizer.param_groups[0]["lr"] / 10)
+    logged, usual = (trainer.storage.latest()["lr"][0] for trainer in (straight, plain))
+    assert logged == pytest.approx(usual / 10)
     train(tmp_path / "resumed", [hook()], iterations=6, eval_period=0)
     resumed = train(tmp_path / "resumed", [hook()], iterations=8, eval_period=0, resume=True)
     assert equal(weights(straight), weights(resumed))

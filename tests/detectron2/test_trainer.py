@@ -1,30 +1,13 @@
 """The trainer: accumulated gradients, resuming, evaluators, optimizers, hooks, and mistakes in their keys."""
 
 import json
-import logging
 
 import pytest
 import torch
-from devkits import small_devkit
 from helpers import run_ranks
 from small_detectron2_run import trained_regression, write_config
 
 pytestmark = pytest.mark.detectron2
-
-
-@pytest.fixture(scope="module")
-def devkit(sample, tmp_path_factory):
-    return small_devkit(sample, tmp_path_factory.mktemp("data") / "VOCdevkit")
-
-
-@pytest.fixture(autouse=True)
-def no_loggers():
-    """Take away what Detectron2's logger set up."""
-    yield
-    for name in ("detectron2", "fvcore", "cvplugins"):
-        logger = logging.getLogger(name)
-        logger.handlers.clear()
-        logger.propagate = True
 
 
 @pytest.fixture(scope="module")

@@ -39,6 +39,16 @@ def test_names_as_the_model_zoos_have_them():
         assert found[detectron2] == given[mmdet]
 
 
+@pytest.mark.parametrize("depth", BLOCKS)
+def test_backbones_of_every_depth_have_torchvisions_names(depth):
+    """From which mmdet's are taken."""
+    models = pytest.importorskip("torchvision.models")
+    with torch.device("meta"):
+        theirs = getattr(models, f"resnet{depth}")().state_dict()
+    ours = {mmdet.removeprefix("backbone.") for mmdet, _ in parameter_names(depth) if mmdet.startswith("backbone.")}
+    assert ours == {name for name in theirs if not name.startswith("fc.")}
+
+
 def test_frozen_batch_norms_have_no_counters():
     weights = {name: each for name, each in weights_of("detectron2").items() if "num_batches" not in name}
     there = convert_weights(weights, source="detectron2", target="mmdet")
