@@ -34,6 +34,23 @@ def write_config(path, devkit, **keys):
     return path
 
 
+def leaves(node, prefix=""):
+    """Yield the dotted keys and values of a config."""
+    from detectron2.config import CfgNode
+
+    for name, value in node.items():
+        if isinstance(value, CfgNode) and value:
+            yield from leaves(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
+
+
+def differences(cfg, base):
+    """The keys of a config that another one lacks, or has another value for."""
+    base = dict(leaves(base))
+    return {name: value for name, value in leaves(cfg) if name not in base or base[name] != value}
+
+
 class Regression(nn.Module):
     """A loss that is a mean over images."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +24,12 @@ from cvplugins.reporting import summary_lines, write_metrics
 from .config import validate_cvplugins_config
 from .data import check_data, register_datasets
 from .early_stopping_hook import EarlyStoppingHook, TrainingStopped
-from .predictions import DrawPredictions, DumpPredictions
+from .mask2former_project import is_mask2former
+from .predictions import DrawPredictions, DumpPredictions, WriteLabelMaps
 from .processes import joined_processes
 from .run_checkpoint import RunCheckpointer, check_exists, last_checkpoint
 from .run_files import load_config, parse_options
+from .test_time import use_inference, with_several_sizes
 from .trainer import CvpluginsTrainer
 
 __all__ = ["evaluate", "parse_options", "train"]
@@ -99,6 +101,10 @@ def evaluate(
     *,
     out: str | None = None,
     show_dir: str | None = None,
+    label_dir: str | None = None,
+    mode: str | None = None,
+    scales: Sequence[float] | None = None,
+    flip: bool = False,
     work_dir: str | None = None,
     cfg_options: Mapping[str, Any] | None = None,
     launcher: str = "none",
@@ -113,6 +119,10 @@ def evaluate(
         out: ``X.json`` for the metrics, or ``X.pkl`` for the predictions in the form of mmdet's own dump, which
             ``tools/evaluate.py`` reads.
         show_dir: Where images with the predictions are drawn.
+        label_dir: Where label maps are written as PNG images, as the benchmark's server takes them.
+        mode: Nothing but None, or ``"whole"``: Detectron2's models see images whole.
+        scales: Sizes over which Mask2Former averages, as factors of ``INPUT.MIN_SIZE_TEST``.
+        flip: Whether it averages with the mirrored image.
         work_dir: Where everything is written; the config's ``OUTPUT_DIR``, or ``work_dirs/<config name>`` if None.
         cfg_options: Dotted config keys and their new values.
         launcher: ``"none"`` or ``"pytorch"`` (torchrun).
@@ -126,6 +136,8 @@ def evaluate(
         raise UserError(f"--out {out}: use a name that ends in .json (metrics) or .pkl (predictions)")
     cfg = _load(config, work_dir, cfg_options)
     _require(cfg, config, "TEST")
+    use_inference(cfg, mode, scales, flip)
+    _check_outputs(cfg, out, label_dir)
     with joined_processes(launcher):
         check_data(cfg, cfg.DATASETS.TEST)
         model = _build_model(cfg)
@@ -133,9 +145,8 @@ def evaluate(
         if dry_run:
             return f"config, plugins, data and checkpoint of {config} are fine"
         _set_up(cfg)
-        results = CvpluginsTrainer.test(
-            cfg, model, [_evaluator(cfg, name, out, show_dir) for name in cfg.DATASETS.TEST]
-        )
+        evaluators = [_evaluator(cfg, name, out, show_dir, label_dir) for name in cfg.DATASETS.TEST]
+        results = CvpluginsTrainer.test(cfg, with_several_sizes(cfg, model), evaluators)
         if out is not None and out.endswith(".json") and comm.is_main_process():
             write_metrics(out, _flat(results))
         return _summary(cfg, results, checkpoint)
@@ -178,7 +189,23 @@ def _use_scaled_lr(cfg: CfgNode) -> None:
     cfg.SOLVER.BASE_LR *= cfg.SOLVER.IMS_PER_BATCH * cfg.CVPLUGINS.TRAIN.ACCUMULATE / base
 
 
-def _evaluator(cfg: CfgNode, dataset_name: str, out: str | None, show_dir: str | None) -> DatasetEvaluator:
+def _check_outputs(cfg: CfgNode, out: str | None, label_dir: str | None) -> None:
+    """Raise unless the model predicts what shall be written."""
+    labels = cfg.MODEL.META_ARCHITECTURE in ("SemanticSegmentor", "PanopticFPN")
+    labels |= is_mask2former(cfg) and cfg.MODEL.MASK_FORMER.TEST.SEMANTIC_ON
+    if label_dir is not None and not labels:
+        raise UserError(f"--label-dir: {cfg.MODEL.META_ARCHITECTURE} predicts no label maps")
+    if (
+        out is not None
+        and not out.endswith(".json")
+        and (is_mask2former(cfg) or "Semantic" in cfg.MODEL.META_ARCHITECTURE)
+    ):
+        raise UserError(f"--out {out}: {cfg.MODEL.META_ARCHITECTURE} predicts no boxes; label maps go to --label-dir")
+
+
+def _evaluator(
+    cfg: CfgNode, dataset_name: str, out: str | None, show_dir: str | None, label_dir: str | None
+) -> DatasetEvaluator:
     """Return what evaluates a dataset, and what keeps or draws the predictions; several datasets get a suffix each."""
     several = len(cfg.DATASETS.TEST) > 1
     found = [CvpluginsTrainer.build_evaluator(cfg, dataset_name)]
@@ -187,6 +214,8 @@ def _evaluator(cfg: CfgNode, dataset_name: str, out: str | None, show_dir: str |
         found.append(DumpPredictions(dataset_name, path.with_stem(f"{path.stem}_{dataset_name}") if several else path))
     if show_dir is not None:
         found.append(DrawPredictions(dataset_name, Path(show_dir, dataset_name) if several else show_dir))
+    if label_dir is not None:
+        found.append(WriteLabelMaps(dataset_name, Path(label_dir, dataset_name) if several else label_dir))
     return DatasetEvaluators(found)
 
 

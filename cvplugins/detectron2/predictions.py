@@ -1,4 +1,4 @@
-"""What a model predicted, to a file or drawn into the images."""
+"""What a model predicted, to files or drawn into the images."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from detectron2.utils.visualizer import Visualizer
 
 from cvplugins.files import write_whole
 
-__all__ = ["DrawPredictions", "DumpPredictions"]
+__all__ = ["DrawPredictions", "DumpPredictions", "WriteLabelMaps"]
 
 
 class DumpPredictions(DatasetEvaluator):
@@ -81,3 +81,27 @@ class DrawPredictions(DatasetEvaluator):
                 picture.draw_instance_predictions(instances[instances.scores >= self.score_threshold])
             self.folder.mkdir(parents=True, exist_ok=True)
             picture.get_output().save(str(self.folder / f"{Path(given['file_name']).stem}.jpg"))
+
+
+class WriteLabelMaps(DatasetEvaluator):
+    """Write label maps as PNG images of the images' own sizes, each process its own and each file whole or not at all.
+
+    They have the labels of the dataset's files: where its metadata says ``reduce_zero_label`` classes count from 1.
+
+    Args:
+        dataset_name: A registered dataset of at most 255 classes.
+        folder: Where they go.
+    """
+
+    def __init__(self, dataset_name: str, folder: str | os.PathLike[str]) -> None:
+        self.first = int(MetadataCatalog.get(dataset_name).get("reduce_zero_label", False))
+        self.folder = Path(folder)
+
+    def process(self, inputs: Sequence[Mapping[str, Any]], outputs: Sequence[Mapping[str, Any]]) -> None:
+        """Write the label maps of some images."""
+        from PIL import Image
+
+        for given, made in zip(inputs, outputs, strict=True):
+            labels = made["sem_seg"].argmax(dim=0).cpu() + self.first
+            with write_whole(self.folder / f"{Path(given['file_name']).stem}.png") as temporary:
+                Image.fromarray(labels.to(torch.uint8).numpy()).save(temporary, format="PNG", optimize=True)

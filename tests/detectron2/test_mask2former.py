@@ -235,11 +235,13 @@ def test_a_checkout_that_is_not_there_says_how_to_get_it(tmp_path, monkeypatch):
     import_mask2former()
     with pytest.raises(UserError, match="is already imported from"):
         import_mask2former(tmp_path)
-    with pytest.raises(UserError, match="is no checkout of Mask2Former.*git clone https://github.com/facebookresearch"):
+    with pytest.raises(
+        UserError, match=r"is no checkout of Mask2Former.*git clone https://github.com/facebookresearch"
+    ):
         find_mask2former(tmp_path)
     monkeypatch.delenv("MASK2FORMER_ROOT")
     monkeypatch.delitem(sys.modules, "mask2former")
-    with pytest.raises(UserError, match="MASK2FORMER_ROOT or in CVPLUGINS.MASK2FORMER.ROOT: git clone"):
+    with pytest.raises(UserError, match=r"MASK2FORMER_ROOT or in CVPLUGINS.MASK2FORMER.ROOT: git clone"):
         find_mask2former()
 
 

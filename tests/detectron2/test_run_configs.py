@@ -1,26 +1,12 @@
 """Config files: those of the project against the zoo's, options of the command line, and broken files."""
 
 import pytest
+from small_detectron2_run import differences
 
 pytestmark = pytest.mark.detectron2
 
 FOLDER = "configs/detectron2"
 OURS = ("cvplugins_voc_2007_trainval", "cvplugins_voc_2012_trainval"), ("cvplugins_voc_2007_test",)
-
-
-def leaves(node, prefix=""):
-    from detectron2.config import CfgNode
-
-    for name, value in node.items():
-        if isinstance(value, CfgNode) and value:
-            yield from leaves(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", value
-
-
-def differences(cfg, base):
-    base = dict(leaves(base))
-    return {name: value for name, value in leaves(cfg) if name not in base or base[name] != value}
 
 
 @pytest.mark.parametrize("model", ["R_50_C4", "R_50_FPN"])
