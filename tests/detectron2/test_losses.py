@@ -7,12 +7,24 @@ import pytest
 import torch
 
 from cvplugins import losses as core
-from cvplugins.detectron2.losses import PLACES, BoxLoss, ClassLoss, MaskLoss, ObjectnessLoss, SigmoidClassLoss
+from cvplugins.detectron2.losses import (
+    PLACES,
+    BoxLoss,
+    ClassLoss,
+    MaskLoss,
+    ObjectnessLoss,
+    PointLoss,
+    QueryClassLoss,
+    SigmoidClassLoss,
+)
 from cvplugins.errors import UserError
 
 GENERATOR = torch.Generator().manual_seed(0)
 SCORES = torch.randn(6, 4, generator=GENERATOR)
 LABELS = torch.tensor([0, 2, 3, 3, 1, -1])  # 3 is the background, -1 ignored
+
+
+DICE = {"type": "DiceLoss", "mode": "binary", "smooth": 0.5}
 
 
 class Shift:
@@ -96,9 +108,34 @@ def test_masks(config):
     torch.testing.assert_close(MaskLoss.of(config)(scores, masks), expected)
 
 
+def test_classes_of_queries():
+    """Oracle: torch's weighted mean, which is what Mask2Former computes."""
+    labels, weight = LABELS[:5], torch.tensor([1.0, 1.0, 1.0, 0.1])
+    expected = torch.nn.functional.cross_entropy(SCORES[:5], labels, weight)
+    loss = QueryClassLoss.of({"type": "CrossEntropyLoss", "loss_weight": 2.0})
+    torch.testing.assert_close(loss(SCORES[:5], labels, weight), 2 * expected)
+    focal = QueryClassLoss.of({"type": "FocalLoss", "gamma": 0.0})
+    torch.testing.assert_close(focal(SCORES[:5], labels, weight), expected)
+
+
+def test_masks_at_points():
+    """Means over the points, or the region, of each of 6 masks, divided by the 4 that a process has on average."""
+    shares = torch.rand(6, 4, generator=torch.Generator().manual_seed(1))
+    bce = torch.nn.functional.binary_cross_entropy_with_logits(SCORES, shares, reduction="none")
+    torch.testing.assert_close(PointLoss.of({"type": "BCELoss"})(SCORES, shares, 4.0), bce.mean(1).sum() / 4)
+    p = SCORES.sigmoid()
+    dice = 1 - (2 * (p * shares).sum(1) + 1) / (p.sum(1) + shares.sum(1) + 1)
+    ours = PointLoss.of(DICE)
+    torch.testing.assert_close(ours(SCORES, shares, 4.0), dice.sum() / 4)
+    both = PointLoss.of({"type": "CompositeLoss", "losses": {"bce": {"type": "BCELoss"}, "dice": DICE}})
+    torch.testing.assert_close(both(SCORES, shares, 4.0), (bce.mean(1).sum() + dice.sum()) / 4)
+    torch.testing.assert_close(both.parts["dice"], dice.sum() / 4)
+
+
 @pytest.mark.parametrize("place", PLACES)
 def test_nothing_to_learn_from_gives_0_with_a_gradient(place):
-    config = {"RPN_LOC": {"type": "L1Loss"}, "BOX_REG": {"type": "BoxIoULoss"}}.get(place, {"type": "BCELoss"})
+    configs = {"RPN_LOC": {"type": "L1Loss"}, "BOX_REG": {"type": "BoxIoULoss"}, "M2F_CLS": {"type": "FocalLoss"}}
+    config = configs.get(place, DICE if place == "M2F_DICE" else {"type": "BCELoss"})
     loss = PLACES[place].of(config)
     shape = {"CLS": (0, 3), "RPN_CLS": (0,), "MASK": (0, 4, 4)}.get(place, (0, 4))
     predicted = torch.zeros(shape, requires_grad=True)
@@ -106,6 +143,10 @@ def test_nothing_to_learn_from_gives_0_with_a_gradient(place):
         value = loss(predicted, torch.zeros(0, 4), torch.zeros(0, 4), Shift(), 1)
     elif isinstance(loss, MaskLoss):
         value = loss(predicted, torch.zeros(shape))
+    elif isinstance(loss, PointLoss):
+        value = loss(predicted, torch.zeros(shape), 1.0)
+    elif isinstance(loss, QueryClassLoss):
+        value = loss(predicted, torch.zeros(0, dtype=torch.long), torch.ones(4))
     else:
         value = loss(predicted, torch.zeros(0, dtype=torch.long), 1)
     value.backward()

@@ -73,7 +73,11 @@ def test_parts_of_a_composite_are_logged_for_the_last_layer():
 @pytest.mark.parametrize(
     ("losses", "architecture", "message"),
     [
-        ({"M2F_CLS": {"type": "BCELoss"}}, "CvpluginsMaskFormer", "M2F_CLS: no loss 'BCELoss'"),
+        (
+            {"M2F_CLS": {"type": "BCELoss"}},
+            "CvpluginsMaskFormer",
+            "M2F_CLS: no loss 'BCELoss' here; use CompositeLoss, CrossEntropyLoss",
+        ),
         (
             {"M2F_CLS": {"type": "FocalLoss", "use_sigmoid": True}},
             "CvpluginsMaskFormer",
