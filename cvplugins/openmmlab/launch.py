@@ -20,9 +20,9 @@ from cvplugins.errors import UserError
 from .checkpoint import check_weights_fit, fetch_checkpoint, find_checkpoint, open_checkpoint
 from .config import load_config, type_name
 from .data_checks import check_data
+from .inference import use_inference
 from .processes import joined_processes
 from .summary import LastValidation, summarize, write_metrics
-from .test_time import use_inference
 
 __all__ = ["evaluate", "train"]
 
