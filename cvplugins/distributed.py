@@ -7,7 +7,9 @@ from typing import TypeVar
 import torch.distributed as dist
 from torch import Tensor
 
-__all__ = ["gather_objects", "is_distributed", "rank", "sum_over_ranks", "world_size"]
+from cvplugins.errors import UserError
+
+__all__ = ["check_process_count", "gather_objects", "is_distributed", "rank", "sum_over_ranks", "world_size"]
 
 T = TypeVar("T")
 
@@ -56,3 +58,15 @@ def gather_objects(obj: T, group: dist.ProcessGroup | None = None) -> list[T]:
     gathered: list[T] = [obj] * world_size(group)
     dist.all_gather_object(gathered, obj, group=group)
     return gathered
+
+
+def check_process_count(processes: int, gpus: int) -> None:
+    """Raise ``UserError`` if a node starts more processes than it has GPUs; without a GPU any number is fine.
+
+    >>> check_process_count(2, gpus=0)
+    """
+    if gpus and processes > gpus:
+        raise UserError(
+            f"{processes} processes were asked for, but this machine has {gpus} GPU(s); "
+            f"start at most {gpus}, or set CUDA_VISIBLE_DEVICES= to use the CPU"
+        )

@@ -15,7 +15,7 @@ PAGE = FOLDER / "hooks.md"
 PARTS = FOLDER / "hooks"
 HEADER = "<!-- Written by docs/make_hooks.py from the files in docs/hooks. -->"
 FIRST = "introduction.md"
-LAST = ("Optimizers.md", "Upstream.md")  # not about a hook of ours
+LAST = ("Optimizers.md", "Detectron2.md", "Upstream.md")  # not about a hook that OpenMMLab has of us
 
 
 def page() -> str:

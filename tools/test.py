@@ -3,14 +3,13 @@
 import argparse
 import sys
 
-from cvplugins.openmmlab.command_line import add_common_arguments, run
-from cvplugins.openmmlab.launch import evaluate
+from cvplugins.command_line import add_common_arguments, run
 
 
 def main() -> int:
     """Read the command line and evaluate."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("config", help="config file")
+    parser.add_argument("config", help="config file: .py for OpenMMLab, .yaml for Detectron2")
     parser.add_argument("checkpoint", help="checkpoint file")
     parser.add_argument("--out", help="X.json for the metrics, X.pkl for the predictions")
     parser.add_argument("--show-dir", help="folder for images with the predictions drawn in")
@@ -19,7 +18,7 @@ def main() -> int:
     parser.add_argument("--scales", nargs="+", type=float, help="average over sizes, such as 0.5 1 1.5 (mmseg)")
     parser.add_argument("--flip", action="store_true", help="average with the mirrored image (mmseg)")
     add_common_arguments(parser)
-    return run(evaluate, parser)
+    return run("evaluate", parser)
 
 
 if __name__ == "__main__":

@@ -3,14 +3,13 @@
 import argparse
 import sys
 
-from cvplugins.openmmlab.command_line import add_common_arguments, run
-from cvplugins.openmmlab.launch import train
+from cvplugins.command_line import add_common_arguments, run
 
 
 def main() -> int:
     """Read the command line and train."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("config", help="config file")
+    parser.add_argument("config", help="config file: .py for OpenMMLab, .yaml for Detectron2")
     parser.add_argument(
         "--resume", nargs="?", const="auto", help="a checkpoint; without a value the newest in the work dir"
     )
@@ -18,7 +17,7 @@ def main() -> int:
     parser.add_argument("--auto-scale-lr", action="store_true", help="scale the learning rate with the batch size")
     parser.add_argument("--seed", type=int, help="seed of all randomness")
     add_common_arguments(parser)
-    return run(train, parser)
+    return run("train", parser)
 
 
 if __name__ == "__main__":

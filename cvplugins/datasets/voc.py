@@ -34,7 +34,8 @@ VOC_CLASSES = (
 HOW_TO_GET_VOC = (
     "To get VOC: download VOCtrainval_06-Nov-2007.tar, VOCtest_06-Nov-2007.tar and VOCtrainval_11-May-2012.tar from "
     "the PASCAL VOC site (host.robots.ox.ac.uk/pascal/VOC) and unpack them in data/, so that data/VOCdevkit/VOC2007 "
-    "exists (data/README.md). To try without it: configs/voc_faster_rcnn_sample.py with data/sample/VOCdevkit"
+    "exists (data/README.md). To try without it: configs/voc_faster_rcnn_sample.py or, for Detectron2, "
+    "configs/detectron2/voc_faster_rcnn_sample.yaml with data/sample/VOCdevkit"
 )
 
 START_OF_IMAGE = b"\xff\xd8\xff"
@@ -253,7 +254,8 @@ def _broken_error(split: str, broken: Sequence[tuple[str, str]], images: int) ->
     if others:
         more = f" and {len(others) - LISTED} more" if len(others) > LISTED else ""
         message += f"; further: {', '.join(others[:LISTED])}{more}"
-    return DataError(f"{message}. Mend them, take them off the list, or leave them out with skip_broken=True")
+    leave_out = "leave them out: CVPLUGINS.DATA.SKIP_BROKEN in Detectron2, else skip_broken=True"
+    return DataError(f"{message}. Mend them, take them off the list, or {leave_out}")
 
 
 def _read_object(document: _Document, element: Element, classes: Sequence[str]) -> VOCObject:

@@ -7,7 +7,9 @@ import importlib
 from typing import Any
 
 _HOMES = {
+    "BestCheckpointHook": "best_checkpoint_hook",
     "CvpluginsCascadeROIHeads": "roi_heads",
+    "CvpluginsCheckpointer": "checkpoint",
     "CvpluginsDetectionEvaluator": "evaluators",
     "CvpluginsFastRCNNOutputLayers": "roi_heads",
     "CvpluginsInstanceSegmentationEvaluator": "evaluators",
@@ -17,7 +19,28 @@ _HOMES = {
     "CvpluginsRetinaNet": "retinanet",
     "CvpluginsSegmentationEvaluator": "evaluators",
     "CvpluginsStandardROIHeads": "roi_heads",
+    "CvpluginsTrainer": "trainer",
+    "EMAHook": "ema_hook",
+    "EarlyStoppingHook": "early_stopping_hook",
+    "GeneralizationHook": "generalization_hook",
+    "GradientClippingHook": "gradient_clipping_hook",
+    "GradientHealthHook": "gradient_health_hook",
+    "HardExampleMiningHook": "hard_examples_hook",
+    "LayerFreezeHook": "layer_freeze_hook",
+    "NonFiniteGuardHook": "nonfinite_hook",
+    "OptimizerSwitchHook": "optimizer_switch_hook",
+    "PluginHook": "plugin_hook",
+    "ThroughputHook": "throughput_hook",
+    "TrainingStopped": "early_stopping_hook",
+    "ValidationLoss": "validation_loss",
+    "WeightPenaltyHook": "weight_penalty_hook",
     "add_cvplugins_config": "config",
+    "apply_norm_policy": "norm",
+    "build_cvplugins_hooks": "hooks",
+    "build_validation_loader": "validation_loss",
+    "insert_hooks": "hooks",
+    "load_config": "run_files",
+    "register_voc": "data",
     "validate_cvplugins_config": "config",
 }
 

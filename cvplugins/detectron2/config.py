@@ -1,4 +1,4 @@
-"""The node ``cfg.CVPLUGINS``: which core loss stands where."""
+"""The node ``cfg.CVPLUGINS``: losses, hooks, what becomes of the norms, and the keys of a run."""
 
 from __future__ import annotations
 
@@ -10,14 +10,19 @@ from detectron2.utils.registry import Registry
 
 from cvplugins.errors import UserError
 
+from .hooks import build_cvplugins_hooks
 from .losses import PLACES, DetectorLoss, SigmoidClassLoss
 from .mask_head import CvpluginsMaskRCNNConvUpsampleHead
+from .norm import norm_rules
 from .retinanet import CvpluginsRetinaNet
 from .roi_heads import CvpluginsCascadeROIHeads, CvpluginsRes5ROIHeads, CvpluginsStandardROIHeads
 from .rpn import CvpluginsRPN
+from .run_config import add_run_config, validate_run_config
 from .training import configured
 
 __all__ = ["add_cvplugins_config", "validate_cvplugins_config"]
+
+NODES = ("LOSSES", "HOOKS", "NORM", "DATA", "TRAIN", "EVALUATORS")
 
 BOX_HEADS = (CvpluginsStandardROIHeads, CvpluginsRes5ROIHeads, CvpluginsCascadeROIHeads)
 
@@ -26,11 +31,14 @@ PLACES_OF_MODELS = ((RetinaNet, ("CLS", "BOX_REG")), (ProposalNetwork, ("RPN_CLS
 
 
 def add_cvplugins_config(cfg: CfgNode) -> None:
-    """Add the node ``CVPLUGINS`` with one empty entry for each place of a loss; nothing else changes.
+    """Add the node ``CVPLUGINS``; nothing else changes.
 
-    An entry is the config that OpenMMLab takes, ``{type: FocalLoss, gamma: 2.0}``; one with an empty ``type`` is
-    Detectron2's own loss. What is null counts as not given. Heads that look there are chosen by their names, see
-    :func:`validate_cvplugins_config`.
+    It has an empty entry for each place of a loss (``LOSSES``), an empty list of hooks (``HOOKS``, see
+    :func:`cvplugins.detectron2.build_cvplugins_hooks`) and a policy without rules for the norms (``NORM``, see
+    :func:`cvplugins.detectron2.apply_norm_policy`). An entry is the config that OpenMMLab takes,
+    ``{type: FocalLoss, gamma: 2.0}``; a loss with an empty ``type`` is Detectron2's own. What is null in it counts as
+    not given. Heads that look there are chosen by their names, see :func:`validate_cvplugins_config`. ``DATA``,
+    ``TRAIN`` and ``EVALUATORS`` are those of :func:`cvplugins.detectron2.run_config.add_run_config`.
 
     Args:
         cfg: Detectron2's config; changed.
@@ -49,6 +57,9 @@ def add_cvplugins_config(cfg: CfgNode) -> None:
     cfg.CVPLUGINS.LOSSES = CfgNode(new_allowed=True)
     for place in PLACES:
         cfg.CVPLUGINS.LOSSES[place] = CfgNode({"type": ""}, new_allowed=True)
+    cfg.CVPLUGINS.HOOKS = []
+    cfg.CVPLUGINS.NORM = CfgNode({"rules": []}, new_allowed=True)
+    add_run_config(cfg.CVPLUGINS)
 
 
 def validate_cvplugins_config(cfg: CfgNode) -> None:
@@ -60,9 +71,13 @@ def validate_cvplugins_config(cfg: CfgNode) -> None:
     Raises:
         UserError: What is wrong, and what is accepted.
     """
-    unknown = sorted(set(cfg.get("CVPLUGINS", {})) - {"LOSSES"})
+    unknown = sorted(set(cfg.get("CVPLUGINS", {})) - set(NODES))
     if unknown:
-        raise UserError(f"CVPLUGINS has no key {', '.join(unknown)}; it has LOSSES")
+        raise UserError(f"CVPLUGINS has no key {', '.join(unknown)}; it has {', '.join(NODES)}")
+    build_cvplugins_hooks(cfg)
+    norm_rules(cfg)
+    if "TRAIN" in cfg.get("CVPLUGINS", {}):
+        validate_run_config(cfg.CVPLUGINS)
     for place in PLACES:
         entry = configured(cfg, place)
         try:

@@ -9,6 +9,7 @@ from typing import Any
 from torch import nn
 
 from cvplugins.errors import UserError
+from cvplugins.options import check_options, plain
 
 __all__ = ["build_loss"]
 
@@ -36,20 +37,14 @@ def build_loss(config: Mapping[str, Any], known: Sequence[type[nn.Module]] | Non
     if not isinstance(config, Mapping) or "type" not in config:
         raise UserError(f"expected the config of a loss, a dict with type, but got {config!r}")
     cores = {core.__name__: core for core in (LOSSES if known is None else known)}
-    options = {name: _plain(value) for name, value in config.items() if name != "type"}
+    options = {name: plain(value) for name, value in config.items() if name != "type"}
     name = str(config["type"]).removeprefix("cvplugins.")
     if name not in cores:
         raise UserError(f"no loss {name!r} here; use {', '.join(sorted(cores))}")
     core = cores[name]
     accepted = inspect.signature(core).parameters
     fixed = options.pop("use_sigmoid") if "use_sigmoid" in options and "use_sigmoid" not in accepted else None
-    unknown = sorted(set(options) - set(accepted))
-    if unknown:
-        raise UserError(f"{name} has no option {', '.join(unknown)}; it has {', '.join(accepted)}")
-    needed = {each for each, option in accepted.items() if option.default is inspect.Parameter.empty}
-    missing = sorted(needed - set(options))
-    if missing:
-        raise UserError(f"{name} needs {', '.join(missing)}; it has {', '.join(accepted)}")
+    check_options(core, options, name)
     if "loss" in options:
         options["loss"] = build_loss(options["loss"], known)
     if isinstance(options.get("losses"), Mapping):
@@ -62,16 +57,3 @@ def build_loss(config: Mapping[str, Any], known: Sequence[type[nn.Module]] | Non
     if fixed is not None and fixed != uses:
         raise UserError(f"{name} works with use_sigmoid={uses} only")
     return loss
-
-
-def _plain(value: Any) -> Any:
-    """Return dicts and lists in place of what frameworks make of them, such as yacs and omegaconf.
-
-    >>> _plain({"points": ((0, 0.0), (10, 1.0))})
-    {'points': [[0, 0.0], [10, 1.0]]}
-    """
-    if isinstance(value, Mapping):
-        return {name: _plain(each) for name, each in value.items()}
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        return [_plain(each) for each in value]
-    return value

@@ -156,9 +156,11 @@ def _encoded(image_id: int | str, masks: Masks) -> list[dict[str, Any]]:
 
 @dataclass(frozen=True)
 class _MaskInstances(Instances):
-    """Instances whose overlaps are known."""
+    """Instances whose overlaps and sizes are known."""
 
     near: Pairs
+    area: Floats
+    truth_area: Floats
 
     @classmethod
     def of(cls, images: Sequence[ImageMasks]) -> _MaskInstances:
@@ -174,13 +176,13 @@ class _MaskInstances(Instances):
             image=np.repeat(np.arange(len(images)), counts),
             label=joined(each.labels for each in images).astype(np.int64, copy=False),
             score=joined(each.scores for each in images),
-            area=joined(each.areas for each in images),
             truth_image=np.repeat(np.arange(len(images)), truth_counts),
             truth_label=joined(each.truth_labels for each in images).astype(np.int64, copy=False),
-            truth_area=joined(each.truth_areas for each in images),
             difficult=joined(each.difficult for each in images).astype(bool, copy=False),
             crowd=joined(each.crowd for each in images).astype(bool, copy=False),
             near=Pairs(detection.astype(np.int64), truth.astype(np.int64), iou),
+            area=joined(each.areas for each in images),
+            truth_area=joined(each.truth_areas for each in images),
         )
 
     def pairs(
@@ -193,6 +195,10 @@ class _MaskInstances(Instances):
         if num_classes:
             keep &= self.label[self.near.detection] == self.truth_label[self.near.truth]
         return self.near.where(keep)
+
+    def areas(self, rule: DetectionRule) -> tuple[Floats, Floats]:
+        """See :meth:`Instances.areas`."""
+        return self.area, self.truth_area
 
 
 class InstanceSegmentationMetric(DetectionMetric):

@@ -115,10 +115,8 @@ class Instances:
         image: Which image each detection is of, ``(D,)``.
         label: Class index, ``(D,)``.
         score: Confidence, ``(D,)``.
-        area: Size in pixels, ``(D,)``.
         truth_image: Which image each ground truth is of, ``(G,)``.
         truth_label: Class index, ``(G,)``.
-        truth_area: Size in pixels, ``(G,)``.
         difficult: Ground truths that need not be found, ``(G,)``.
         crowd: Ground truths that stand for many objects, ``(G,)``.
     """
@@ -127,10 +125,8 @@ class Instances:
     image: Integers
     label: Integers
     score: Floats
-    area: Floats
     truth_image: Integers
     truth_label: Integers
-    truth_area: Floats
     difficult: Flags
     crowd: Flags
 
@@ -147,6 +143,14 @@ class Instances:
         """
         raise NotImplementedError
 
+    def areas(self, rule: DetectionRule) -> tuple[Floats, Floats]:
+        """Return the sizes in pixels of the detections ``(D,)`` and of the ground truths ``(G,)``.
+
+        Args:
+            rule: How to measure the side of a box.
+        """
+        raise NotImplementedError
+
     def groups(self, num_classes: int) -> tuple[Integers, Integers]:
         """Return a number for the image and class of each detection and ground truth, or the image if 0 classes."""
         if num_classes == 0:
@@ -156,10 +160,11 @@ class Instances:
 
 @dataclass(frozen=True)
 class BoxInstances(Instances):
-    """Instances with boxes, ``xyxy``, ``(D, 4)`` and ``(G, 4)``."""
+    """Instances with boxes, ``xyxy``, ``(D, 4)`` and ``(G, 4)``, and the sizes of ground truths where given, or NaN."""
 
     box: Floats
     truth_box: Floats
+    given_area: Floats
 
     @classmethod
     def of(cls, images: Sequence[ImageDetections]) -> BoxInstances:
@@ -167,24 +172,28 @@ class BoxInstances(Instances):
         box, truth_box = (joined(getattr(each, name) for each in images) for name in ("boxes", "truth_boxes"))
         box, truth_box = box.reshape(-1, 4), truth_box.reshape(-1, 4)
         truth_image = np.repeat(np.arange(len(images)), [len(each.truth_labels) for each in images])
-        truth_area = _box_areas(truth_box)
+        given_area = np.full(len(truth_box), np.nan)
         if any(each.truth_areas is not None for each in images):
             given = np.array([each.truth_areas is not None for each in images])
-            truth_area[given[truth_image]] = joined(each.truth_areas for each in images if each.truth_areas is not None)
+            given_area[given[truth_image]] = joined(each.truth_areas for each in images if each.truth_areas is not None)
         return cls(
             num_images=len(images),
             image=np.repeat(np.arange(len(images)), [len(each.labels) for each in images]),
             label=joined(each.labels for each in images).astype(np.int64, copy=False),
             score=joined(each.scores for each in images),
-            area=_box_areas(box),
             truth_image=truth_image,
             truth_label=joined(each.truth_labels for each in images).astype(np.int64, copy=False),
-            truth_area=truth_area,
             difficult=joined(each.difficult for each in images).astype(bool, copy=False),
             crowd=joined(each.crowd for each in images).astype(bool, copy=False),
             box=box,
             truth_box=truth_box,
+            given_area=given_area,
         )
+
+    def areas(self, rule: DetectionRule) -> tuple[Floats, Floats]:
+        """See :meth:`Instances.areas`."""
+        of_box = _box_areas(self.truth_box, rule)
+        return _box_areas(self.box, rule), np.where(np.isnan(self.given_area), of_box, self.given_area)
 
     def pairs(
         self, rule: DetectionRule, enough: Callable[[Floats], Flags], chosen: Integers, num_classes: int = 0
@@ -217,6 +226,7 @@ def joined(arrays: Iterable[Any]) -> NDArray[Any]:
     return np.concatenate(listed) if listed else np.zeros(0)
 
 
-def _box_areas(boxes: Floats) -> Floats:
+def _box_areas(boxes: Floats, rule: DetectionRule) -> Floats:
     boxes = boxes.astype(np.float64)
-    return np.asarray((boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1]))
+    longer = rule.pixel - rule.first_pixel  # what is added to the upper left corner, the side loses
+    return np.asarray((boxes[:, 2] - boxes[:, 0] + longer) * (boxes[:, 3] - boxes[:, 1] + longer))

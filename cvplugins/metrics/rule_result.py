@@ -84,8 +84,13 @@ class RuleResult:
         return {name: value for name, value in means.items() if not np.isnan(value)}
 
     def settings(self) -> dict[str, Any]:
-        """Return the rule as plain data."""
-        return {name: list(value) if isinstance(value, tuple) else value for name, value in vars(self.rule).items()}
+        """Return the rule as plain data.
+
+        But for the number of the first pixel, which belongs to the framework that the boxes came from: the same
+        detections give the same file.
+        """
+        options = {name: value for name, value in vars(self.rule).items() if name != "first_pixel"}
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in options.items()}
 
 
 class MatchedInstances(NamedTuple):
@@ -133,8 +138,9 @@ def match_instances(instances: Instances, num_classes: int, rule: DetectionRule)
     place = np.full(len(score), -1)
     place[order] = np.arange(len(order))
     bounds = np.array(list(SIZES.values()))[:, :, None]
-    outside = (instances.area < bounds[:, 0]) | (instances.area > bounds[:, 1])
-    truth_outside = (instances.truth_area < bounds[:, 0]) | (instances.truth_area > bounds[:, 1])
+    area, truth_area = instances.areas(rule)
+    outside = (area < bounds[:, 0]) | (area > bounds[:, 1])
+    truth_outside = (truth_area < bounds[:, 0]) | (truth_area > bounds[:, 1])
     truth_outside[0] = False
     if rule.assignment == "overlaps_most":  # COCO leaves out even from "all" a box whose ends are swapped
         outside[0] = False

@@ -19,10 +19,13 @@ __all__ = ["BestWeights"]
 class BestWeights:
     """A checkpoint without optimizer: ``{"state_dict": ..., "meta": ...}``, written by rank 0.
 
+    That is OpenMMLab's form; with ``key="model"`` it is Detectron2's.
+
     For models that are whole on every rank; not for sharded ones.
 
     Args:
         path: The file.
+        key: Under which the weights lie in it.
 
     Example:
         >>> import tempfile
@@ -34,14 +37,15 @@ class BestWeights:
         ({'iteration': 7}, 2.0)
     """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
+    def __init__(self, path: str | os.PathLike[str], key: str = "state_dict") -> None:
         self.path = Path(path)
+        self.key = key
 
     def keep(self, model: nn.Module, **meta: Any) -> None:
         """Write the weights as they are now; an old file is replaced by a whole new one."""
         if rank() == 0:
             with write_whole(self.path) as temporary:
-                torch.save({"meta": meta, "state_dict": model.state_dict()}, temporary)
+                torch.save({"meta": meta, self.key: model.state_dict()}, temporary)
 
     def discard(self) -> None:
         """Delete the file of an earlier run."""
@@ -62,7 +66,7 @@ class BestWeights:
             try:
                 checkpoint = torch.load(self.path, map_location="cpu", weights_only=True)
                 for model in models:
-                    model.load_state_dict(checkpoint["state_dict"])
+                    model.load_state_dict(checkpoint[self.key])
                 meta = checkpoint["meta"]
             except Exception as caught:  # whatever it is, the other ranks wait for it
                 error = f"the best weights in {self.path} cannot be restored: {caught}"

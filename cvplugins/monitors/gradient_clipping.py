@@ -126,6 +126,27 @@ class GradientClipping:
         self._clipped: dict[str, Tensor | float] = {}
         self._norms: dict[str, Tensor | float] = {}
 
+    @classmethod
+    def of(
+        cls,
+        max_norm: float | None = None,
+        max_value: float | None = None,
+        clip_factor: float | None = None,
+        rules: Iterable[Mapping[str, Any]] | None = None,
+    ) -> GradientClipping:
+        """Return the clipping of a config: one limit for all parameters, or rules as dicts of their fields.
+
+        Raises:
+            ValueError: Both are given, or a rule is not valid.
+        """
+        limits = {"max_norm": max_norm, "max_value": max_value, "clip_factor": clip_factor}
+        given = {name: value for name, value in limits.items() if value is not None}
+        if rules is None:
+            return cls([ClippingRule(max_norm=max_norm, max_value=max_value, clip_factor=clip_factor)])
+        if given:
+            raise ValueError(f"rules and {', '.join(given)} are both set; put {', '.join(given)} into a rule")
+        return cls([_rule(each) for each in rules])
+
     def assign(self, names: Iterable[str]) -> dict[str, list[str]]:
         """Return the names that follow each rule, by its pattern.
 
@@ -198,6 +219,14 @@ class GradientClipping:
 
     def _rule(self, name: str) -> ClippingRule | None:
         return next((rule for rule in self.rules if fnmatchcase(name, rule.pattern)), None)
+
+
+def _rule(options: Mapping[str, Any]) -> ClippingRule:
+    try:
+        return ClippingRule(**options)
+    except TypeError as error:
+        known = ", ".join(ClippingRule.__dataclass_fields__)
+        raise ValueError(f"rule {dict(options)} has an unknown option ({error}); there are: {known}") from error
 
 
 @torch.no_grad()

@@ -63,6 +63,11 @@ class DetailReport:
     activations: dict[str, dict[str, float]]
     verdicts: tuple[GradientVerdict, ...] = ()
 
+    @property
+    def total_norm(self) -> float:
+        """Euclidean norm of all gradients of this part."""
+        return math.hypot(*(numbers["norm"] for numbers in self.blocks.values()))
+
     def scalars(self) -> dict[str, float]:
         """Return the finite numbers of the blocks and activations under the names that a logger shows."""
         found = {

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
+import json
 import math
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,8 +16,9 @@ from torch import Tensor
 from torch.distributed import ProcessGroup
 
 from cvplugins.distributed import gather_objects
+from cvplugins.files import write_whole
 
-__all__ = ["HardExampleReport", "HardExamples", "limited_ratio", "mix_in"]
+__all__ = ["HardExamplePlan", "HardExampleReport", "HardExamples", "limited_ratio", "mix_in"]
 
 HORIZON = 100  # observations over which the level of the loss is averaged
 
@@ -32,6 +36,29 @@ class HardExampleReport:
     pool: tuple[int, ...]
     hardness: tuple[float, ...]
     seen: int
+
+    def write(self, path: str | os.PathLike[str], names: Sequence[str], key: str, **when: int) -> None:
+        """Write the pool as JSON, whole or not at all.
+
+        Args:
+            path: The file.
+            names: Of all images.
+            key: What a name is called in the file.
+            when: More entries, such as ``iteration``.
+        """
+        ranked = zip(self.pool, self.hardness, strict=True)
+        images = [{key: names[index], "hardness": round(hardness, 3)} for index, hardness in ranked]
+        with write_whole(path) as temporary:
+            temporary.write_text(json.dumps({**when, "seen": self.seen, "images": images}, indent=1) + "\n")
+
+    def in_words(self, names: Sequence[str]) -> str:
+        """Return a line for the log; nothing if the pool is empty."""
+        if not self.pool:
+            return ""
+        return (
+            f"{len(self.pool)} of {self.seen} images seen; the hardest is {names[self.pool[0]]}, "
+            f"{self.hardness[0]:.1f} times the median"
+        )
 
 
 class HardExamples:
@@ -243,3 +270,53 @@ def limited_ratio(ratio: float, max_repeats: float, pool_size: int, size: int) -
     if not max_repeats > 0:
         raise ValueError(f"max_repeats is {max_repeats}; it must be above 0")
     return min(ratio, max_repeats * pool_size / size)
+
+
+class HardExamplePlan:
+    """Which images are hard in which part of a training, and the draws that follow from it.
+
+    Args:
+        ratio: Part of the draws that are hard, in [0, 1].
+        max_repeats: How often a hard image may be drawn in as many draws as there are images, above 0.
+
+    Attributes:
+        pools: The hard images of each part; none where a part has no entry.
+
+    Raises:
+        ValueError: ``ratio`` or ``max_repeats`` is out of its range.
+
+    Example:
+        >>> plan = HardExamplePlan(ratio=0.5, max_repeats=10)
+        >>> plan.pools[1] = [7]
+        >>> list(itertools.islice(plan.stream(itertools.count(), part_length=4, size=8, seed=0), 8))
+        [0, 1, 2, 3, 7, 5, 7, 7]
+    """
+
+    def __init__(self, ratio: float, max_repeats: float) -> None:
+        limited_ratio(ratio, max_repeats, 0, 1)  # a wrong option is told at once
+        self.ratio = ratio
+        self.max_repeats = max_repeats
+        self.pools: dict[int, list[int]] = {}
+
+    def mix(
+        self, indices: Iterable[int], part: int, size: int, seed: int, rank: int = 0, world_size: int = 1
+    ) -> Iterator[int]:
+        """Put the hard images of a part among the ``indices`` that a rank would draw in it, of ``size`` images."""
+        pool = self.pools.get(part, [])
+        ratio = limited_ratio(self.ratio, self.max_repeats, len(pool), size)
+        return mix_in(indices, pool, ratio, (seed, part), rank, world_size)
+
+    def stream(
+        self,
+        indices: Iterable[int],
+        part_length: int | None,
+        size: int,
+        seed: int,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> Iterator[int]:
+        """Mix an endless stream, cut into parts of ``part_length`` draws of a rank; all one part if None."""
+        ordinary = iter(indices)
+        for part in itertools.count():
+            # A part is mixed when its first index is asked for, and not before.
+            yield from self.mix(itertools.islice(ordinary, part_length), part, size, seed, rank, world_size)

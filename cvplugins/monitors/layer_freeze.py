@@ -66,6 +66,15 @@ class FreezeReport:
     released: tuple[str, ...]
     trainable: int
 
+    def __str__(self) -> str:
+        """Return a line for the log."""
+        parts = [
+            f"{len(names)} parameters {what} ({', '.join(names[:3])}{' ...' if len(names) > 3 else ''})"
+            for what, names in (("frozen", self.frozen), ("released", self.released))
+            if names
+        ]
+        return f"{'; '.join(parts)}; {self.trainable} values train"
+
 
 class LayerFreeze:
     """Freeze and release parameters by rules; a parameter is frozen while any rule that names it holds.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import pickle
 import re
 from pathlib import Path
 from typing import Any
@@ -15,11 +14,12 @@ from mmengine.fileio import LocalBackend, register_backend
 from mmengine.hooks import CheckpointHook
 from torch import nn
 
+from cvplugins import safe_loading
 from cvplugins.errors import UserError, first_line
 from cvplugins.files import write_whole
 from cvplugins.registry import HOOKS
 
-from .safe_loading import load_plain
+from .safe_loading import LOG_HISTORY
 
 __all__ = [
     "AtomicCheckpointHook",
@@ -156,35 +156,7 @@ def open_checkpoint(path: str | os.PathLike, trusted: bool = False) -> dict[str,
     Raises:
         UserError: The file is missing, broken, or holds more than plain data and is not ``trusted``.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise UserError(f"checkpoint {path} does not exist; give the path of a .pth file")
-    try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=False) if trusted else load_plain(path)
-    except pickle.UnpicklingError as error:
-        raise _refusal(path, str(error)) from error
-    except (RuntimeError, EOFError, OSError, ValueError) as error:
-        raise _unreadable(path, first_line(error)) from error
-    if not isinstance(checkpoint, dict):
-        raise _unreadable(path, f"it holds a {type(checkpoint).__name__}, not a dict")
-    return checkpoint
-
-
-def _refusal(path: Path, message: str) -> UserError:
-    """Tell a file that asks for more than plain data from one that is no checkpoint at all."""
-    reasons = (r"GLOBAL (\S+) (?:was not|whose)", r"(getattr\(.*\)) is not allowed", r"Unsupported class (\S+)")
-    for reason in reasons:
-        if found := re.search(reason, message):
-            return UserError(
-                f"checkpoint {path} holds more than weights and plain data ({found[1]}); loading it could run code "
-                "from the file. If you trust its author, add --trust-checkpoint"
-            )
-    found = re.search(r"WeightsUnpickler error:\s*([^\n]+)", message)
-    return _unreadable(path, found[1] if found else message.partition("\n")[0])
-
-
-def _unreadable(path: Path, reason: str) -> UserError:
-    return UserError(f"checkpoint {path} cannot be read ({reason}); is it a whole checkpoint file?")
+    return safe_loading.open_checkpoint(path, trusted, LOG_HISTORY)
 
 
 def check_weights_fit(model: nn.Module, checkpoint: dict[str, Any], path: str | os.PathLike) -> None:

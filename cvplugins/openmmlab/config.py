@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import argparse
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mmengine.config import Config
+from mmengine.config import Config, DictAction
 
 from cvplugins import registry
 from cvplugins.errors import UserError, first_line
 
 from .compat import make_mmseg_configs_reachable
 
-__all__ = ["check_plugin_names", "load_config", "type_name", "walk_dicts"]
+__all__ = ["check_plugin_names", "load_config", "parse_options", "type_name", "walk_dicts"]
 
 
 def load_config(path: str | os.PathLike, options: Mapping[str, Any] | None = None) -> Config:
@@ -64,6 +65,20 @@ def walk_dicts(node: Any) -> Iterator[dict]:
         children = list(node) if isinstance(node, (list, tuple)) else []
     for child in children:
         yield from walk_dicts(child)
+
+
+def parse_options(pairs: Sequence[str]) -> dict[str, Any]:
+    """Return the dotted keys and values of ``KEY=VALUE`` pairs, read as OpenMMLab's own tools read them.
+
+    Raises:
+        UserError: A pair has no ``=``.
+    """
+    for pair in pairs:
+        if "=" not in pair:
+            raise UserError(f"--cfg-options {pair}: expected KEY=VALUE, such as train_dataloader.batch_size=4")
+    options = argparse.Namespace(given={})
+    DictAction([], "given")(argparse.ArgumentParser(), options, list(pairs))
+    return options.given
 
 
 def check_plugin_names(config: Config) -> None:

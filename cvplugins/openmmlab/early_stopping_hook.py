@@ -9,16 +9,12 @@ from typing import Any
 from mmengine.hooks import EMAHook
 from mmengine.model import is_model_wrapper
 
-from cvplugins.monitors import BestWeights, EarlyStopping
+from cvplugins.monitors import BestWeights, EarlyStopping, mode_of, value_of
 from cvplugins.registry import HOOKS
 
-from .evaluation_hook import EvaluationHook, value_of
+from .evaluation_hook import EvaluationHook
 
-__all__ = ["EarlyStoppingHook", "mode_of"]
-
-RULES = {"less": "min", "greater": "max"}
-# mmengine/hooks/early_stopping_hook.py, 0.10, and the prefixes of our own scores
-SCORES = ("acc", "top", "ar@", "auc", "precision", "map", "mdice", "miou", "ap", "recall", "f1")
+__all__ = ["EarlyStoppingHook"]
 
 
 @HOOKS.register_module()
@@ -118,25 +114,6 @@ class EarlyStoppingHook(EvaluationHook):
     def _stop(self, runner, reason: str) -> None:
         runner.train_loop.stop_training = True
         runner.logger.info(f"early stopping by {self.name}: {reason}")
-
-
-def mode_of(name: str, rule: str | None) -> str:
-    """Return ``"min"`` or ``"max"`` for a metric, by the rule, or by its name.
-
-    Raises:
-        ValueError: The rule is unknown, or there is none and the name does not tell.
-    """
-    if rule is not None:
-        if rule not in RULES:
-            raise ValueError(f"rule is {rule!r}; use 'less' or 'greater'")
-        return RULES[rule]
-    if "loss" in name.lower():
-        return "min"
-    if any(score in name.lower() for score in SCORES):
-        return "max"
-    raise ValueError(
-        f"whether more or less of '{name}' is better is not clear from the name; set rule='greater' or 'less'"
-    )
 
 
 def _bare(model):

@@ -11,7 +11,7 @@ from mmengine.runner import EpochBasedTrainLoop
 
 from cvplugins.monitors import Journal
 
-__all__ = ["EvaluationHook", "value_of"]
+__all__ = ["EvaluationHook"]
 
 
 class EvaluationHook(Hook):
@@ -89,20 +89,3 @@ class _OwedValidation(Hook):
         if due and any(hook._last < runner.iter for hook in hooks):
             runner.logger.info(f"the validation of iteration {runner.iter} is made up for: the run ended before it did")
             runner.val_loop.run()
-
-
-def value_of(metrics: Mapping[str, Any], name: str, hook: Hook, seen: bool) -> float | None:
-    """Return a metric as a float, or None if this validation does not have what earlier ones had.
-
-    Raises:
-        ValueError: No validation had it; the message lists the names that there are.
-    """
-    if name in metrics:
-        return float(metrics[name])
-    if seen:
-        return None
-    raise ValueError(
-        f"{type(hook).__name__}: there is no '{name}' among the metrics of the validation; "
-        f"use one of {', '.join(metrics) or 'none'}"
-        + ("; cvplugins.ValidationLoss adds losses" if "loss" in name else "")
-    )

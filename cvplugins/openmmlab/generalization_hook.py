@@ -9,12 +9,11 @@ from typing import Any
 
 from mmengine.dist import is_main_process
 
-from cvplugins.monitors import Generalization, GeneralizationPoint
+from cvplugins.monitors import Generalization, GeneralizationPoint, mode_of, value_of
 from cvplugins.registry import HOOKS
 from cvplugins.reporting import draw_generalization_figure
 
-from .early_stopping_hook import mode_of
-from .evaluation_hook import EvaluationHook, value_of
+from .evaluation_hook import EvaluationHook
 
 __all__ = ["GeneralizationHook"]
 

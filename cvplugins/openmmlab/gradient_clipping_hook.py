@@ -8,7 +8,7 @@ from typing import Any
 from torch.optim import Optimizer
 
 from cvplugins.errors import UserError
-from cvplugins.monitors.gradient_clipping import ClippingRule, GradientClipping, unscale_fused_
+from cvplugins.monitors.gradient_clipping import GradientClipping, unscale_fused_
 from cvplugins.registry import HOOKS
 
 from .monitor_hook import MonitorHook, optim_wrappers
@@ -44,13 +44,9 @@ class GradientClippingHook(MonitorHook):
         rules: Sequence[Mapping[str, Any]] | None = None,
         interval: int = 50,
     ) -> None:
-        limits = {"max_norm": max_norm, "max_value": max_value, "clip_factor": clip_factor}
-        given = {name: value for name, value in limits.items() if value is not None}
-        if rules is not None and given:
-            raise ValueError(f"rules and {', '.join(given)} are both set; put {', '.join(given)} into a rule")
         if interval < 1:
             raise ValueError(f"interval is {interval}; it must be at least 1")
-        self.monitor = GradientClipping([ClippingRule(**given)] if rules is None else [_rule(each) for each in rules])
+        self.monitor = GradientClipping.of(max_norm, max_value, clip_factor, rules)
         self.interval = interval
 
     def before_run(self, runner) -> None:
@@ -101,11 +97,3 @@ class GradientClippingHook(MonitorHook):
         self.monitor.clip_(
             [(self._names[id(value)], value) for value in parameters if id(value) in self._names], is_void
         )
-
-
-def _rule(options: Mapping[str, Any]) -> ClippingRule:
-    try:
-        return ClippingRule(**options)
-    except TypeError as error:
-        known = ", ".join(ClippingRule.__dataclass_fields__)
-        raise ValueError(f"rule {dict(options)} has an unknown option ({error}); there are: {known}") from error

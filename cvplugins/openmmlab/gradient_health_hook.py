@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import json
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from mmengine.dist import is_main_process
 from torch.optim import Optimizer
 
-from cvplugins.monitors import DetailReport, GradientHealth, GradientReport, GradientVerdict
+from cvplugins.monitors import GradientHealth, GradientReport, GradientVerdict
 from cvplugins.registry import HOOKS
-from cvplugins.reporting import draw_gradient_figure, read_gradient_records
+from cvplugins.reporting import GradientLines
 
 from .monitor_hook import MonitorHook, optim_wrappers
 
@@ -87,7 +84,7 @@ class GradientHealthHook(MonitorHook):
             handle.remove()
         self._handles = []
         self.monitor.close()
-        self._draw(runner)
+        self._lines(runner).draw()
 
     def _watch(self, runner, optimizer: Optimizer, part: str) -> None:
         self._handles += [
@@ -120,9 +117,8 @@ class GradientHealthHook(MonitorHook):
         report = self.monitor.after_step(runner.iter, part)
         if report is None:
             return
-        total = math.hypot(*(numbers["norm"] for numbers in report.blocks.values()))
-        runner.visualizer.add_scalars({"gradient/norm": total, **report.scalars()}, step=runner.iter)
-        self._write(runner, _record(report, total, part))
+        runner.visualizer.add_scalars({"gradient/norm": report.total_norm, **report.scalars()}, step=runner.iter)
+        self._lines(runner).add_detail(report, part)
         self._tell(runner, report.verdicts)
 
     def _own(self, runner, optimizer: Optimizer, part: str) -> list:
@@ -147,7 +143,7 @@ class GradientHealthHook(MonitorHook):
         message = f"iteration {runner.iter}: {len(report.nonfinite)} gradients are not finite: {names}"
         if self.stop_on_nonfinite:
             self.monitor.close()
-            self._draw(runner)
+            self._lines(runner).draw()
             raise FloatingPointError(f"{message}; lower the learning rate or clip the gradients")
         runner.logger.warning(message)
 
@@ -155,31 +151,8 @@ class GradientHealthHook(MonitorHook):
         for verdict in verdicts:
             log = runner.logger.info if verdict.kind == "plateau" else runner.logger.warning
             log(f"gradients: {verdict}")
-            self._write(runner, {"iteration": verdict.iteration, "verdict": verdict.as_dict()})
+            self._lines(runner).add_verdict(verdict)
 
-    def _write(self, runner, record: dict[str, Any]) -> None:
-        if is_main_process():
-            with Path(runner.log_dir, "gradient_health.jsonl").open("a") as file:
-                file.write(json.dumps(_plain(record)) + "\n")
-
-    def _draw(self, runner) -> None:
-        lines = Path(runner.log_dir, "gradient_health.jsonl")
-        if not is_main_process() or not lines.exists():
-            return
-        records = read_gradient_records(lines)
-        if any("layers" in record for record in records):
-            draw_gradient_figure(records, lines.with_suffix(".png"), lines.with_suffix(".svg"))
-
-
-def _record(report: DetailReport, total: float, part: str) -> dict[str, Any]:
-    record = {"iteration": report.iteration, "total_norm": total, "layers": report.layers}
-    if report.activations:
-        record["activations"] = report.activations
-    return record | ({"part": part} if part else {})
-
-
-def _plain(value: Any) -> Any:
-    """Return it without NaN and infinities, which JSON does not know."""
-    if isinstance(value, dict):
-        return {key: _plain(each) for key, each in value.items()}
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+    @staticmethod
+    def _lines(runner) -> GradientLines:
+        return GradientLines(Path(runner.log_dir, "gradient_health.jsonl"))

@@ -3,36 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sized
-from itertools import count, islice
 
 from mmengine.dataset import DefaultSampler, InfiniteSampler
 
-from cvplugins.monitors import limited_ratio, mix_in
+from cvplugins.monitors import HardExamplePlan
 from cvplugins.registry import DATA_SAMPLERS
 
 __all__ = ["HardExampleSampler", "InfiniteHardExampleSampler"]
-
-
-class _Plan:
-    """Which images are hard in which part of the training.
-
-    Attributes:
-        pools: The hard images of each part; none where a part has no entry.
-        ratio: Part of the draws that are hard.
-        max_repeats: How often a hard image may be drawn in as many draws as there are images.
-    """
-
-    def __init__(self, ratio: float, max_repeats: float) -> None:
-        limited_ratio(ratio, max_repeats, 0, 1)  # a wrong option is told at once
-        self.ratio = ratio
-        self.max_repeats = max_repeats
-        self.pools: dict[int, list[int]] = {}
-
-    def mix(self, indices: Iterator[int], part: int, sampler) -> Iterator[int]:
-        """Put the hard images of a part among the ``indices`` that a sampler would draw in it."""
-        pool = self.pools.get(part, [])
-        ratio = limited_ratio(self.ratio, self.max_repeats, len(pool), len(sampler.dataset))
-        return mix_in(indices, pool, ratio, (sampler.seed, part), sampler.rank, sampler.world_size)
 
 
 @DATA_SAMPLERS.register_module()
@@ -64,11 +41,11 @@ class HardExampleSampler(DefaultSampler):
         max_repeats: float = 10,
     ) -> None:
         super().__init__(dataset, shuffle=shuffle, seed=seed, round_up=round_up)
-        self.plan = _Plan(ratio, max_repeats)
+        self.plan = HardExamplePlan(ratio, max_repeats)
 
     def __iter__(self) -> Iterator[int]:
         """Iterate over the indices of this epoch and rank."""
-        return self.plan.mix(super().__iter__(), self.epoch, self)
+        return self.plan.mix(super().__iter__(), self.epoch, len(self.dataset), self.seed, self.rank, self.world_size)
 
 
 @DATA_SAMPLERS.register_module()
@@ -98,12 +75,12 @@ class InfiniteHardExampleSampler(InfiniteSampler):
         ratio: float = 0.25,
         max_repeats: float = 10,
     ) -> None:
-        self.plan = _Plan(ratio, max_repeats)
+        self.plan = HardExamplePlan(ratio, max_repeats)
         self.part_length: int | None = None
         super().__init__(dataset, shuffle=shuffle, seed=seed)
 
     def _indices_of_rank(self) -> Iterator[int]:
-        ordinary = super()._indices_of_rank()
-        for part in count():
-            # A part is mixed when its first index is asked for, and not before.
-            yield from self.plan.mix(islice(ordinary, self.part_length), part, self)
+        # A generator, so that the hook can set part_length after the sampler is made.
+        yield from self.plan.stream(
+            super()._indices_of_rank(), self.part_length, len(self.dataset), self.seed, self.rank, self.world_size
+        )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,8 +13,7 @@ from mmengine.optim import AmpOptimWrapper
 from mmengine.runner import IterBasedTrainLoop
 from torch.utils.data import DataLoader
 
-from cvplugins.files import write_whole
-from cvplugins.monitors import HardExampleReport, HardExamples
+from cvplugins.monitors import HardExamples
 from cvplugins.registry import HOOKS
 
 from .hard_example_samplers import HardExampleSampler, InfiniteHardExampleSampler
@@ -148,22 +146,11 @@ class HardExampleMiningHook(Hook):
             del pools[old]
         runner.message_hub.update_scalar("train/hard_examples", len(report.pool))
         runner.visualizer.add_scalars({"hard_examples/count": len(report.pool)}, step=runner.iter)
-        if report.pool:
-            runner.logger.info(
-                f"hard examples: {len(report.pool)} of {report.seen} images seen; the hardest is "
-                f"{self._name[report.pool[0]]}, {report.hardness[0]:.1f} times the median"
-            )
+        if words := report.in_words(self._name):
+            runner.logger.info(f"hard examples: {words}")
         if is_main_process():
-            self._write(Path(runner.log_dir, "hard_examples.json"), report, runner)
-
-    def _write(self, path: Path, report: HardExampleReport, runner) -> None:
-        images = [
-            {self.key: self._name[index], "hardness": round(hardness, 3)}
-            for index, hardness in zip(report.pool, report.hardness, strict=True)
-        ]
-        content = {"epoch": runner.epoch + 1, "iteration": runner.iter + 1, "seen": report.seen, "images": images}
-        with write_whole(path) as temporary:
-            temporary.write_text(json.dumps(content, indent=1) + "\n")
+            when = {"epoch": runner.epoch + 1, "iteration": runner.iter + 1}
+            report.write(Path(runner.log_dir, "hard_examples.json"), self._name, self.key, **when)
 
     def _indices(self, data_batch: Any) -> list[int]:
         try:

@@ -16,15 +16,16 @@ from mmengine.runner import Runner
 from torch import nn
 
 from cvplugins.errors import UserError
+from cvplugins.reporting import write_metrics
 
 from .checkpoint import check_weights_fit, fetch_checkpoint, find_checkpoint, open_checkpoint
-from .config import load_config, type_name
+from .config import load_config, parse_options, type_name
 from .data_checks import check_data
 from .inference import use_inference
 from .processes import joined_processes
-from .summary import LastValidation, summarize, write_metrics
+from .summary import LastValidation, summarize
 
-__all__ = ["evaluate", "train"]
+__all__ = ["evaluate", "parse_options", "train"]
 
 
 def train(

@@ -10,7 +10,7 @@ from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from mmengine.optim import OptimWrapper, OptimWrapperDict
 
-from cvplugins.monitors import FreezeReport, FreezeRule, LayerFreeze, split_learning_rates
+from cvplugins.monitors import FreezeRule, LayerFreeze, split_learning_rates
 from cvplugins.registry import HOOKS
 
 __all__ = ["LayerFreezeHook"]
@@ -70,7 +70,7 @@ class LayerFreezeHook(Hook):
         """Freeze and release what is due."""
         report = self.monitor.observe(runner.epoch if self.by_epoch else runner.iter)
         if report:
-            runner.logger.info(_in_words(report, "epoch" if self.by_epoch else "iteration"))
+            runner.logger.info(f"{'epoch' if self.by_epoch else 'iteration'} {report.step}: {report}")
 
     def after_train(self, runner) -> None:
         """Leave the model as it came."""
@@ -97,12 +97,3 @@ def _split(runner, factors: Mapping[str, float]) -> None:
     runner.logger.info(
         "learning rates by layer: " + ", ".join(f"{pattern} x {factor:g}" for pattern, factor in factors.items())
     )
-
-
-def _in_words(report: FreezeReport, unit: str) -> str:
-    parts = [
-        f"{len(names)} parameters {what} ({', '.join(names[:3])}{' ...' if len(names) > 3 else ''})"
-        for what, names in (("frozen", report.frozen), ("released", report.released))
-        if names
-    ]
-    return f"{unit} {report.step}: {'; '.join(parts)}; {report.trainable} values train"

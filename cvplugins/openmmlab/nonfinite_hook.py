@@ -16,6 +16,7 @@ from torch.optim import Optimizer
 from cvplugins.distributed import rank
 from cvplugins.errors import first_line
 from cvplugins.monitors import Fault, NonFiniteError, NonFiniteGuard, NonFiniteReport, Replay, first_nonfinite_layer
+from cvplugins.monitors.batch_images import image_names, image_tensors
 from cvplugins.registry import HOOKS
 
 from .monitor_hook import MonitorHook, optim_wrappers
@@ -121,7 +122,7 @@ class NonFiniteGuardHook(MonitorHook):
             self._losses,
             runner.iter,
             images=image_names(self._batch),
-            inputs=_inputs(self._batch),
+            inputs=image_tensors(self._batch),
             gradients=not is_scaled,
             step_is_void=getattr(optimizer, "found_inf", None),
         )
@@ -199,34 +200,6 @@ class NonFiniteGuardHook(MonitorHook):
         for scheduler in _flat(runner.param_schedulers):
             if scheduler.param_name == "lr":
                 scheduler.base_values = [value * self.monitor.lr_factor for value in scheduler.base_values]
-
-
-def image_names(batch: Any) -> tuple[str, ...]:
-    """Return the path or number of each image of a batch as the data loader gave it; empty if it does not say."""
-    samples = batch.get("data_samples") if isinstance(batch, Mapping) else batch
-    if not isinstance(samples, (list, tuple)):
-        return ()
-    names = []
-    for sample in samples:
-        meta = sample if isinstance(sample, Mapping) else getattr(sample, "metainfo", {})
-        known = (str(meta[key]) for key in ("img_path", "file_name", "img_id", "image_id") if key in meta)
-        names.append(next(known, "unknown"))
-    return tuple(names)
-
-
-def _inputs(batch: Any) -> dict[str, Tensor]:
-    """Return the input tensors by the name of their image."""
-    inputs = batch.get("inputs") if isinstance(batch, Mapping) else None
-    if isinstance(inputs, Tensor):
-        return {"inputs": inputs}
-    if not isinstance(inputs, (list, tuple)):
-        return {}
-    names = image_names(batch)
-    return {
-        names[index] if index < len(names) and names[index] != "unknown" else f"inputs[{index}]": value
-        for index, value in enumerate(inputs)
-        if isinstance(value, Tensor)
-    }
 
 
 def _dumped_config(runner) -> str:

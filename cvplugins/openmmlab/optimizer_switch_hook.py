@@ -8,11 +8,10 @@ from typing import Any
 from mmengine.optim import OptimWrapperDict
 from mmengine.registry import OPTIMIZERS
 
-from cvplugins.monitors import EarlyStopping, switch_optimizer
+from cvplugins.monitors import EarlyStopping, mode_of, switch_optimizer, value_of
 from cvplugins.registry import HOOKS
 
-from .early_stopping_hook import mode_of
-from .evaluation_hook import EvaluationHook, value_of
+from .evaluation_hook import EvaluationHook
 
 __all__ = ["OptimizerSwitchHook"]
 

@@ -17,10 +17,10 @@ from mmengine.runner import EpochBasedTrainLoop
 from torch.utils.data import BatchSampler, DataLoader, IterableDataset
 
 from cvplugins.norm import recompute_statistics
-from cvplugins.randomness import kept_randomness
+from cvplugins.randomness import kept_randomness, seed_everything
 from cvplugins.registry import HOOKS
 
-from .reproducibility import SeededBatches, seed_everything
+from .reproducibility import SeededBatches
 
 __all__ = ["PreciseBNHook"]
 

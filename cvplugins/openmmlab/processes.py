@@ -11,21 +11,10 @@ import torch.distributed
 from mmengine.config import Config
 from mmengine.dist import init_dist, is_distributed
 
+from cvplugins.distributed import check_process_count
 from cvplugins.errors import UserError
 
-__all__ = ["check_process_count", "joined_processes"]
-
-
-def check_process_count(processes: int, gpus: int) -> None:
-    """Raise ``UserError`` if a node starts more processes than it has GPUs; without a GPU any number is fine.
-
-    >>> check_process_count(2, gpus=0)
-    """
-    if gpus and processes > gpus:
-        raise UserError(
-            f"{processes} processes were asked for, but this machine has {gpus} GPU(s); "
-            f"start at most {gpus}, or set CUDA_VISIBLE_DEVICES= to use the CPU"
-        )
+__all__ = ["joined_processes"]
 
 
 @contextlib.contextmanager

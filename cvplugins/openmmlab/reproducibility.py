@@ -6,34 +6,18 @@ iteration-based run the workers start where the first run began.
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import torch
 from mmengine.dist import get_rank
 from mmengine.hooks import Hook
 from torch.utils.data import DataLoader
 
+from cvplugins.randomness import DATA, MODEL, seed_everything
 from cvplugins.registry import HOOKS
 
-__all__ = ["IterationSeedHook", "SeededBatches", "seed_everything"]
-
-DATA, MODEL = 0, 1  # streams of random numbers
-
-
-def seed_everything(*numbers: int) -> None:
-    """Seed Python's, NumPy's and torch's generators from a tuple of non-negative numbers.
-
-    >>> seed_everything(0, 1, 2); first = torch.rand(1)
-    >>> seed_everything(0, 1, 2); bool(torch.rand(1) == first)
-    True
-    """
-    seed = int(np.random.SeedSequence(numbers).generate_state(1)[0])
-    random.seed(seed)
-    np.random.seed(seed)
-    torch.manual_seed(seed)
+__all__ = ["IterationSeedHook", "SeededBatches"]
 
 
 class SeededBatches:

@@ -43,9 +43,10 @@ def check_segmentation_data(config: Config, loaders: tuple[str, ...]) -> None:
         _check_reduction(dataset)
         if config.get("default_scope"):
             init_default_scope(config.default_scope)
-        if isinstance(source["type"], str) and DATASETS.get(source["type"]) is None:
-            continue  # the Runner says so, with the closest names
-        built = DATASETS.build(ConfigDict(source, pipeline=[]))
+        with DATASETS.switch_scope_and_registry(None) as registry:  # get alone looks in no scope
+            if isinstance(source["type"], str) and registry.get(source["type"]) is None:
+                continue  # the Runner says so, with the closest names
+            built = registry.build(ConfigDict(source, pipeline=[]))
         _check_labels(built, type_name(dataset))
         _check_model(config.get("model"), len(built.metainfo["classes"]), type_name(dataset))
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -16,10 +15,11 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.parallel import DistributedDataParallel
 
+from cvplugins.isolation import alone, fixed_randomness, training_paths
+from cvplugins.monitors import mean_losses
 from cvplugins.registry import HOOKS
 
 from .ground_truth import fit_to_input, is_empty, resizes_annotations
-from .isolation import alone, fixed_randomness, training_paths
 
 __all__ = ["ImageLosses", "ValidationLoss"]
 
@@ -144,26 +144,10 @@ class ImageLosses(BaseMetric):
 
     def compute_metrics(self, results: list[tuple[str, dict[str, float] | None]]) -> dict[str, float]:
         """Return the mean of each loss over the images, and of anything else over the images that have it."""
-        results = [(image, losses) for image, losses in results if losses is not None]
-        if not results:
-            return {"loss": math.nan}
-        names = list(dict.fromkeys(name for _, losses in results for name in losses))
-        for name in names:
-            _warn_of_nonfinite(name, [image for image, losses in results if not math.isfinite(losses.get(name, 0.0))])
-        return {name: _mean(name, [losses for _, losses in results]) for name in names}
-
-
-def _mean(name: str, losses: list[dict[str, float]]) -> float:
-    # Without objects some heads leave a loss out; as 0 it keeps the parts adding up to the whole.
-    values = [each.get(name, 0.0) for each in losses if name in each or "loss" in name]
-    # Exact sums do not depend on the order of the images.
-    return math.fsum(values) / len(values) if all(map(math.isfinite, values)) else math.nan
-
-
-def _warn_of_nonfinite(name: str, images: list[str]) -> None:
-    if images:
-        shown = ", ".join(images[:5]) + (" ..." if len(images) > 5 else "")
-        MMLogger.get_current_instance().warning(f"validation: {name} is not finite in {len(images)} images: {shown}")
+        mean = mean_losses([(image, losses) for image, losses in results if losses is not None])
+        for warning in mean.warnings():
+            MMLogger.get_current_instance().warning(f"validation: {warning}")
+        return mean.losses
 
 
 def _explanation(error: Exception, image: str, sample: BaseDataElement) -> str | None:

@@ -14,16 +14,18 @@ from .detection import (
     draw_detection_figure,
 )
 from .generalization import draw_generalization_figure
-from .gradient_health import draw_gradient_figure, read_gradient_records
+from .gradient_health import GradientLines, draw_gradient_figure, read_gradient_records
 from .image_quality import draw_image_quality_figure, generation_table, image_quality_table
 from .label_overlay import draw_label_overlay
 from .results import DETECTION_FIGURES, SEGMENTATION_FIGURES, classification_figures, write_results
+from .run_summary import summary_lines, write_metrics
 from .segmentation import draw_segmentation_figure, segmentation_table
 from .tracking import draw_tracking_figure, tracking_table
 
 __all__ = [
     "DETECTION_FIGURES",
     "SEGMENTATION_FIGURES",
+    "GradientLines",
     "classification_figures",
     "classification_table",
     "confusion_size",
@@ -45,6 +47,8 @@ __all__ = [
     "image_quality_table",
     "read_gradient_records",
     "segmentation_table",
+    "summary_lines",
     "tracking_table",
+    "write_metrics",
     "write_results",
 ]

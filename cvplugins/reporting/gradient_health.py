@@ -1,8 +1,9 @@
-"""Figure of a training's gradients: layers by time, from the lines that were written while it ran."""
+"""A training's gradients: the lines that are written while it runs, and their figure, layers by time."""
 
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,17 +12,63 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from cvplugins.distributed import rank
+from cvplugins.monitors import DetailReport, GradientVerdict
+
 from .figures import new_figure, save_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["draw_gradient_figure", "read_gradient_records"]
+__all__ = ["GradientLines", "draw_gradient_figure", "read_gradient_records"]
 
 MOST_NAMES = 60  # that can be read beside each other
 MOST_COLUMNS = 1000
 COLORS = {"vanishing": "#d62728", "exploding": "#ff00c8", "dead": "#ff7f0e", "unused": "#606060", "plateau": "#1f77b4"}
+
+
+class GradientLines:
+    """A file of JSON lines, one for each closer look and each verdict, written by rank 0.
+
+    Args:
+        path: The file; it need not exist.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+
+    def add_detail(self, report: DetailReport, part: str = "") -> None:
+        """Add what a closer look found, of one part of a model or all of it."""
+        record: dict[str, Any] = {"iteration": report.iteration, "total_norm": report.total_norm}
+        record["layers"] = report.layers
+        if report.activations:
+            record["activations"] = report.activations
+        self._add(record | ({"part": part} if part else {}))
+
+    def add_verdict(self, verdict: GradientVerdict) -> None:
+        """Add a verdict."""
+        self._add({"iteration": verdict.iteration, "verdict": verdict.as_dict()})
+
+    def draw(self) -> None:
+        """Draw what was written beside the file, as ``.png`` and ``.svg``; nothing if there was no closer look."""
+        if rank() == 0 and self.path.exists():
+            records = read_gradient_records(self.path)
+            if any("layers" in record for record in records):
+                draw_gradient_figure(records, self.path.with_suffix(".png"), self.path.with_suffix(".svg"))
+
+    def _add(self, record: dict[str, Any]) -> None:
+        if rank() == 0:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with self.path.open("a") as file:
+                file.write(json.dumps(_finite(record)) + "\n")
+
+
+def _finite(value: Any) -> Any:
+    """Return it without NaN and infinities, which JSON does not know."""
+    if isinstance(value, dict):
+        return {key: _finite(each) for key, each in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def read_gradient_records(path: str | os.PathLike[str]) -> list[dict[str, Any]]:

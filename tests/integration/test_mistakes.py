@@ -335,3 +335,10 @@ def test_ways_of_testing_are_for_segmentation(refused, devkit, tmp_path):
     data = ["--cfg-options", f"data_root={devkit}"]
     refused("--mode, --scales and --flip are for mmseg's models", "test", CONFIG, path, "--flip", *data)
     refused("--label-dir is for mmseg's models", "test", CONFIG, path, "--label-dir", tmp_path / "maps", *data)
+
+
+@pytest.mark.detectron2
+@pytest.mark.parametrize("option", [["--flip"], ["--scales", "1.0"], ["--mode", "slide"], ["--label-dir", "maps"]])
+def test_ways_of_testing_that_a_framework_lacks(refused, tmp_path, option):
+    config = "configs/detectron2/voc_faster_rcnn_sample.yaml"
+    refused(f"{option[0]} is not there for the framework of config {config}", "test", config, tmp_path / "a", *option)

@@ -128,3 +128,16 @@ def test_unknown_and_equal_names():
     with pytest.raises(ValueError, match="different names"):
         DetectionMetric(["cat"], rules=[])
     assert DetectionMetric(["cat"], rules="coco").rules == (DETECTION_RULES["coco"],)
+
+
+def test_size_ranges_count_the_last_pixel_as_the_rule_does():
+    """33 x 33 pixels by PASCAL VOC's count, in either framework's coordinates; 32 x 32, which is small, by COCO's."""
+    box = [[10.0, 10.0, 42.0, 42.0]]
+    for rule, boxes, small in (
+        ("voc2012", box, False),
+        ({"base": "voc2012", "first_pixel": 1.0}, [[10.0, 10.0, 43.0, 43.0]], False),
+        ("coco", box, True),
+    ):
+        found = evaluate([ImageDetections("a", boxes, [0.9], [0], boxes, [0])], ["cat"], rules=[rule]).first_rule
+        assert np.isfinite(found.per_class()["AR_small"]).item() == small
+        assert found.per_class()["AR_medium"] == 1

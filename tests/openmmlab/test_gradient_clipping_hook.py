@@ -29,7 +29,7 @@ def start(tmp_path, request):
 
 
 def trained(run):
-    from cvplugins.openmmlab.reproducibility import seed_everything
+    from cvplugins.randomness import seed_everything
 
     seed_everything(0)
     run.train()

@@ -418,6 +418,7 @@ def test_batches_of_detectors_are_loaded_without_running_code(tmp_path, how):
     import numpy as np
     from small_models import batch
 
+    from cvplugins import safe_loading as core
     from cvplugins.openmmlab import replay, safe_loading
 
     images = batch(masks=True)
@@ -427,7 +428,7 @@ def test_batches_of_detectors_are_loaded_without_running_code(tmp_path, how):
     if how == "weights_only":
         loaded = safe_loading.load_plain(tmp_path / "batch.pt", replay._data_classes())
     else:
-        module = safe_loading._restricted_pickle(replay._data_classes())
+        module = core._restricted_pickle(replay._data_classes())
         loaded = torch.load(tmp_path / "batch.pt", weights_only=False, pickle_module=module)
     sample, expected = loaded["data_samples"][0], images["data_samples"][0]
     assert sample.metainfo["img_path"] == "a.jpg"

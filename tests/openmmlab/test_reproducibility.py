@@ -77,7 +77,7 @@ def test_without_the_plugins_it_does_not(tmp_path, request):
 def test_seed_differs_by_rank_and_iteration():
     import torch
 
-    from cvplugins.openmmlab.reproducibility import seed_everything
+    from cvplugins.randomness import seed_everything
 
     drawn = set()
     for numbers in [(0, 0, 0), (0, 0, 1), (0, 1, 0), (1, 0, 0)]:

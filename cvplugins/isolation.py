@@ -11,7 +11,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-__all__ = ["alone", "fixed_randomness", "training_paths"]
+__all__ = ["alone", "fixed_randomness", "kept_numbers", "training_paths"]
 
 LIBRARIES = ("torch", "torchvision", "transformers", "timm")  # their modules are layers, however they are composed
 
@@ -20,11 +20,11 @@ LIBRARIES = ("torch", "torchvision", "transformers", "timm")  # their modules ar
 def training_paths(model: nn.Module) -> Iterator[None]:
     """Let detectors, segmentors and heads take the path of training, and keep every layer in evaluation mode.
 
-    mmdet's and mmseg's own modules ask ``self.training`` what to return, and their ``loss`` needs the answer of
-    training: in evaluation mode FCOS multiplies its boxes by the stride (mmdet/models/dense_heads/fcos_head.py), and
-    DINO and DDRNet leave out what their losses are made of. What changes numbers (batch norm, dropout, drop path)
-    are layers: modules without children, or attention of torch. The flags are set one by one, because a module's
-    ``train()`` may do more.
+    Modules of mmdet, mmseg and Detectron2 ask ``self.training`` what to return, and their losses need the answer of
+    training: in evaluation mode FCOS multiplies its boxes by the stride (mmdet/models/dense_heads/fcos_head.py), DINO
+    and DDRNet leave out what their losses are made of, and Detectron2's models predict. What changes numbers (batch
+    norm, dropout, drop path) are layers: modules without children, or attention of torch. The flags are set one by
+    one, because a module's ``train()`` may do more.
     """
     flags = [(module, module.training) for module in model.modules()]
     for module, _ in flags:
@@ -35,6 +35,29 @@ def training_paths(model: nn.Module) -> Iterator[None]:
     finally:
         for module, training in flags:
             module.training = training
+
+
+@contextmanager
+def kept_numbers(model: nn.Module) -> Iterator[None]:
+    """Restore the numbers that modules hold as attributes, and drop new ones: Detectron2's RetinaNet counts objects.
+
+    >>> model = nn.Module()
+    >>> with kept_numbers(model): model.normalizer = 90.0
+    >>> hasattr(model, "normalizer")
+    False
+    """
+    kept = [(module, _numbers(module)) for module in model.modules()]
+    try:
+        yield
+    finally:
+        for module, before in kept:
+            for name in _numbers(module).keys() - before.keys():
+                del vars(module)[name]
+            vars(module).update(before)
+
+
+def _numbers(module: nn.Module) -> dict[str, float]:
+    return {name: value for name, value in vars(module).items() if isinstance(value, (int, float))}
 
 
 @contextmanager
@@ -54,7 +77,7 @@ def fixed_randomness(device: torch.device, seed: int = 0) -> Iterator[None]:
             random.seed(seed)
             np.random.seed(seed)
             # Not torch.manual_seed, which seeds every GPU.
-            torch.random.default_generator.manual_seed(seed)
+            torch.default_generator.manual_seed(seed)
             if device.type == "cuda":
                 with torch.cuda.device(device):
                     torch.cuda.manual_seed(seed)
@@ -68,8 +91,8 @@ def fixed_randomness(device: torch.device, seed: int = 0) -> Iterator[None]:
 def alone() -> Iterator[None]:
     """Hide the other ranks: whoever asks torch finds no default process group.
 
-    Heads average their normaliser over the ranks (``reduce_mean`` of mmdet). For a value per image this is wrong,
-    and it hangs where one rank has more images than another. No option of theirs turns it off.
+    Heads average their normaliser over the ranks (``reduce_mean`` of mmdet, Mask2Former's criterion). For a value per
+    image this is wrong, and it hangs where one rank has more images than another. No option of theirs turns it off.
     """
     group = dist.group.WORLD if dist.is_available() else None
     if group is None:

@@ -1,4 +1,4 @@
-"""Start the tools in processes of their own, and read what they print and log."""
+"""Run the tools as a user does, in processes of their own, and read what they print and write."""
 
 import json
 import os
@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 
+TINY = "tests/integration/tiny.py"  # a config
 ENVIRONMENT = {**os.environ, "PYTHON": sys.executable, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
 
 
@@ -23,6 +24,12 @@ def summary(output):
     """Return the lines at the end of a run: metrics as printed, and paths."""
     lines = [line.split(maxsplit=1) for line in output.splitlines() if re.match(r"^[a-zA-Z_0-9/]+ +\S+$", line)]
     return {line[0]: line[1] for line in lines}
+
+
+def printed_metrics(output):
+    found = {name: value for name, value in summary(output).items() if name.startswith("voc/")}
+    assert "voc/AP50" in found
+    return found
 
 
 def logged_losses(work_dir):

@@ -1,0 +1,181 @@
+"""PASCAL VOC in Detectron2's catalog, read by the core, and a check of all data before any work."""
+
+from __future__ import annotations
+
+import difflib
+import logging
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from detectron2.config import CfgNode
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.structures import BoxMode
+
+from cvplugins.datasets import VOC_CLASSES, check_voc, read_annotation, read_split
+from cvplugins.distributed import gather_objects
+from cvplugins.errors import UserError
+
+__all__ = ["PREFIX", "check_data", "register_voc", "voc_records"]
+
+logger = logging.getLogger(__name__)
+
+PREFIX = "cvplugins_voc_"  # Detectron2 has voc_2007_trainval itself, and reads it from $DETECTRON2_DATASETS alone
+SPLITS = [(year, split) for year in (2007, 2012) for split in ("train", "val", "trainval", "test")]
+
+
+def register_voc(cfg: CfgNode) -> None:
+    """Put ``cvplugins_voc_2007_trainval`` and the others into the catalog, as ``cfg.CVPLUGINS.DATA`` says.
+
+    Those of an earlier call are replaced. Nothing is read before a dataset is asked for.
+
+    Args:
+        cfg: A config that :func:`add_cvplugins_config` was called with.
+
+    Example::
+
+        register_voc(cfg)
+        DatasetCatalog.get("cvplugins_voc_2007_trainval")[0]["file_name"]
+    """
+    devkit, classes = _devkit(cfg), _classes(cfg)
+    for year, split in SPLITS:
+        name = f"{PREFIX}{year}_{split}"
+        if name in DatasetCatalog:
+            DatasetCatalog.remove(name)
+            MetadataCatalog.remove(name)
+        options = (devkit, f"VOC{year}", split, classes, cfg.CVPLUGINS.DATA.SKIP_BROKEN)
+        DatasetCatalog.register(name, lambda options=options: voc_records(*options))
+        MetadataCatalog.get(name).set(
+            thing_classes=list(classes),
+            dirname=str(devkit / f"VOC{year}"),
+            year=year,
+            split=split,
+            evaluator_type="pascal_voc",
+        )
+
+
+def voc_records(
+    devkit: Path, year: str, split: str, classes: Sequence[str] = VOC_CLASSES, skip_broken: bool = False
+) -> list[dict[str, Any]]:
+    """Return the images of a split as Detectron2 has them; each object also says whether it is ``difficult``.
+
+    The first pixel is 0, and the last one is not part of a box, as in detectron2/data/datasets/pascal_voc.py.
+
+    Args:
+        devkit: The folder ``VOCdevkit``.
+        year: A folder of it, such as ``"VOC2007"``.
+        split: A list's name, such as ``"trainval"``.
+        classes: Names that objects may have.
+        skip_broken: Whether broken images and annotations are left out.
+
+    Raises:
+        DataError: The list or an annotation is missing or broken.
+    """
+    ids = read_split(devkit, year, split)
+    if skip_broken:
+        broken = dict(check_voc(devkit, [(year, split)], classes=classes, skip_broken=True).broken)
+        for image_id, reason in broken.items():
+            logger.warning("left out of %s %s: %s (%s)", year, split, image_id, reason)
+        ids = [image_id for image_id in ids if image_id not in broken]
+    return [_record(devkit / year, image_id, classes) for image_id in ids]
+
+
+def check_data(cfg: CfgNode, names: Sequence[str]) -> None:
+    """Check datasets, file by file where they are PASCAL VOC's; the first process of every node does it for all.
+
+    Args:
+        cfg: A config that :func:`register_voc` was called with.
+        names: Of datasets.
+
+    Raises:
+        UserError: Something is unknown, missing or broken, or the model has another number of classes; on every
+            process.
+    """
+    problem = None
+    if int(os.environ.get("LOCAL_RANK", 0)) == 0:
+        try:
+            _check(cfg, names)
+        except UserError as error:
+            problem = str(error)
+    for found in gather_objects(problem):
+        if found is not None:
+            raise UserError(found)
+
+
+def _check(cfg: CfgNode, names: Sequence[str]) -> None:
+    for name in names:
+        if name not in DatasetCatalog:
+            raise UserError(f"DATASETS: there is no dataset {name!r}; {_similar(name)}")
+        metadata = MetadataCatalog.get(name)
+        if name.startswith(PREFIX):
+            split = (f"VOC{metadata.year}", metadata.split)
+            data = cfg.CVPLUGINS.DATA
+            check_voc(_devkit(cfg), [split], classes=_classes(cfg), skip_broken=data.SKIP_BROKEN)
+        else:
+            _check_files(name, metadata)
+        classes = metadata.get("thing_classes") or []
+        for key, number in _class_numbers(cfg):
+            if classes and number != len(classes):
+                raise UserError(f"{key} is {number}, but dataset {name} has {len(classes)} classes")
+
+
+def _check_files(name: str, metadata: Any) -> None:
+    for key in ("json_file", "dirname"):
+        path = metadata.get(key)
+        if path and "://" not in path and not Path(path).exists():
+            raise UserError(
+                f"dataset {name}: {Path(path).absolute()} does not exist; Detectron2's own datasets lie in "
+                f"$DETECTRON2_DATASETS ({os.environ.get('DETECTRON2_DATASETS', 'not set: ./datasets')})"
+            )
+
+
+def _class_numbers(cfg: CfgNode) -> Iterator[tuple[str, int]]:
+    architecture = cfg.MODEL.META_ARCHITECTURE.removeprefix("Cvplugins")
+    if architecture == "RetinaNet":
+        yield "MODEL.RETINANET.NUM_CLASSES", cfg.MODEL.RETINANET.NUM_CLASSES
+    elif architecture in ("GeneralizedRCNN", "PanopticFPN"):
+        yield "MODEL.ROI_HEADS.NUM_CLASSES", cfg.MODEL.ROI_HEADS.NUM_CLASSES
+
+
+def _similar(name: str) -> str:
+    close = difflib.get_close_matches(name, DatasetCatalog.list(), n=3)
+    return f"did you mean {' or '.join(close)}?" if close else "register it before, or use cvplugins_voc_2007_trainval"
+
+
+def _devkit(cfg: CfgNode) -> Path:
+    return Path(cfg.CVPLUGINS.DATA.ROOT or os.environ.get("DETECTRON2_DATASETS") or "data/VOCdevkit")
+
+
+def _classes(cfg: CfgNode) -> tuple[str, ...]:
+    return tuple(cfg.CVPLUGINS.DATA.CLASSES) or VOC_CLASSES
+
+
+def _record(folder: Path, image_id: str, classes: Sequence[str]) -> dict[str, Any]:
+    annotation = read_annotation(folder / "Annotations" / f"{image_id}.xml", classes)
+    image = folder / "JPEGImages" / f"{image_id}.jpg"
+    width, height = annotation.width, annotation.height
+    if width is None or height is None:
+        width, height = _size(image)
+    return {
+        "file_name": str(image),
+        "image_id": image_id,
+        "height": height,
+        "width": width,
+        "annotations": [
+            {
+                "category_id": classes.index(each.name),
+                "bbox": [each.xmin - 1, each.ymin - 1, each.xmax, each.ymax],
+                "bbox_mode": BoxMode.XYXY_ABS,
+                "difficult": each.difficult,
+            }
+            for each in annotation.objects
+        ],
+    }
+
+
+def _size(path: Path) -> tuple[int, int]:
+    from PIL import Image
+
+    with Image.open(path) as image:
+        return image.size

@@ -1,0 +1,242 @@
+"""Train and test with CvpluginsTrainer: what ``tools/train.py`` and ``tools/test.py`` call for a .yaml config."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from detectron2.config import CfgNode
+from detectron2.evaluation import DatasetEvaluator, DatasetEvaluators
+from detectron2.utils import comm
+from detectron2.utils.env import seed_all_rng
+from detectron2.utils.logger import setup_logger
+from torch import nn
+
+from cvplugins.errors import UserError, first_line
+from cvplugins.files import write_whole
+from cvplugins.reporting import summary_lines, write_metrics
+
+from .config import validate_cvplugins_config
+from .data import check_data, register_voc
+from .early_stopping_hook import EarlyStoppingHook, TrainingStopped
+from .predictions import DrawPredictions, DumpPredictions
+from .processes import joined_processes
+from .run_checkpoint import RunCheckpointer, check_exists, last_checkpoint
+from .run_files import load_config, parse_options
+from .trainer import CvpluginsTrainer
+
+__all__ = ["evaluate", "parse_options", "train"]
+
+logger = logging.getLogger(__name__)
+
+
+def train(
+    config: str | os.PathLike[str],
+    *,
+    work_dir: str | None = None,
+    resume: str | None = None,
+    amp: bool = False,
+    auto_scale_lr: bool = False,
+    seed: int | None = None,
+    cfg_options: Mapping[str, Any] | None = None,
+    launcher: str = "none",
+    trust_checkpoint: bool = False,
+    dry_run: bool = False,
+) -> str:
+    """Train, evaluate and return a summary for people.
+
+    Args:
+        config: Config file.
+        work_dir: Where everything is written; the config's ``OUTPUT_DIR``, or ``work_dirs/<config name>`` if None.
+        resume: A checkpoint, or ``"auto"`` for the newest in the work dir.
+        amp: Train in mixed precision (GPU only).
+        auto_scale_lr: Scale the learning rate by the real batch size over ``CVPLUGINS.TRAIN.BASE_BATCH_SIZE``.
+        seed: Seed of all randomness; the config's if None.
+        cfg_options: Dotted config keys and their new values.
+        launcher: ``"none"`` or ``"pytorch"`` (torchrun).
+        trust_checkpoint: Allow a checkpoint to run code while it is loaded.
+        dry_run: Check the config, the plugins, the data and the checkpoint, and train nothing.
+
+    Raises:
+        UserError: Something is wrong that the user can mend.
+    """
+    cfg = _load(config, work_dir, cfg_options)
+    cfg.SOLVER.AMP.ENABLED |= amp
+    if cfg.SOLVER.AMP.ENABLED and cfg.MODEL.DEVICE == "cpu":
+        raise UserError("--amp (SOLVER.AMP.ENABLED) needs a GPU; leave it out to train on the CPU in float32")
+    if auto_scale_lr:
+        _use_scaled_lr(cfg)
+    if seed is not None:
+        cfg.SEED = seed
+    _require(cfg, config, "TRAIN")
+    start = _find_start(cfg, resume)
+    with joined_processes(launcher):
+        check_data(cfg, (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST))
+        if dry_run:
+            model = _build_model(cfg)
+            if start:
+                RunCheckpointer(model, trusted=trust_checkpoint).load_whole(start)
+            return f"config, plugins and data of {config} are fine"
+        _set_up(cfg)
+        try:
+            trainer = CvpluginsTrainer(cfg, trust_checkpoint)
+        except KeyError as error:
+            raise _unknown_name(error) from error
+        if resume == "auto" and start is None:
+            logger.info("no checkpoint in %s to resume from: training starts at the beginning", cfg.OUTPUT_DIR)
+        trainer.resume_or_load(start or False)
+        return _run(trainer)
+
+
+def evaluate(
+    config: str | os.PathLike[str],
+    checkpoint: str | os.PathLike[str],
+    *,
+    out: str | None = None,
+    show_dir: str | None = None,
+    work_dir: str | None = None,
+    cfg_options: Mapping[str, Any] | None = None,
+    launcher: str = "none",
+    trust_checkpoint: bool = False,
+    dry_run: bool = False,
+) -> str:
+    """Evaluate a checkpoint and return a summary for people.
+
+    Args:
+        config: Config file.
+        checkpoint: Checkpoint file or its address; its weights must be those of the config's model.
+        out: ``X.json`` for the metrics, or ``X.pkl`` for the predictions in the form of mmdet's own dump, which
+            ``tools/evaluate.py`` reads.
+        show_dir: Where images with the predictions are drawn.
+        work_dir: Where everything is written; the config's ``OUTPUT_DIR``, or ``work_dirs/<config name>`` if None.
+        cfg_options: Dotted config keys and their new values.
+        launcher: ``"none"`` or ``"pytorch"`` (torchrun).
+        trust_checkpoint: Allow the checkpoint to run code while it is loaded.
+        dry_run: Check the config, the plugins, the data and the checkpoint, and evaluate nothing.
+
+    Raises:
+        UserError: Something is wrong that the user can mend.
+    """
+    if out is not None and Path(out).suffix not in {".json", ".pkl", ".pickle"}:
+        raise UserError(f"--out {out}: use a name that ends in .json (metrics) or .pkl (predictions)")
+    cfg = _load(config, work_dir, cfg_options)
+    _require(cfg, config, "TEST")
+    with joined_processes(launcher):
+        check_data(cfg, cfg.DATASETS.TEST)
+        model = _build_model(cfg)
+        RunCheckpointer(model, trusted=trust_checkpoint).load_whole(checkpoint)
+        if dry_run:
+            return f"config, plugins, data and checkpoint of {config} are fine"
+        _set_up(cfg)
+        results = CvpluginsTrainer.test(
+            cfg, model, [_evaluator(cfg, name, out, show_dir) for name in cfg.DATASETS.TEST]
+        )
+        if out is not None and out.endswith(".json") and comm.is_main_process():
+            write_metrics(out, _flat(results))
+        return _summary(cfg, results, checkpoint)
+
+
+def _run(trainer: CvpluginsTrainer) -> str:
+    """Train and return the summary; of the best weights where EarlyStoppingHook has put them into the model."""
+    cfg = trainer.cfg
+    try:
+        trainer.train()
+    except TrainingStopped:
+        best = Path(cfg.OUTPUT_DIR, EarlyStoppingHook.file_name)
+        if best.is_file():
+            return _summary(cfg, trainer.test(cfg, trainer.model), best)
+    return _summary(cfg, getattr(trainer, "_last_eval_results", None) or {}, last_checkpoint(cfg.OUTPUT_DIR))
+
+
+def _load(config: str | os.PathLike[str], work_dir: str | None, options: Mapping[str, Any] | None) -> CfgNode:
+    cfg = load_config(config, options)
+    if work_dir is not None:
+        cfg.OUTPUT_DIR = work_dir
+    elif cfg.OUTPUT_DIR == "./output":  # Detectron2's default, the same for every config
+        cfg.OUTPUT_DIR = os.path.join("work_dirs", Path(config).stem)
+    if cfg.MODEL.DEVICE == "cuda" and not torch.cuda.is_available():
+        cfg.MODEL.DEVICE = "cpu"
+    validate_cvplugins_config(cfg)
+    register_voc(cfg)
+    return cfg
+
+
+def _require(cfg: CfgNode, config: str | os.PathLike[str], key: str) -> None:
+    if not cfg.DATASETS[key]:
+        raise UserError(f"config {config} has no DATASETS.{key}")
+
+
+def _use_scaled_lr(cfg: CfgNode) -> None:
+    base = cfg.CVPLUGINS.TRAIN.BASE_BATCH_SIZE
+    if base < 1:
+        raise UserError("--auto-scale-lr: the config lacks CVPLUGINS.TRAIN.BASE_BATCH_SIZE, which its BASE_LR is for")
+    cfg.SOLVER.BASE_LR *= cfg.SOLVER.IMS_PER_BATCH * cfg.CVPLUGINS.TRAIN.ACCUMULATE / base
+
+
+def _evaluator(cfg: CfgNode, dataset_name: str, out: str | None, show_dir: str | None) -> DatasetEvaluator:
+    """Return what evaluates a dataset, and what keeps or draws the predictions; several datasets get a suffix each."""
+    several = len(cfg.DATASETS.TEST) > 1
+    found = [CvpluginsTrainer.build_evaluator(cfg, dataset_name)]
+    if out is not None and not out.endswith(".json"):
+        path = Path(out)
+        found.append(DumpPredictions(dataset_name, path.with_stem(f"{path.stem}_{dataset_name}") if several else path))
+    if show_dir is not None:
+        found.append(DrawPredictions(dataset_name, Path(show_dir, dataset_name) if several else show_dir))
+    return DatasetEvaluators(found)
+
+
+def _find_start(cfg: CfgNode, resume: str | None) -> str | None:
+    """Return the checkpoint to go on with, None to begin with ``MODEL.WEIGHTS``."""
+    start = last_checkpoint(cfg.OUTPUT_DIR) if resume == "auto" else resume
+    if start or cfg.MODEL.WEIGHTS:
+        check_exists(start or cfg.MODEL.WEIGHTS)
+    return start
+
+
+def _build_model(cfg: CfgNode) -> nn.Module:
+    try:
+        return CvpluginsTrainer.build_model(cfg)
+    except KeyError as error:
+        raise _unknown_name(error) from error
+
+
+def _unknown_name(error: KeyError) -> Exception:
+    """Return a UserError if Detectron2 met a name that no registry knows; anything else is not the user's to mend."""
+    message = str(error.args[0]) if error.args else ""
+    return UserError(f"config: {first_line(error)}") if "registry" in message else error
+
+
+def _set_up(cfg: CfgNode) -> None:
+    """Log to one file and the screen, keep the config beside it, and seed what is not seeded otherwise."""
+    rank = comm.get_rank()
+    for name in ("detectron2", "fvcore", "cvplugins"):
+        setup_logger(cfg.OUTPUT_DIR, rank, name=name, color=sys.stdout.isatty())
+    if comm.is_main_process():
+        with write_whole(Path(cfg.OUTPUT_DIR, "config.yaml")) as temporary:
+            temporary.write_text(cfg.dump())
+    seed_all_rng(None if cfg.SEED < 0 else cfg.SEED + rank)
+
+
+def _flat(results: Mapping[str, Any]) -> dict[str, float]:
+    """Return the numbers by ``task/name``, or ``dataset.task/name`` where there are several test sets."""
+    flat: dict[str, float] = {}
+    for name, value in results.items():
+        inner = value if isinstance(value, Mapping) else {}
+        if any(isinstance(each, Mapping) for each in inner.values()):
+            flat |= {f"{name}.{key}": number for key, number in _flat(inner).items()}
+        else:
+            flat |= {f"{name}/{key}": number for key, number in inner.items()}
+    return flat
+
+
+def _summary(cfg: CfgNode, results: Mapping[str, Any], checkpoint: str | os.PathLike[str] | None) -> str:
+    folder = Path(cfg.OUTPUT_DIR)
+    places = {"checkpoint": checkpoint, "log": folder / "log.txt"}
+    if results:
+        places["results"] = folder / "inference"
+    return summary_lines(_flat(results), places)

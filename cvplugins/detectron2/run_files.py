@@ -1,0 +1,125 @@
+"""Read a config file and the command line's changes to it; say what is wrong before any work."""
+
+from __future__ import annotations
+
+import difflib
+import importlib.resources
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import IO, Any
+
+import yaml
+from detectron2.config import CfgNode, get_cfg
+
+from cvplugins.errors import UserError, first_line
+
+from .config import add_cvplugins_config
+
+__all__ = ["load_config", "parse_options"]
+
+ZOO = "detectron2::"
+
+
+class _ZooNode(CfgNode):
+    """A node whose files may name a config of the installed zoo as their base."""
+
+    @classmethod
+    def _open_cfg(cls, filename: str) -> IO[str]:
+        # fvcore (0.1.5) puts the folder of the derived config in front, and in front of the zoo's own bases too.
+        _, found, in_zoo = filename.rpartition(ZOO)
+        # Not by detectron2.model_zoo, whose import needs pkg_resources, which setuptools no longer has.
+        zoo = importlib.resources.files("detectron2").joinpath("model_zoo", "configs")
+        return super()._open_cfg(str(zoo.joinpath(os.path.normpath(in_zoo))) if found else filename)
+
+
+def load_config(path: str | os.PathLike[str], options: Mapping[str, Any] | None = None) -> CfgNode:
+    """Load a YAML config on top of Detectron2's defaults and ours.
+
+    Its ``_BASE_`` may be a file beside it, or a config of the installed zoo such as
+    ``detectron2::PascalVOC-Detection/faster_rcnn_R_50_C4.yaml``.
+
+    Args:
+        path: The config file.
+        options: Dotted keys and values that replace those of the file.
+
+    Raises:
+        UserError: The file or a base is missing or broken, or a key or value does not fit.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"config {path} does not exist{_similar_file(path)}")
+    try:
+        loaded = _ZooNode.load_yaml_with_base(str(path), allow_unsafe=False)
+    except yaml.constructor.ConstructorError as error:
+        raise UserError(f"config {path}: {error.problem}; tags that run code are not read, write the value") from error
+    except yaml.YAMLError as error:
+        raise UserError(f"config {path} is no YAML: {' '.join(str(error).split())}") from error
+    except (OSError, RuntimeError, AssertionError) as error:
+        raise UserError(f"config {path} cannot be read: {first_line(error)}") from error
+    except TypeError:  # of an empty file, or a base
+        loaded = None
+    if not isinstance(loaded, dict):
+        raise UserError(f"config {path}: expected keys and values in it and in its bases")
+    cfg = get_cfg()
+    add_cvplugins_config(cfg)
+    if loaded.get("VERSION", cfg.VERSION) != cfg.VERSION:
+        raise UserError(f"config {path} has VERSION {loaded['VERSION']}; only {cfg.VERSION} is read")
+    _merge(cfg, loaded, f"config {path}")
+    _merge(cfg, _nested(options or {}), "--cfg-options")
+    return cfg
+
+
+def parse_options(tokens: Sequence[str]) -> dict[str, str]:
+    """Return the dotted keys and values of ``KEY=VALUE`` tokens, or of Detectron2's ``KEY VALUE`` pairs of tokens.
+
+    Raises:
+        UserError: A key has no value.
+
+    Example:
+        >>> parse_options(["SOLVER.MAX_ITER=10", "SOLVER.BASE_LR", "0.01"])
+        {'SOLVER.MAX_ITER': '10', 'SOLVER.BASE_LR': '0.01'}
+    """
+    options, rest = {}, iter(tokens)
+    for token in rest:
+        key, equals, value = token.partition("=")
+        if not equals and (value := next(rest, None)) is None:
+            raise UserError(f"--cfg-options {token}: expected KEY=VALUE or KEY VALUE, such as SOLVER.MAX_ITER=100")
+        options[key] = value
+    return options
+
+
+def _nested(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a tree of dotted keys; unlike yacs's own merge_from_list it can add options to plugins."""
+    tree: dict[str, Any] = {}
+    for dotted, value in options.items():
+        *folders, name = dotted.split(".")
+        node = tree
+        for folder in folders:
+            node = node.setdefault(folder, {})
+        node[name] = value
+    return tree
+
+
+def _merge(cfg: CfgNode, changes: Mapping[str, Any], source: str) -> None:
+    try:
+        cfg.merge_from_other_cfg(CfgNode(changes))
+    except KeyError as error:
+        name = str(error.args[0]).rpartition(" ")[2]
+        raise UserError(f"{source}: there is no key {name}{_similar_key(cfg, name)}") from error
+    except (AssertionError, ValueError, AttributeError, TypeError) as error:
+        raise UserError(f"{source}: {first_line(error)}") from error
+
+
+def _similar_key(cfg: CfgNode, dotted: str) -> str:
+    *folders, name = dotted.split(".")
+    for folder in folders:
+        cfg = cfg.get(folder, {})
+    close = difflib.get_close_matches(name, cfg, n=1)
+    return f"; did you mean {'.'.join([*folders, close[0]])}?" if close else ""
+
+
+def _similar_file(path: Path) -> str:
+    files = [str(file) for file in path.parent.glob("*.yaml")] if path.parent.is_dir() else []
+    close = difflib.get_close_matches(str(path), files, n=1)
+    return f"; did you mean {close[0]}?" if close else ""

@@ -1,0 +1,107 @@
+"""Hook: the loss on the test set, as a result like any other: ``val/loss``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import torch
+from detectron2.data import DatasetMapper, build_detection_test_loader, get_detection_dataset_dicts
+from detectron2.data import detection_utils as utils
+from detectron2.utils.events import EventStorage
+from torch import Tensor
+from torch.func import functional_call
+
+from cvplugins.distributed import gather_objects
+from cvplugins.errors import UserError
+from cvplugins.isolation import alone, fixed_randomness, kept_numbers, training_paths
+from cvplugins.monitors import mean_losses
+
+from .plugin_hook import PluginHook, logger
+
+__all__ = ["ValidationLoss", "build_validation_loader"]
+
+
+class ValidationLoss(PluginHook):
+    """Add the model's losses to the results of every evaluation.
+
+    ``val/loss`` is the mean over the images of the loss of each image alone, ``val/loss_cls`` and so on are its
+    parts, under the names of the training log. So they depend neither on the batch size nor on the number of ranks,
+    but for RetinaNet's normaliser, a running mean on each rank. It costs one more forward pass an image.
+
+    Layers (batch norm, dropout) are in evaluation mode; a weight average that stands in for the weights (EMAHook) is
+    what is measured. What the loss draws (anchors, proposals, points) is the same in every evaluation. Parameters,
+    buffers, numbers that the model counts in, random generators and the storage stay as they were. Images have the size
+    of the test set's (``INPUT.MIN_SIZE_TEST``), and a loss that is not finite stays in the mean; the log names its part
+    and its images.
+
+    Args:
+        data_loader: Gives lists of records with the true instances, each rank its own; or a function that makes it.
+
+    Example:
+        In the config::
+
+            HOOKS: [{type: ValidationLoss}, {type: EarlyStoppingHook, monitor: val/loss}]
+
+        With a trainer of one's own: ``ValidationLoss(build_validation_loader(cfg))``.
+    """
+
+    evaluates = True
+
+    def __init__(self, data_loader: Iterable[Any] | Callable[[], Iterable[Any]]) -> None:
+        self._loader = data_loader
+
+    @classmethod
+    def from_config(cls, cfg: Any) -> dict[str, Any]:
+        """Return the loader of the test sets, which reads nothing yet."""
+        return {**super().from_config(cfg), "data_loader": lambda: build_validation_loader(cfg)}
+
+    def results(self) -> dict[str, Any]:
+        """Return the losses, the same on all ranks."""
+        if callable(self._loader):
+            self._loader = self._loader()
+        records = [record for batch in self._loader for record in batch]
+        own = [(_name(record), self._losses(record)) for record in records]
+        mean = mean_losses([result for rank in gather_objects(own) for result in rank])
+        for warning in mean.warnings():
+            logger.warning("evaluation: %s", warning)
+        return {"val": mean.losses}
+
+    @torch.no_grad()
+    def _losses(self, record: Mapping[str, Any]) -> dict[str, float]:
+        if "instances" not in record and "sem_seg" not in record:
+            raise UserError(
+                f"ValidationLoss needs the true instances of {_name(record)}, which its loader does not give; "
+                "use build_validation_loader(cfg), or a mapper with is_train=True"
+            )
+        model, device = self.model, next(self.model.parameters()).device
+        # Copies, because some losses count in theirs.
+        buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
+        with (
+            training_paths(model),
+            kept_numbers(model),
+            fixed_randomness(device),
+            alone(),
+            EventStorage(self.trainer.iter),  # its own; the iteration counts for the schedules of CompositeLoss
+        ):
+            losses = functional_call(model, buffers, ([record],))
+        values: dict[str, Tensor] = losses if isinstance(losses, Mapping) else {"total_loss": losses}
+        # One transfer for all.
+        numbers = torch.stack([value.double() for value in values.values()]).tolist()
+        return {"loss": sum(numbers), **dict(zip(values, numbers, strict=True))}
+
+
+def build_validation_loader(cfg: Any) -> Iterable[Any]:
+    """Return a loader of the test sets with their annotations: each rank its part, one image at a time, no flips.
+
+    Args:
+        cfg: Detectron2's config; ``DATASETS.TEST``, ``INPUT`` and ``DATALOADER.NUM_WORKERS`` count.
+    """
+    names = list(cfg.DATASETS.TEST)
+    records = get_detection_dataset_dicts(names, filter_empty=False)
+    mapper = DatasetMapper(cfg, is_train=True, augmentations=utils.build_augmentation(cfg, is_train=False))
+    return build_detection_test_loader(records, mapper=mapper, num_workers=cfg.DATALOADER.NUM_WORKERS)
+
+
+def _name(record: Mapping[str, Any]) -> str:
+    return str(record.get("file_name", record.get("image_id", "an image")))

@@ -1,0 +1,52 @@
+"""Options that a config gives: are there such, and are all there that are needed?"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Collection, Mapping
+from typing import Any
+
+from .errors import UserError
+
+__all__ = ["check_options", "plain"]
+
+
+def check_options(function: Callable[..., Any], options: Collection[str], name: str | None = None) -> None:
+    """Raise unless a function or class takes these options.
+
+    Args:
+        function: What will be called with them by name.
+        options: Their names.
+        name: What the message calls the function; its own name if None.
+
+    Raises:
+        UserError: An option is unknown or missing; the message lists those that there are.
+
+    Example:
+        >>> check_options(lambda gamma=2.0: None, ["gama"], "FocalLoss")
+        Traceback (most recent call last):
+        ...
+        cvplugins.errors.UserError: FocalLoss has no option gama; it has gamma
+    """
+    name = name or function.__name__
+    accepted = inspect.signature(function).parameters
+    unknown = sorted(set(options) - set(accepted))
+    if unknown:
+        raise UserError(f"{name} has no option {', '.join(unknown)}; it has {', '.join(accepted) or 'none'}")
+    needed = {each for each, option in accepted.items() if option.default is inspect.Parameter.empty}
+    missing = sorted(needed - set(options))
+    if missing:
+        raise UserError(f"{name} needs {', '.join(missing)}; it has {', '.join(accepted)}")
+
+
+def plain(value: Any) -> Any:
+    """Return dicts and lists in place of what frameworks make of them, such as yacs and omegaconf.
+
+    >>> plain({"points": ((0, 0.0), (10, 1.0))})
+    {'points': [[0, 0.0], [10, 1.0]]}
+    """
+    if isinstance(value, Mapping):
+        return {name: plain(each) for name, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(each) for each in value]
+    return value
