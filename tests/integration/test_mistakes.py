@@ -321,6 +321,12 @@ def test_model_and_data_of_different_class_counts(refused, few_scenes):
     )
 
 
+def test_unknown_dataset_of_scenes(tool, few_scenes):
+    code, _, errors = tool(*segment(few_scenes, "train_dataloader.dataset.type=ADE20KDatase"))
+    assert code == 2
+    assert "ADE20KDatase is not in the mmseg::dataset registry" in errors[0]
+
+
 def test_checkpoint_of_another_class_count(refused, few_scenes, tmp_path):
     path = tmp_path / "other.pth"
     weights = {"decode_head.cls_embed.weight": torch.zeros(20, 64)}
