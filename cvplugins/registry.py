@@ -72,7 +72,7 @@ def _child(parent: root.Registry, *modules: str) -> PluginRegistry:
     return PluginRegistry(parent.name, parent=parent, scope=SCOPE, locations=locations)
 
 
-MODELS = _child(root.MODELS, "losses", "norm")
+MODELS = _child(root.MODELS, "losses", "norm", "segmentors")
 METRICS = _child(
     root.METRICS,
     "classification_metric",
@@ -98,6 +98,7 @@ HOOKS = _child(
     "optimizer_switch_hook",
     "precise_bn_hook",
     "reproducibility",
+    "segmentation_images_hook",
     "throughput_hook",
     "validation_loss",
     "weight_penalty_hook",

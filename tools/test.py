@@ -13,6 +13,10 @@ def main() -> int:
     parser.add_argument("checkpoint", help="checkpoint file")
     parser.add_argument("--out", help="X.json for the metrics, X.pkl for the predictions")
     parser.add_argument("--show-dir", help="folder for images with the predictions drawn in")
+    parser.add_argument("--label-dir", help="folder for predictions as PNG label maps (mmseg)")
+    parser.add_argument("--mode", choices=["whole", "slide"], help="test whole images or in windows (mmseg)")
+    parser.add_argument("--scales", nargs="+", type=float, help="average over sizes, such as 0.5 1 1.5 (mmseg)")
+    parser.add_argument("--flip", action="store_true", help="average with the mirrored image (mmseg)")
     add_common_arguments(parser)
     return run("evaluate", parser)
 

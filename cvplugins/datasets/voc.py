@@ -20,6 +20,7 @@ __all__ = [
     "VOCObject",
     "VOCReport",
     "VOCSplit",
+    "check_jpeg",
     "check_voc",
     "read_annotation",
     "read_split",
@@ -224,13 +225,14 @@ def _check_image(folder: Path, image_id: str, classes: Sequence[str]) -> VOCAnno
     """Return an image's annotation, or what is wrong with image or annotation."""
     try:
         annotation = read_annotation(folder / "Annotations" / f"{image_id}.xml", classes)
-        _check_jpeg(folder / "JPEGImages" / f"{image_id}.jpg")
+        check_jpeg(folder / "JPEGImages" / f"{image_id}.jpg")
     except DataError as error:
         return str(error)
     return annotation
 
 
-def _check_jpeg(path: Path) -> None:
+def check_jpeg(path: Path) -> None:
+    """Raise ``DataError`` unless both ends of a JPEG image are there: a truncated file lacks the last bytes."""
     try:
         with path.open("rb") as file:
             head = file.read(len(START_OF_IMAGE))

@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from cvplugins.datasets import DataError
+from cvplugins.datasets import DataError, read_label_image
 from cvplugins.errors import UserError
 from cvplugins.metrics import SegmentationMetric, SegmentationResult
 
@@ -58,7 +57,7 @@ def evaluate_label_images(
     if reduce_zero_label != "none" and ignore_index is None:
         raise UserError("reduce_zero_label needs an ignore_index, which a labelled 0 becomes")
     for name in sorted(wanted):
-        label, prediction = _read(wanted[name]), _read(found[name])
+        label, prediction = read_label_image(wanted[name]), read_label_image(found[name])
         if reduce_zero_label != "none":
             label = np.where((label == 0) | (label == ignore_index), ignore_index, label - 1)
         if reduce_zero_label == "both":
@@ -77,18 +76,3 @@ def _images_in(folder: Path) -> dict[str, Path]:
     if not found:
         raise DataError(f"{folder}: holds no .png")
     return found
-
-
-def _read(path: Path) -> NDArray[np.int32]:
-    try:
-        from PIL import Image
-    except ImportError as error:
-        raise ImportError("label images need Pillow: pip install pillow") from error
-    try:
-        with Image.open(path) as image:
-            values = np.asarray(image)  # of an image with a palette these are the indices
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error}") from error
-    if values.ndim != 2:
-        raise DataError(f"{path}: holds colours ({values.shape[-1]} channels), not class indices")
-    return values.astype(np.int32)

@@ -183,6 +183,14 @@ def check_weights_fit(model: nn.Module, checkpoint: dict[str, Any], path: str | 
     if problems:
         shown = "; ".join(problems[:3]) + (f"; and {len(problems) - 3} more" if len(problems) > 3 else "")
         raise UserError(
-            f"checkpoint {path} is of another architecture than the config: {shown}. "
+            f"checkpoint {path} is of another architecture than the config: {shown}. {_trained_on(checkpoint)}"
             "Give the config that it was trained with (it lies in the work dir)"
         )
+
+
+def _trained_on(checkpoint: dict[str, Any]) -> str:
+    """Say how many classes a checkpoint of mmengine's is for: a wrong number of them is the usual mistake."""
+    meta = checkpoint.get("meta")
+    dataset = meta.get("dataset_meta") if isinstance(meta, dict) else None
+    classes = dataset.get("classes") if isinstance(dataset, dict) else None
+    return f"It was trained on {len(classes)} classes. " if isinstance(classes, (list, tuple)) else ""

@@ -15,6 +15,7 @@ from cvplugins.distributed import gather_objects
 from cvplugins.errors import UserError
 
 from .config import type_name, walk_dicts
+from .segmentation_checks import check_segmentation_data
 
 __all__ = ["check_data"]
 
@@ -32,9 +33,9 @@ class Split(NamedTuple):
 def check_data(config: Config, loaders: tuple[str, ...]) -> None:
     """Check the datasets that the named loaders read; the first process of every node does it for all.
 
-    VOC layouts are checked file by file. With ``skip_broken = True`` in the config, broken images and
-    annotations are left out: a list of the whole ones is written to the work dir and replaces the split.
-    Of other datasets only the annotation file has to exist.
+    VOC layouts and folders of label maps are checked file by file. With ``skip_broken = True`` in the config, VOC's
+    broken images and annotations are left out: a list of the whole ones is written to the work dir and replaces the
+    split. Of other datasets only the annotation file has to exist.
 
     Args:
         config: A loaded config with ``work_dir``.
@@ -60,6 +61,7 @@ def check_data(config: Config, loaders: tuple[str, ...]) -> None:
 
 def _check(config: Config, loaders: tuple[str, ...]) -> dict[Split | None, str]:
     """Check every dataset once; return the lists of whole images that replace splits with broken ones."""
+    check_segmentation_data(config, loaders)
     whole_lists: dict[Split | None, str] = {}
     checked = set()
     for dataset in _datasets(config, loaders):

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from mmengine.config import Config
 from mmengine.dist import is_main_process
-from mmengine.model import is_model_wrapper
+from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.registry import METRICS, MODELS, RUNNERS, init_default_scope
 from mmengine.runner import Runner
 from torch import nn
@@ -21,6 +21,7 @@ from cvplugins.reporting import write_metrics
 from .checkpoint import check_weights_fit, fetch_checkpoint, find_checkpoint, open_checkpoint
 from .config import load_config, parse_options, type_name
 from .data_checks import check_data
+from .inference import use_inference
 from .processes import joined_processes
 from .summary import LastValidation, summarize
 
@@ -70,11 +71,11 @@ def train(
         check_data(cfg, ("train_dataloader", "val_dataloader"))
         if dry_run:
             if cfg.resume:
-                check_weights_fit(_build_model(cfg), found, cfg.load_from)
+                check_weights_fit(_unwrapped(_build_model(cfg)), found, cfg.load_from)
             return f"config, plugins and data of {config} are fine"
         runner = _build_runner(cfg, "train_loop", "val_loop")
         if cfg.resume:
-            check_weights_fit(_unwrapped(runner), found, cfg.load_from)
+            check_weights_fit(_unwrapped(runner.model), found, cfg.load_from)
         elif resume == "auto":
             runner.logger.info(f"no checkpoint in {cfg.work_dir} to resume from: training starts at the beginning")
         del found  # the Runner loads it again
@@ -94,6 +95,10 @@ def evaluate(
     *,
     out: str | None = None,
     show_dir: str | None = None,
+    label_dir: str | None = None,
+    mode: str | None = None,
+    scales: Sequence[float] | None = None,
+    flip: bool = False,
     work_dir: str | None = None,
     cfg_options: Mapping[str, Any] | None = None,
     launcher: str = "none",
@@ -107,6 +112,10 @@ def evaluate(
         checkpoint: Checkpoint file or its https address; its weights must be those of the config's model.
         out: ``X.json`` for the metrics, or ``X.pkl`` for the predictions as OpenMMLab's own tools dump them.
         show_dir: Where images with the predictions are drawn.
+        label_dir: Where predictions are written as PNG label maps, as the benchmark's server takes them (mmseg).
+        mode: ``"whole"`` or ``"slide"``, whether mmseg's models see images whole or in windows; the config's if None.
+        scales: Sizes over which mmseg's models average, as factors of the test pipeline's.
+        flip: Whether mmseg's models average with the mirrored image.
         work_dir: Where everything is written; ``work_dirs/<config name>`` if None.
         cfg_options: Dotted config keys and their new values.
         launcher: ``"none"``, ``"pytorch"`` (torchrun), ``"slurm"`` or ``"mpi"``.
@@ -122,15 +131,16 @@ def evaluate(
     _require(cfg, config, "test_dataloader", "test_cfg", "test_evaluator")
     cfg.load_from, cfg.resume = str(fetch_checkpoint(checkpoint)), False
     found = open_checkpoint(cfg.load_from, trust_checkpoint)
-    if show_dir is not None:
-        _draw_predictions(cfg, show_dir)
+    if show_dir is not None or label_dir is not None:
+        _write_predictions(cfg, show_dir, label_dir)
     with joined_processes(cfg):
         check_data(cfg, ("test_dataloader",))
+        use_inference(cfg, mode, scales, flip)
         if dry_run:
-            check_weights_fit(_build_model(cfg), found, checkpoint)
+            check_weights_fit(_unwrapped(_build_model(cfg)), found, checkpoint)
             return f"config, plugins, data and checkpoint of {config} are fine"
         runner = _build_runner(cfg, "test_loop")
-        check_weights_fit(_unwrapped(runner), found, checkpoint)
+        check_weights_fit(_unwrapped(runner.model), found, checkpoint)
         del found
         if out is not None and not out.endswith(".json"):
             dump = "mmdet.DumpDetResults" if cfg.get("default_scope") == "mmdet" else "DumpResults"
@@ -198,8 +208,11 @@ def _unknown_type(error: KeyError) -> Exception:
     return UserError(message.splitlines()[0]) if is_unknown else error
 
 
-def _unwrapped(runner: Runner) -> nn.Module:
-    return runner.model.module if is_model_wrapper(runner.model) else runner.model
+def _unwrapped(model: nn.Module) -> nn.Module:
+    """Return the model that has the weights; one for several versions of an image is also around it."""
+    while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
+        model = model.module
+    return model
 
 
 def _use_amp(cfg: Config) -> None:
@@ -215,7 +228,13 @@ def _use_scaled_lr(cfg: Config, config: str | os.PathLike) -> None:
     cfg.auto_scale_lr.enable = True
 
 
-def _draw_predictions(cfg: Config, show_dir: str) -> None:
+def _write_predictions(cfg: Config, show_dir: str | None, label_dir: str | None) -> None:
+    if cfg.get("default_scope") == "mmseg":
+        hook = {"type": "cvplugins.SegmentationImagesHook", "overlay_dir": show_dir, "label_dir": label_dir}
+        cfg.custom_hooks = [*(cfg.get("custom_hooks") or []), hook]
+        return
+    if label_dir is not None:
+        raise UserError("--label-dir is for mmseg's models (default_scope = 'mmseg')")
     hook = cfg.get("default_hooks", {}).get("visualization")
     if hook is None:
         raise UserError("--show-dir: the config has no default_hooks.visualization that could draw")

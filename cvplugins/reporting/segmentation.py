@@ -6,6 +6,7 @@ import os
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from cvplugins.metrics import SegmentationResult
 
@@ -22,7 +23,8 @@ __all__ = ["draw_segmentation_figure", "segmentation_table"]
 def segmentation_table(result: SegmentationResult) -> str:
     """Return a table for the log: a line a class, the mean and the measures of all pixels below; per cent.
 
-    No line is longer than 120 characters; a class name that is too long is cut. ``B-`` means boundary.
+    No line is longer than 120 characters; a class name that is too long is cut. ``B-`` means boundary. Classes that are
+    neither labelled nor predicted are counted, not listed.
 
     Args:
         result: What :meth:`cvplugins.metrics.SegmentationMetric.compute` returned. ``-`` stands for undefined.
@@ -42,8 +44,11 @@ def segmentation_table(result: SegmentationResult) -> str:
 
     labelled = result.confusion.sum(axis=1)
     lines = [f"{'class':<{width}}{'pixels':>14}" + "".join(f"{head:>{cells[name]}}" for name, head in heads.items())]
-    for index in range(len(result.classes)):
+    occurring = _occurring(result)
+    for index in occurring:
         lines.append(row(names[index], labelled[index], {key: values[index] for key, values in columns.items()}))
+    if absent := len(result.classes) - len(occurring):
+        lines.append(f"neither labelled nor predicted: {absent} of {len(result.classes)} classes")
     lines.append(row("mean", labelled.sum(), {name: scalars.get(f"m{name}", np.nan) for name in columns}))
     overall = {"pixel accuracy": "aAcc", "frequency-weighted IoU": "fwIoU", "kappa": "kappa"}
     lines.append(
@@ -54,7 +59,7 @@ def segmentation_table(result: SegmentationResult) -> str:
 
 
 def draw_segmentation_figure(result: SegmentationResult, *paths: str | os.PathLike[str]) -> None:
-    """Draw IoU per class and the confusion matrix, large enough to read every class.
+    """Draw IoU per class and the confusion matrix of the classes that occur, large enough to read every one.
 
     Args:
         result: What :meth:`cvplugins.metrics.SegmentationMetric.compute` returned.
@@ -64,11 +69,13 @@ def draw_segmentation_figure(result: SegmentationResult, *paths: str | os.PathLi
     Raises:
         ImportError: matplotlib is not installed.
     """
-    side = max(5.0, 0.16 * len(result.classes))  # inches of the matrix
+    occurring = _occurring(result)
+    shown = occurring if len(occurring) else np.arange(len(result.classes))
+    side = max(5.0, 0.16 * len(shown))  # inches of the matrix
     figure = new_figure(8.0 + 1.05 * side, 1.6 + side)
     bars, matrix = figure.subplots(1, 2, width_ratios=(5.5, 1 + 1.05 * side))
     _draw_bars(bars, result)
-    draw_confusion_matrix(matrix, result.confusion, result.classes)
+    draw_confusion_matrix(matrix, result.confusion[np.ix_(shown, shown)], [result.classes[index] for index in shown])
     scalars = result.scalars()
     names = [name for name in ("mIoU", "mAcc", "aAcc", "mBoundaryIoU", "mBoundaryF1") if name in scalars]
     title = ", ".join(f"{name} {100 * scalars[name]:.2f}" for name in names)
@@ -77,6 +84,11 @@ def draw_segmentation_figure(result: SegmentationResult, *paths: str | os.PathLi
         size=max(12, side),
     )
     save_figure(figure, *paths)
+
+
+def _occurring(result: SegmentationResult) -> NDArray[np.int64]:
+    """Return the classes that are labelled or predicted."""
+    return np.flatnonzero(result.confusion.sum(axis=1) + result.confusion.sum(axis=0))
 
 
 def _draw_bars(axes: Axes, result: SegmentationResult) -> None:

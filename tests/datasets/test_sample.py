@@ -13,10 +13,12 @@ from collections import Counter
 import numpy as np
 import pytest
 
+import cvplugins.datasets.painting as painting
 import cvplugins.datasets.sample as generator
 from cvplugins.datasets import VOC_CLASSES, check_voc, read_annotation, read_split
 from cvplugins.datasets.glyphs import GLYPHS, Glyph, Shape, rasterise
-from cvplugins.datasets.sample import COLOURS, draw_image, main, write_sample
+from cvplugins.datasets.painting import COLOURS
+from cvplugins.datasets.sample import draw_image, main, write_sample
 from cvplugins.errors import UserError
 
 image = pytest.importorskip("PIL.Image")
@@ -134,8 +136,8 @@ def test_a_box_is_tight_around_the_pixels_of_its_object(monkeypatch):
     """Drawn alone in one colour on another one, without texture, an object's pixels can be counted."""
     flat = {name: (255.0, 0.0, 0.0) for name in (*COLOURS, "body", "shade")}
     monkeypatch.setattr(generator, "_background", lambda h, w, _: np.full((h, w, 3), [0.0, 255.0, 0.0]))
-    monkeypatch.setattr(generator, "_shift", lambda *_: flat["body"])
-    monkeypatch.setattr(generator, "_finish", lambda pixels, _: pixels.clip(0, 255).astype(np.uint8))
+    monkeypatch.setattr(painting, "_shift", lambda *_: flat["body"])
+    monkeypatch.setattr(generator, "finish", lambda pixels, _: pixels.clip(0, 255).astype(np.uint8))
     for number, name in enumerate(VOC_CLASSES * 3):
         pixels, annotation = draw_image("a.jpg", [name], np.random.RandomState(number))
         (found,) = annotation.objects
@@ -234,7 +236,7 @@ def test_no_other_folder_is_ever_replaced(tmp_path):
 
 
 def test_an_error_leaves_nothing_behind(tmp_path, monkeypatch):
-    monkeypatch.setattr(generator, "_write_jpeg", lambda *_: 1 / 0)
+    monkeypatch.setattr(generator, "write_jpeg", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         write_sample(tmp_path / "VOCdevkit")
     assert list(tmp_path.iterdir()) == []

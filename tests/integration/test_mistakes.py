@@ -6,9 +6,11 @@ import re
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
 from devkits import first_id, small_devkit, split_file
+from scenes import first_image, label_map, small_scenes
 
 pytestmark = pytest.mark.openmmlab
 
@@ -216,3 +218,133 @@ def test_exit_code_of_the_process(root, tmp_path):
         assert "Traceback" not in finished.stderr
     for command in (["bash", "tools/dist_train.sh"], ["bash", "tools/dist_train.sh", "configs/none.py", "two"]):
         assert subprocess.run(command, cwd=root, env=python, capture_output=True).returncode == 2
+
+
+SCENES_CONFIG = "configs/ade20k_mask2former_sample.py"
+
+
+@pytest.fixture
+def few_scenes(scenes, tmp_path):
+    return small_scenes(scenes, tmp_path / "ADEChallengeData2016")
+
+
+def segment(few_scenes, *options):
+    return ("train", SCENES_CONFIG, "--cfg-options", f"data_root={few_scenes}", *options)
+
+
+def change_labels(path, change):
+    from PIL import Image
+
+    with Image.open(path) as image:
+        labels = np.array(image)
+    Image.fromarray(change(labels)).save(path)
+
+
+def with_one_label_of(value):
+    def change(labels):
+        labels[3, :5] = value
+        return labels
+
+    return change
+
+
+def test_whole_label_maps_pass(tool, few_scenes):
+    done = [f"config, plugins and data of {SCENES_CONFIG} are fine"]
+    assert tool(*segment(few_scenes), "--dry-run") == (0, done, [])
+
+
+def test_missing_scenes(refused, tmp_path):
+    wanted = tmp_path / "nothing"
+    parts = [f"{wanted}/images/training", "ADEChallengeData2016.zip", SCENES_CONFIG]
+    refused(parts, *segment(wanted))
+
+
+@pytest.mark.parametrize("split", ["training", "validation"])
+def test_annotation_of_another_size_than_its_image(refused, few_scenes, split):
+    path = label_map(first_image(few_scenes, split))
+    change_labels(path, lambda labels: labels[:, :-1])
+    refused([f"{path}: is ", "but its image is"], *segment(few_scenes))
+
+
+def test_scene_without_annotation(refused, few_scenes):
+    path = label_map(first_image(few_scenes))
+    path.unlink()
+    refused([f"1 of 4 images cannot be used: {path}: does not exist"], *segment(few_scenes))
+
+
+def test_label_out_of_range(refused, few_scenes):
+    path = label_map(first_image(few_scenes))
+    change_labels(path, with_one_label_of(151))
+    refused([f"{path}: label 151 (5 pixels)", "reduce_zero_label=True", "1 to 150"], *segment(few_scenes))
+
+
+def test_reduce_zero_label_turned_off(refused, few_scenes):
+    option = "train_dataloader.dataset.reduce_zero_label=False"
+    refused(["ADE20KDataset: reduce_zero_label=False", "set reduce_zero_label=True"], *segment(few_scenes, option))
+
+
+def test_reduce_zero_label_that_the_pipeline_contradicts(refused, few_scenes):
+    option = "train_dataloader.dataset.pipeline.1.reduce_zero_label=False"
+    refused(["reduce_zero_label is True, but False in the LoadAnnotations"], *segment(few_scenes, option))
+
+
+def test_own_label_maps_with_a_zero_too_many(refused, few_scenes):
+    """Four classes counted from 1, and nobody said that 0 is none."""
+    for path in (few_scenes / "annotations" / "training").iterdir():
+        change_labels(path, lambda labels: labels % 5)
+    own = ["type=BaseSegDataset", "img_suffix=.jpg", "seg_map_suffix=.png", "metainfo.classes=('a','b','c','d')"]
+    options = [f"train_dataloader.dataset.{each}" for each in own]
+    options += ["model.decode_head.num_classes=4", "train_dataloader.dataset.pipeline.1.reduce_zero_label=None"]
+    parts = ["label 4 (", "With reduce_zero_label=False, 4 classes are the labels 0 to 3", "set reduce_zero_label=True"]
+    refused(parts, *segment(few_scenes, *options))
+
+
+def test_a_large_share_of_zeros_is_doubted(tool, few_scenes, caplog):
+    for path in (few_scenes / "annotations" / "training").iterdir():
+        change_labels(path, lambda labels: np.where(labels == 3, 0, labels) * (labels < 8))
+    with caplog.at_level("WARNING", logger="cvplugins"):
+        code, _, errors = tool(*segment(few_scenes), "--dry-run")
+    assert (code, errors) == (0, [])
+    warned = [record.message for record in caplog.records if "reduce_zero_label" in record.message]
+    assert len(warned) == 1
+    assert "annotations/training: label 0 is " in warned[0]
+
+
+def test_model_and_data_of_different_class_counts(refused, few_scenes):
+    refused(
+        ["model.decode_head.num_classes is 19", "ADE20KDataset has 150 classes"],
+        *segment(few_scenes, "model.decode_head.num_classes=19"),
+    )
+    refused(
+        ["loss_cls.class_weight has 3 numbers; 150 classes need 151"],
+        *segment(few_scenes, "model.decode_head.loss_cls.class_weight=[1.0,1.0,0.1]"),
+    )
+
+
+def test_unknown_dataset_of_scenes(tool, few_scenes):
+    code, _, errors = tool(*segment(few_scenes, "train_dataloader.dataset.type=ADE20KDatase"))
+    assert code == 2
+    assert "ADE20KDatase is not in the mmseg::dataset registry" in errors[0]
+
+
+def test_checkpoint_of_another_class_count(refused, few_scenes, tmp_path):
+    path = tmp_path / "other.pth"
+    weights = {"decode_head.cls_embed.weight": torch.zeros(20, 64)}
+    torch.save({"state_dict": weights, "meta": {"dataset_meta": {"classes": ["a"] * 19}}}, path)
+    parts = ["decode_head.cls_embed.weight is (20, 64) and should be (151, 64)", "trained on 19 classes"]
+    refused(parts, "test", SCENES_CONFIG, path, "--cfg-options", f"data_root={few_scenes}", "--dry-run")
+
+
+def test_ways_of_testing_are_for_segmentation(refused, devkit, tmp_path):
+    path = tmp_path / "any.pth"
+    torch.save({"state_dict": {}}, path)
+    data = ["--cfg-options", f"data_root={devkit}"]
+    refused("--mode, --scales and --flip are for mmseg's models", "test", CONFIG, path, "--flip", *data)
+    refused("--label-dir is for mmseg's models", "test", CONFIG, path, "--label-dir", tmp_path / "maps", *data)
+
+
+@pytest.mark.detectron2
+@pytest.mark.parametrize("option", [["--flip"], ["--scales", "1.0"], ["--mode", "slide"], ["--label-dir", "maps"]])
+def test_ways_of_testing_that_a_framework_lacks(refused, tmp_path, option):
+    config = "configs/detectron2/voc_faster_rcnn_sample.yaml"
+    refused(f"{option[0]} is not there for the framework of config {config}", "test", config, tmp_path / "a", *option)

@@ -5,6 +5,7 @@ import math
 
 import pytest
 import torch
+from helpers import peak_memory
 
 from cvplugins.monitors import NonFiniteError
 
@@ -175,3 +176,41 @@ def test_mask2former_head_of_mmseg():
     sample.set_metainfo(dict(img_shape=(64, 64), img_path="room.png"))
     with pytest.raises(NonFiniteError, match=r"\(room.png\): ClassificationCost, "):
         built.loss(features, [sample], head.train_cfg)
+
+
+def crowd(targets, queries=20, points=2000):
+    from mmengine.structures import InstanceData
+
+    generator = torch.Generator().manual_seed(1)
+    predicted = InstanceData(
+        scores=torch.randn(queries, 5, generator=generator),
+        masks=torch.randn(queries, points, generator=generator, requires_grad=True),
+    )
+    masks = (torch.rand(targets, points, generator=generator) > 0.5).float()
+    return predicted, InstanceData(labels=torch.randint(5, (targets,), generator=generator), masks=masks)
+
+
+@pytest.mark.parametrize("targets_at_once", [1, 7, 64, 100])
+@pytest.mark.parametrize("targets", [0, 1, 64])
+def test_costs_in_chunks_give_the_same_assignment(targets, targets_at_once):
+    predicted, truth = crowd(targets)
+    expected = assigner("mmdet.HungarianAssigner").assign(predicted, truth)
+    found = assigner(targets_at_once=targets_at_once).assign(predicted, truth)
+    assert torch.equal(found.gt_inds, expected.gt_inds)
+    assert torch.equal(found.labels, expected.labels)
+
+
+def test_memory_in_chunks_does_not_grow_with_the_objects():
+    predicted, truth = crowd(400)
+    whole, chunked, upstream = (
+        peak_memory(lambda each=each: each.assign(predicted, truth))
+        for each in (assigner(), assigner(targets_at_once=20), assigner("mmdet.HungarianAssigner"))
+    )
+    assert chunked < whole / 3
+    assert whole < upstream
+
+
+@pytest.mark.parametrize("options", [{"targets_at_once": 0}, {"targets_at_once": -3}])
+def test_a_chunk_holds_at_least_one_object(options):
+    with pytest.raises(ValueError, match="targets_at_once is"):
+        assigner(**options)
