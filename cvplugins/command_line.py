@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import inspect
 import os
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -76,7 +78,7 @@ def run(job: str, parser: argparse.ArgumentParser) -> int:
     try:
         launch = _import_launch(framework_of(arguments["config"]))
         arguments["cfg_options"] = launch.parse_options(arguments["cfg_options"])
-        summary = getattr(launch, job)(**arguments)
+        summary = getattr(launch, job)(**_accepted(arguments, getattr(launch, job)))
     except UserError as error:
         if _is_first():
             sys.stderr.write(f"error: {error}\n")
@@ -84,6 +86,16 @@ def run(job: str, parser: argparse.ArgumentParser) -> int:
     if _is_first():
         sys.stdout.write(f"{summary}\n")
     return 0
+
+
+def _accepted(arguments: dict[str, Any], job: Callable[..., Any]) -> dict[str, Any]:
+    """Return the arguments that a job knows; one that it does not know must not have been given."""
+    known = inspect.signature(job).parameters
+    for name, value in arguments.items():
+        if name not in known and value:
+            option, config = name.replace("_", "-"), arguments["config"]
+            raise UserError(f"--{option} is not there for the framework of config {config}; leave it out")
+    return {name: value for name, value in arguments.items() if name in known}
 
 
 def _import_launch(framework: Framework) -> Any:

@@ -258,5 +258,6 @@ def _reduced(
     values, target = _fitting(values, target)
     if weight is not None or check_reduction(reduction) == "none":
         return weight_and_reduce(function(values, target, reduction="none"), weight, reduction, divisor)
-    total = function(values, target, reduction="sum")
-    return reduce_loss(total, reduction, values.numel() if divisor is None and reduction == "mean" else divisor)
+    if divisor is None and values.numel():
+        return function(values, target, reduction=reduction)
+    return reduce_loss(function(values, target, reduction="sum"), reduction, divisor)

@@ -94,7 +94,12 @@ def valid_elements(target: Tensor, ignore_index: int) -> Tensor | None:
     tensor([ True, False])
     >>> valid_elements(torch.tensor([0, 2]), ignore_index=255)
     """
-    look = target.device.type == "cpu" and not is_compiling() and target.numel() and target.dtype != torch.bool
-    if look and (target.amin() > ignore_index if ignore_index < 0 else target.amax() < ignore_index):
-        return None
+    if target.device.type == "cpu" and not is_compiling() and target.numel() and target.dtype != torch.bool:
+        is_below = ignore_index < 0
+        if target.is_floating_point():
+            nearest = target.amin() if is_below else target.amax()
+        else:
+            nearest = target.aminmax()[0 if is_below else 1]  # vectorised, which amin of integers is not
+        if nearest > ignore_index if is_below else nearest < ignore_index:
+            return None
     return target != ignore_index

@@ -21,9 +21,9 @@ from cvplugins.reporting import write_metrics
 from .checkpoint import check_weights_fit, fetch_checkpoint, find_checkpoint, open_checkpoint
 from .config import load_config, parse_options, type_name
 from .data_checks import check_data
+from .inference import use_inference
 from .processes import joined_processes
 from .summary import LastValidation, summarize
-from .test_time import use_inference
 
 __all__ = ["evaluate", "parse_options", "train"]
 

@@ -40,12 +40,13 @@ def check_segmentation_data(config: Config, loaders: tuple[str, ...]) -> None:
             continue
         checked.append(source)
         _check_folders(dataset)
-        _check_reduction(dataset)
         if config.get("default_scope"):
             init_default_scope(config.default_scope)
-        if isinstance(source["type"], str) and DATASETS.get(source["type"]) is None:
-            continue  # the Runner says so, with the closest names
-        built = DATASETS.build(ConfigDict(source, pipeline=[]))
+        with DATASETS.switch_scope_and_registry(None) as registry:  # get alone looks in no scope
+            if isinstance(source["type"], str) and registry.get(source["type"]) is None:
+                continue  # the Runner says so, with the closest names
+            built = registry.build(ConfigDict(source, pipeline=[]))
+        _check_reduction(dataset, built.reduce_zero_label)
         _check_labels(built, type_name(dataset))
         _check_model(config.get("model"), len(built.metainfo["classes"]), type_name(dataset))
 
@@ -71,10 +72,10 @@ def _check_folders(dataset: ConfigDict) -> None:
         raise UserError(f"{type_name(dataset)}: list of images {ann_file.absolute()} (ann_file) does not exist")
 
 
-def _check_reduction(dataset: ConfigDict) -> None:
-    """Compare ``reduce_zero_label`` of a dataset with what its files mean, and with the pipeline's."""
+def _check_reduction(dataset: ConfigDict, reduces: bool) -> None:
+    """Compare ``reduce_zero_label`` of a dataset, which its class may set, with its files' meaning and its pipeline."""
     name = type_name(dataset)
-    if name == "ADE20KDataset" and not dataset.get("reduce_zero_label", True):
+    if name == "ADE20KDataset" and not reduces:
         raise UserError(
             "ADE20KDataset: reduce_zero_label=False, but label 0 of ADE20K's files is unlabelled and its classes are "
             "the labels 1 to 150; set reduce_zero_label=True. For label maps of another kind take BaseSegDataset"
@@ -82,10 +83,9 @@ def _check_reduction(dataset: ConfigDict) -> None:
     for step in walk_dicts(dataset.get("pipeline")):
         if "type" not in step or type_name(step) != "LoadAnnotations" or step.get("reduce_zero_label") is None:
             continue
-        of_dataset = dataset.get("reduce_zero_label", name == "ADE20KDataset")
-        if bool(step.reduce_zero_label) != bool(of_dataset):
+        if bool(step.reduce_zero_label) != reduces:
             raise UserError(
-                f"{name}: reduce_zero_label is {of_dataset}, but {step.reduce_zero_label} in the LoadAnnotations of "
+                f"{name}: reduce_zero_label is {reduces}, but {step.reduce_zero_label} in the LoadAnnotations of "
                 "its pipeline; set it in the dataset and leave it out of LoadAnnotations"
             )
 

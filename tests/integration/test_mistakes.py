@@ -321,6 +321,12 @@ def test_model_and_data_of_different_class_counts(refused, few_scenes):
     )
 
 
+def test_unknown_dataset_of_scenes(tool, few_scenes):
+    code, _, errors = tool(*segment(few_scenes, "train_dataloader.dataset.type=ADE20KDatase"))
+    assert code == 2
+    assert "ADE20KDatase is not in the mmseg::dataset registry" in errors[0]
+
+
 def test_checkpoint_of_another_class_count(refused, few_scenes, tmp_path):
     path = tmp_path / "other.pth"
     weights = {"decode_head.cls_embed.weight": torch.zeros(20, 64)}
@@ -335,3 +341,10 @@ def test_ways_of_testing_are_for_segmentation(refused, devkit, tmp_path):
     data = ["--cfg-options", f"data_root={devkit}"]
     refused("--mode, --scales and --flip are for mmseg's models", "test", CONFIG, path, "--flip", *data)
     refused("--label-dir is for mmseg's models", "test", CONFIG, path, "--label-dir", tmp_path / "maps", *data)
+
+
+@pytest.mark.detectron2
+@pytest.mark.parametrize("option", [["--flip"], ["--scales", "1.0"], ["--mode", "slide"], ["--label-dir", "maps"]])
+def test_ways_of_testing_that_a_framework_lacks(refused, tmp_path, option):
+    config = "configs/detectron2/voc_faster_rcnn_sample.yaml"
+    refused(f"{option[0]} is not there for the framework of config {config}", "test", config, tmp_path / "a", *option)

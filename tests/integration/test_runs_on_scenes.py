@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from runs import logged_losses, run, summary
 from scenes import small_scenes
+from tool_runs import logged_losses, run, summary
 
 pytestmark = [pytest.mark.openmmlab, pytest.mark.slow]
 

@@ -184,6 +184,30 @@ def counts_above(images, score, rule, label):
     return int(points.true_positives[label]), int(points.false_positives[label]), int(points.missed[label])
 
 
+def test_an_overlap_of_a_tenth_is_background():
+    tenth = [10.0, 10.0, 30.0, 12.0]
+    image = ImageDetections("a", [tenth], [0.9], [0], [BOX], [0])
+    assert evaluate([image], rules=["coco"]).errors.per_class()["background"].tolist() == [1, 0, 0, 0]
+
+
+def test_a_class_without_detections_takes_no_hit_of_the_next():
+    image = ImageDetections("a", [BOX], [0.9], [1], [FAR, BOX], [0, 1])
+    points = evaluate([image], rules=["coco"]).operating_points
+    assert points.true_positives.tolist() == [0, 1, 0, 0]
+    assert points.missed.tolist() == [1, 0, 0, 0]
+
+
+def test_a_class_is_not_confused_with_itself():
+    """By VOC's rule a detection goes to the object it overlaps most, although another one is still to be found."""
+    between = [10.0, 10.0, 30.0, 29.0]
+    shorter = [10.0, 10.0, 30.0, 25.0]
+    image = ImageDetections("a", [BOX, between], [0.9, 0.8], [0, 0], [BOX, shorter], [0, 0])
+    errors = evaluate([image], rules=["voc2012"]).errors
+    assert errors.per_class()["duplicate"].tolist() == [1, 0, 0, 0]
+    assert errors.confusion[0].tolist() == [1, 0, 0, 0, 1]
+    assert errors.confusion[-1].tolist() == [1, 0, 0, 0, 0]
+
+
 def test_nothing_found_and_nothing_there():
     nothing = evaluate([ImageDetections(1, [], [], [], [], [])])
     assert nothing.errors.confusion.sum() == 0
