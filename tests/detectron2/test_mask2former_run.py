@@ -196,3 +196,20 @@ def test_the_sample_learns_and_is_evaluated(root, tmp_path, monkeypatch):
     expected = CvpluginsTrainer.test(cfg, trainer.model, [theirs])["sem_seg"]
     assert ours["mIoU"] == pytest.approx(expected["mIoU"] / 100, rel=1e-12)
     assert ours["aAcc"] > 0.3
+
+
+def test_real_images(real_ade20k, tmp_path):
+    """Three real photographs and their label maps train, are evaluated, drawn and written."""
+    from cvplugins.detectron2.launch import evaluate, train
+
+    cfg = small_mask2former(scenes=real_ade20k / "ADEChallengeData2016")
+    cfg.SOLVER.update(MAX_ITER=2, CHECKPOINT_PERIOD=100)
+    config = tmp_path / "real.yaml"
+    config.write_text(cfg.dump())
+    train(config, work_dir=str(tmp_path))
+    drawn, maps = tmp_path / "drawn", tmp_path / "maps"
+    summary = evaluate(
+        config, tmp_path / "model_final.pth", work_dir=str(tmp_path), show_dir=str(drawn), label_dir=str(maps)
+    )
+    assert "sem_seg/mIoU" in summary
+    assert len(list(drawn.iterdir())) == len(list(maps.iterdir())) == 3
