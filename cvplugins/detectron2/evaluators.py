@@ -8,11 +8,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data import MetadataCatalog
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
 
-from cvplugins.datasets import read_label_image, without_zero_label
 from cvplugins.errors import UserError
 from cvplugins.metrics import (
     DetectionMetric,
@@ -30,7 +29,7 @@ from cvplugins.reporting import (
     write_results,
 )
 
-from .truths import dataset_truths
+from .truths import dataset_truths, label_reader
 
 __all__ = [
     "CvpluginsDetectionEvaluator",
@@ -198,8 +197,8 @@ class CvpluginsSegmentationEvaluator(_PluginEvaluator):
     and ``aAcc``. Returns ``{"sem_seg": {"mIoU": ...}}`` in shares of 1, where Detectron2 gives per cent.
 
     Args:
-        dataset_name: A registered dataset with ``sem_seg_file_name``, ``stuff_classes`` and ``ignore_label``. If its
-            metadata says ``reduce_zero_label``, 0 in its label maps is no class and 1 the first one.
+        dataset_name: A registered dataset with ``sem_seg_file_name``, ``stuff_classes`` and ``ignore_label``. Where its
+            metadata says ``reduce_zero_label``, 0 in the label maps is no class and 1 the first one.
         rule: How classes without labels count: ``"detectron2"`` leaves them out.
         boundary: Also measure boundary IoU and F1.
         out_dir: Folder for JSON and figures; none if None.
@@ -220,13 +219,11 @@ class CvpluginsSegmentationEvaluator(_PluginEvaluator):
         out_dir: str | os.PathLike[str] | None = None,
     ) -> None:
         super().__init__(out_dir)
-        records = DatasetCatalog.get(dataset_name)
+        self.read_label = label_reader(dataset_name)  # also sets the metadata of some datasets
         metadata = MetadataCatalog.get(dataset_name)
         if not getattr(metadata, "stuff_classes", None):
             raise UserError(f"dataset {dataset_name} names no stuff_classes in its metadata")
-        self.label_files = {each["file_name"]: each["sem_seg_file_name"] for each in records}
         self.classes = list(metadata.stuff_classes)
-        self.reduced = bool(metadata.get("reduce_zero_label", False))
         self.options = {"ignore_index": metadata.get("ignore_label", 255), "rule": rule, "boundary": boundary}
         self.reset()
 
@@ -238,10 +235,7 @@ class CvpluginsSegmentationEvaluator(_PluginEvaluator):
         """Count the pixels of some images."""
         for given, found in zip(inputs, outputs, strict=True):
             name = given["file_name"]
-            label = read_label_image(self.label_files[name])
-            if self.reduced:
-                label = without_zero_label(label, self.options["ignore_index"])
-            self.metric.update(name, label, found["sem_seg"].argmax(dim=0).cpu())
+            self.metric.update(name, self.read_label(name), found["sem_seg"].argmax(dim=0).cpu())
 
 
 def _in_its_coordinates(rule: Any) -> Any:

@@ -70,7 +70,7 @@ def train(
     cfg = _load(config, work_dir, cfg_options)
     cfg.SOLVER.AMP.ENABLED |= amp
     if cfg.SOLVER.AMP.ENABLED and cfg.MODEL.DEVICE == "cpu":
-        raise UserError("--amp (SOLVER.AMP.ENABLED) needs a GPU; leave it out to train on the CPU in float32")
+        raise UserError("--amp (SOLVER.AMP.ENABLED) needs a GPU; leave it out, or set the key to False, for the CPU")
     if auto_scale_lr:
         _use_scaled_lr(cfg)
     if seed is not None:

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import os
 import pickle
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from detectron2.data import MetadataCatalog
 from detectron2.data.detection_utils import read_image
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
-from detectron2.utils.visualizer import Visualizer
+from detectron2.utils.visualizer import VisImage, Visualizer
+from torch import Tensor
 
 from cvplugins.files import write_whole
+from cvplugins.reporting import class_colours, draw_label_overlay
+
+from .truths import label_reader
 
 __all__ = ["DrawPredictions", "DumpPredictions", "WriteLabelMaps"]
 
@@ -57,7 +63,7 @@ class DumpPredictions(DatasetEvaluator):
 
 
 class DrawPredictions(DatasetEvaluator):
-    """Draw predictions into copies of the images.
+    """Draw predictions into copies of the images; label maps beside the annotation, with a legend.
 
     Args:
         dataset_name: A registered dataset.
@@ -66,21 +72,41 @@ class DrawPredictions(DatasetEvaluator):
     """
 
     def __init__(self, dataset_name: str, folder: str | os.PathLike[str], score_threshold: float = 0.3) -> None:
+        self.dataset_name = dataset_name
         self.metadata = MetadataCatalog.get(dataset_name)
         self.folder = Path(folder)
         self.score_threshold = score_threshold
 
+    @functools.cached_property
+    def read_label(self) -> Callable[[str], np.ndarray]:
+        """What reads the annotations; made when the first one is drawn."""
+        return label_reader(self.dataset_name)
+
     def process(self, inputs: Sequence[Mapping[str, Any]], outputs: Sequence[Mapping[str, Any]]) -> None:
         """Draw some images."""
+        self.folder.mkdir(parents=True, exist_ok=True)
         for given, made in zip(inputs, outputs, strict=True):
-            picture = Visualizer(read_image(given["file_name"], "RGB"), self.metadata)
-            if "sem_seg" in made:
-                picture.draw_sem_seg(made["sem_seg"].argmax(dim=0).to("cpu"))
-            if "instances" in made:
-                instances = made["instances"].to("cpu")
-                picture.draw_instance_predictions(instances[instances.scores >= self.score_threshold])
-            self.folder.mkdir(parents=True, exist_ok=True)
-            picture.get_output().save(str(self.folder / f"{Path(given['file_name']).stem}.jpg"))
+            path = self.folder / Path(given["file_name"]).name
+            if made.keys() == {"sem_seg"}:
+                _write_png(path.with_suffix(".png"), self._overlay(given["file_name"], made["sem_seg"]))
+            else:
+                self._picture(given["file_name"], made).save(str(path.with_suffix(".jpg")))
+
+    def _picture(self, file_name: str, made: Mapping[str, Any]) -> VisImage:
+        picture = Visualizer(read_image(file_name, "RGB"), self.metadata)
+        if "sem_seg" in made:
+            picture.draw_sem_seg(made["sem_seg"].argmax(dim=0).to("cpu"))
+        if "instances" in made:
+            instances = made["instances"].to("cpu")
+            picture.draw_instance_predictions(instances[instances.scores >= self.score_threshold])
+        return picture.get_output()
+
+    def _overlay(self, file_name: str, scores: Tensor) -> np.ndarray:
+        classes = self.metadata.stuff_classes
+        colours = self.metadata.get("stuff_colors") or class_colours(len(classes))
+        prediction = scores.argmax(dim=0).cpu().numpy()
+        image = read_image(file_name, "RGB")
+        return draw_label_overlay(image, prediction, classes, colours, label=self.read_label(file_name))
 
 
 class WriteLabelMaps(DatasetEvaluator):
@@ -99,9 +125,13 @@ class WriteLabelMaps(DatasetEvaluator):
 
     def process(self, inputs: Sequence[Mapping[str, Any]], outputs: Sequence[Mapping[str, Any]]) -> None:
         """Write the label maps of some images."""
-        from PIL import Image
-
         for given, made in zip(inputs, outputs, strict=True):
             labels = made["sem_seg"].argmax(dim=0).cpu() + self.first
-            with write_whole(self.folder / f"{Path(given['file_name']).stem}.png") as temporary:
-                Image.fromarray(labels.to(torch.uint8).numpy()).save(temporary, format="PNG", optimize=True)
+            _write_png(self.folder / f"{Path(given['file_name']).stem}.png", labels.to(torch.uint8).numpy())
+
+
+def _write_png(path: Path, pixels: np.ndarray) -> None:
+    from PIL import Image
+
+    with write_whole(path) as temporary:
+        Image.fromarray(pixels).save(temporary, format="PNG", optimize=pixels.ndim == 2)

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.structures import BoxMode
+from numpy.typing import NDArray
 
-from cvplugins.datasets import CocoAnnotations, read_annotation, read_coco_annotations
+from cvplugins.datasets import (
+    CocoAnnotations,
+    read_annotation,
+    read_coco_annotations,
+    read_label_image,
+    without_zero_label,
+)
 
-__all__ = ["dataset_truths"]
+__all__ = ["dataset_truths", "label_reader"]
 
 
 def dataset_truths(name: str) -> tuple[dict[Any, dict[str, Any]], CocoAnnotations | None]:
@@ -38,6 +46,26 @@ def dataset_truths(name: str) -> tuple[dict[Any, dict[str, Any]], CocoAnnotation
         classes = tuple(metadata.thing_classes)
         return {each["image_id"]: _of_xml(folder / f"{each['image_id']}.xml", classes) for each in records}, None
     return {each["image_id"]: _of_record(each) for each in records}, None
+
+
+def label_reader(name: str) -> Callable[[str], NDArray[Any]]:
+    """Return a function that reads the label map of an image, by its ``file_name``, with the classes from 0.
+
+    Args:
+        name: A registered dataset whose records have ``sem_seg_file_name``. If its metadata says ``reduce_zero_label``,
+            0 in the files is no class and 1 the first one.
+    """
+    records = DatasetCatalog.get(name)
+    files = {each["file_name"]: each["sem_seg_file_name"] for each in records if "sem_seg_file_name" in each}
+    metadata = MetadataCatalog.get(name)
+
+    def _read(file_name: str) -> NDArray[Any]:
+        label = read_label_image(files[file_name])
+        if metadata.get("reduce_zero_label", False):
+            return without_zero_label(label, metadata.get("ignore_label", 255))
+        return label
+
+    return _read
 
 
 def _of_json(metadata: Any) -> tuple[dict[Any, dict[str, Any]], CocoAnnotations]:

@@ -16,7 +16,7 @@ from .detection import (
 from .generalization import draw_generalization_figure
 from .gradient_health import GradientLines, draw_gradient_figure, read_gradient_records
 from .image_quality import draw_image_quality_figure, generation_table, image_quality_table
-from .label_overlay import draw_label_overlay
+from .label_overlay import class_colours, draw_label_overlay
 from .results import DETECTION_FIGURES, SEGMENTATION_FIGURES, classification_figures, write_results
 from .run_summary import summary_lines, write_metrics
 from .segmentation import draw_segmentation_figure, segmentation_table
@@ -26,6 +26,7 @@ __all__ = [
     "DETECTION_FIGURES",
     "SEGMENTATION_FIGURES",
     "GradientLines",
+    "class_colours",
     "classification_figures",
     "classification_table",
     "confusion_size",

@@ -8,10 +8,24 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["draw_label_overlay"]
+__all__ = ["class_colours", "draw_label_overlay"]
 
 SMALLEST_WIDTH = 320  # pixels of a panel: a smaller image is magnified
 LINE, SWATCH, GAP = 18, 12, 6  # pixels of the legend
+
+
+def class_colours(count: int) -> list[tuple[int, int, int]]:
+    """Return up to 255 colours that differ, where a data set names none: those of PASCAL VOC's label maps.
+
+    >>> class_colours(3)
+    [(128, 0, 0), (0, 128, 0), (128, 128, 0)]
+    """
+
+    # The bits of the index, three at a time, are the bits of red, green and blue, the highest first.
+    def _channel(index: int, first: int) -> int:
+        return sum((index >> (3 * place + first) & 1) << (7 - place) for place in range(3))
+
+    return [(_channel(index, 0), _channel(index, 1), _channel(index, 2)) for index in range(1, count + 1)]
 
 
 def draw_label_overlay(

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from cvplugins.reporting.label_overlay import LINE, _entries, draw_label_overlay
+from cvplugins.reporting.label_overlay import LINE, _entries, class_colours, draw_label_overlay
 
 pytest.importorskip("PIL")
 
@@ -57,3 +57,10 @@ def test_a_long_legend_takes_more_lines():
 def test_sizes_that_differ_are_refused():
     with pytest.raises(ValueError, match=r"image \(4, 4\) and label map \(4, 5\) differ"):
         draw_label_overlay(np.zeros((4, 4, 3), np.uint8), np.zeros((4, 5), int), CLASSES, PALETTE)
+
+
+def test_colours_are_those_of_voc_and_differ():
+    """Oracle: colours of VOC's classes as its development kit lists them; 255 differ, and none is the background's."""
+    colours = class_colours(255)
+    assert [colours[index] for index in (0, 7, 14, 19)] == [(128, 0, 0), (64, 0, 0), (192, 128, 128), (0, 64, 128)]
+    assert len({*colours, (0, 0, 0)}) == 256
