@@ -164,6 +164,22 @@ def test_the_evaluator_equals_sem_seg_evaluator_on_the_converted_labels(folder, 
         assert found[ours_name] == pytest.approx(expected[name] / 100, rel=1e-12)
 
 
+@pytest.mark.parametrize(("name", "first"), [(VAL, 1), (CONVERTED, 0)])
+def test_written_label_maps_have_the_labels_of_the_files(folder, converted, tmp_path, name, first):
+    from detectron2.data import DatasetCatalog
+
+    from cvplugins.detectron2.predictions import WriteLabelMaps
+
+    registered(folder)
+    guess = torch.arange(12).reshape(3, 4)
+    scores = torch.nn.functional.one_hot(guess, 150).permute(2, 0, 1)
+    record = DatasetCatalog.get(name)[0]
+    WriteLabelMaps(name, tmp_path / "maps").process([record], [{"sem_seg": scores}])
+    (written,) = (tmp_path / "maps").iterdir()
+    assert written.stem == os.path.splitext(os.path.basename(record["file_name"]))[0]
+    assert np.array_equal(np.asarray(Image.open(written)), guess + first)
+
+
 def check(root, **data):
     from cvplugins.detectron2.data import check_data
 
