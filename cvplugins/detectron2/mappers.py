@@ -46,6 +46,8 @@ def build_mapper(
     key = "tfm_gens" if "tfm_gens" in options else "augmentations"
     if augmentations is not None:
         options[key] = list(augmentations)
+        if "size_divisibility" in options:
+            options["size_divisibility"] = -1  # Mask2Former's would cut images to the size of the training's crops
     reduced = {bool(MetadataCatalog.get(name).get("reduce_zero_label", False)) for name in names}
     if len(reduced) > 1:
         raise UserError(f"of {', '.join(names)} some have label maps that begin with 1; train on one kind at a time")

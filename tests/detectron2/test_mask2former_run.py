@@ -58,7 +58,10 @@ def folder(scenes, tmp_path_factory):
 @pytest.fixture(scope="module")
 def config(folder, tmp_path_factory):
     path = tmp_path_factory.mktemp("config") / "small.yaml"
-    path.write_text(small_mask2former(scenes=folder).dump())
+    cfg = small_mask2former(scenes=folder)
+    cfg.CVPLUGINS.HOOKS = [{"type": "GradientHealthHook"}, {"type": "ValidationLoss"}]
+    cfg.TEST.EVAL_PERIOD = 2
+    path.write_text(cfg.dump())
     return path
 
 
@@ -70,6 +73,26 @@ def trained(config, tmp_path_factory):
     work = tmp_path_factory.mktemp("straight")
     train(config, work_dir=str(work))
     return work
+
+
+def test_hooks_see_every_loss_and_whole_images(config, trained):
+    """The loss on the test set has the parts of the training's, and nothing is cut to the size of its crops."""
+    import json
+
+    from cvplugins.detectron2 import build_validation_loader, load_config
+    from cvplugins.detectron2.data import register_datasets
+
+    lines = [json.loads(line) for line in (trained / "metrics.json").read_text().splitlines()]
+    logged = {name: value for line in lines for name, value in line.items()}
+    parts = [f"loss_{kind}{layer}" for kind in ("ce", "mask", "dice") for layer in ("", "_0", "_1")]
+    assert sum(logged[f"val/{part}"] for part in parts) == pytest.approx(logged["val/loss"])
+    cfg = load_config(config)
+    register_datasets(cfg)
+    for (record,) in build_validation_loader(cfg):
+        height, width = record["image"].shape[1:]
+        assert min(height, width) == cfg.INPUT.MIN_SIZE_TEST
+        assert width / height == pytest.approx(record["width"] / record["height"], abs=0.02)
+        assert record["sem_seg"].shape == (height, width)
 
 
 def weights(work):
