@@ -15,7 +15,7 @@ are warm in other processes.
 
 ``OMP_NUM_THREADS=1 python benchmarks/losses.py --rounds 15``, and the same with ``--fresh-pages``, with torch 2.12 on a
 busy shared machine with two cores gave this (*times* is the time over that of cvplugins; other work moved rows of the
-same loss by up to half between runs, so compare within a row)::
+same loss by up to half between runs, so compare within a row; smooth L1 and L2 call torch's own functions)::
 
                                                          warm pages      fresh pages
                                                           ms   times       ms   times    held    peak
@@ -28,23 +28,23 @@ same loss by up to half between runs, so compare within a row)::
     focal softmax 2x19x256x256    cvplugins compiled      5.96    0.54    12.75    0.50    0.28    1.28
     focal softmax 2x19x256x256    smp                    36.68    3.34   251.69    9.92    5.00    6.53
     focal softmax 2x19x256x256    MONAI                  20.36    1.86   115.47    4.55    5.00    8.00
-    cross-entropy 2x19x256x256    cvplugins               7.34    1.00    20.88    1.00    1.00    3.00
-    cross-entropy 2x19x256x256    cvplugins compiled      5.09    0.69    11.32    0.54    0.11    1.16
-    cross-entropy 2x19x256x256    torch                   6.85    0.93    20.59    0.99    1.00    3.00
-    cross-entropy 2x19x256x256    mmseg                   8.11    1.11    22.28    1.07    1.00    3.00
-    BCE 100 masks x 12544 points  cvplugins               4.08    1.00    13.42    1.00    0.00    2.00
-    BCE 100 masks x 12544 points  cvplugins compiled      3.49    0.86     5.59    0.42    0.00    1.00
-    BCE 100 masks x 12544 points  torch                   3.68    0.90    12.95    0.96    0.00    2.00
-    BCE 100 masks x 12544 points  mmdet                   7.07    1.73    27.36    2.04    1.00    3.00
+    cross-entropy 2x19x256x256    cvplugins               8.37    1.00    20.78    1.00    1.00    3.00
+    cross-entropy 2x19x256x256    cvplugins compiled      5.41    0.65     9.71    0.47    0.11    1.16
+    cross-entropy 2x19x256x256    torch                  10.52    1.26    20.36    0.98    1.00    3.00
+    cross-entropy 2x19x256x256    mmseg                  11.90    1.42    21.70    1.04    1.00    3.00
+    BCE 100 masks x 12544 points  cvplugins               4.06    1.00    14.10    1.00    0.00    2.00
+    BCE 100 masks x 12544 points  cvplugins compiled      3.35    0.82     5.91    0.42    0.00    1.00
+    BCE 100 masks x 12544 points  torch                   3.80    0.94    13.80    0.98    0.00    2.00
+    BCE 100 masks x 12544 points  mmdet                   7.54    1.86    27.98    1.98    1.00    3.00
     dice 2x19x256x256             cvplugins               8.46    1.00    17.47    1.00    1.00    1.06
     dice 2x19x256x256             cvplugins compiled      7.50    0.89    13.78    0.79    1.07    1.17
     dice 2x19x256x256             one-hot                17.39    2.06    65.24    3.74    2.00    4.00
     dice 2x19x256x256             mmseg                  24.47    2.89   101.97    5.84    3.00    7.11
     dice 2x19x256x256             MONAI                   9.22    1.09    37.65    2.16    2.00    3.00
     dice 2x19x256x256             smp                    22.39    2.65    73.31    4.20    3.00    6.00
-    dice binary 100 x 12544       cvplugins               4.95    1.00     8.75    1.00    1.00    1.20
-    dice binary 100 x 12544       cvplugins compiled      3.86    0.78     7.97    0.91    1.00    2.00
-    dice binary 100 x 12544       mmdet                   3.79    0.77    15.13    1.73    1.00    3.00
+    dice binary 100 x 12544       cvplugins               4.48    1.00     7.60    1.00    1.00    1.20
+    dice binary 100 x 12544       cvplugins compiled      4.30    0.96     7.41    0.98    1.00    2.00
+    dice binary 100 x 12544       mmdet                   5.88    1.31    14.15    1.86    1.00    3.00
     IoU 2x19x256x256              cvplugins               9.43    1.00    19.13    1.00    1.00    1.06
     IoU 2x19x256x256              cvplugins compiled      7.96    0.84    14.52    0.76    1.07    1.17
     IoU 2x19x256x256              smp                    24.88    2.64    76.29    3.99    3.00    6.00
@@ -84,15 +84,15 @@ same loss by up to half between runs, so compare within a row)::
     L1 100k x 4                   cvplugins compiled      1.42    1.46     1.79    0.45    1.00    1.00
     L1 100k x 4                   torch                   0.97    1.00     4.72    1.19    1.00    4.00
     L1 100k x 4                   mmdet                   1.08    1.11     4.82    1.22    1.00    4.00
-    smooth L1 100k x 4            cvplugins               0.71    1.00     1.97    1.00    0.00    2.00
-    smooth L1 100k x 4            cvplugins compiled      1.61    2.26     1.47    0.75    1.00    1.00
-    smooth L1 100k x 4            torch                   0.66    0.93     1.82    0.93    0.00    2.00
-    smooth L1 100k x 4            mmdet                   8.89   12.51    18.75    9.54    3.25    7.00
-    smooth L1 100k x 4            fvcore                  9.04   12.72    19.36    9.85    2.25    7.00
-    L2 100k x 4                   cvplugins               0.65    1.00     2.01    1.00    0.00    2.00
-    L2 100k x 4                   cvplugins compiled      1.38    2.11     1.79    0.89    1.00    1.00
-    L2 100k x 4                   torch                   0.55    0.84     1.86    0.93    0.00    2.00
-    L2 100k x 4                   mmdet                   0.89    1.37     3.09    1.54    0.00    2.00
+    smooth L1 100k x 4            cvplugins               0.81    1.00     2.07    1.00    0.00    2.00
+    smooth L1 100k x 4            cvplugins compiled      1.38    1.71     1.66    0.80    1.00    1.00
+    smooth L1 100k x 4            torch                   0.80    0.99     1.78    0.86    0.00    2.00
+    smooth L1 100k x 4            mmdet                   8.94   11.03    18.61    9.01    3.25    7.00
+    smooth L1 100k x 4            fvcore                 10.34   12.76    19.15    9.27    2.25    7.00
+    L2 100k x 4                   cvplugins               0.58    1.00     1.86    1.00    0.00    2.00
+    L2 100k x 4                   cvplugins compiled      1.11    1.91     1.45    0.78    1.00    1.00
+    L2 100k x 4                   torch                   1.44    2.47     1.66    0.90    0.00    2.00
+    L2 100k x 4                   mmdet                   0.91    1.56     2.63    1.42    0.00    2.00
     SSIM 4x3x256x256              cvplugins              56.78    1.00   199.06    1.00    1.00   10.55
     SSIM 4x3x256x256              cvplugins compiled     44.49    0.78    98.34    0.49    1.00   23.72
     SSIM 4x3x256x256              MONAI                 125.23    2.21   318.69    1.60    9.39   15.95
