@@ -191,16 +191,12 @@ def _use_scaled_lr(cfg: CfgNode) -> None:
 
 def _check_outputs(cfg: CfgNode, out: str | None, label_dir: str | None) -> None:
     """Raise unless the model predicts what shall be written."""
-    labels = cfg.MODEL.META_ARCHITECTURE in ("SemanticSegmentor", "PanopticFPN")
-    labels |= is_mask2former(cfg) and cfg.MODEL.MASK_FORMER.TEST.SEMANTIC_ON
-    if label_dir is not None and not labels:
-        raise UserError(f"--label-dir: {cfg.MODEL.META_ARCHITECTURE} predicts no label maps")
-    if (
-        out is not None
-        and not out.endswith(".json")
-        and (is_mask2former(cfg) or "Semantic" in cfg.MODEL.META_ARCHITECTURE)
-    ):
-        raise UserError(f"--out {out}: {cfg.MODEL.META_ARCHITECTURE} predicts no boxes; label maps go to --label-dir")
+    name = cfg.MODEL.META_ARCHITECTURE
+    is_semantic = name == "SemanticSegmentor" or is_mask2former(cfg)
+    if label_dir is not None and not is_semantic and name != "PanopticFPN":
+        raise UserError(f"--label-dir: {name} predicts no label maps")
+    if out is not None and not out.endswith(".json") and is_semantic:
+        raise UserError(f"--out {out}: {name} predicts no boxes; label maps go to --label-dir")
 
 
 def _evaluator(
