@@ -1,8 +1,9 @@
-"""Hook: stop, skip or roll back when something is NaN or infinite."""
+"""Hook: stop, skip or roll back when something is NaN or infinite, and save the iteration for a replay."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,11 +12,12 @@ from detectron2.utils.events import EventStorage
 from torch import Tensor
 from torch.optim import Optimizer
 
-from cvplugins.distributed import gather_objects
+from cvplugins.distributed import gather_objects, rank
 from cvplugins.errors import first_line
-from cvplugins.monitors import Fault, NonFiniteError, NonFiniteGuard, first_nonfinite_layer
+from cvplugins.monitors import Fault, NonFiniteError, NonFiniteGuard, ReplayWriter, first_nonfinite_layer
 from cvplugins.monitors.batch_images import image_names, image_tensors
 
+from .model_losses import named_losses, summed_losses
 from .plugin_hook import PluginHook, logger
 
 __all__ = ["NonFiniteGuardHook"]
@@ -25,8 +27,9 @@ class NonFiniteGuardHook(PluginHook):
     """Guard every step against NaN and infinity; see :class:`cvplugins.monitors.NonFiniteGuard`.
 
     A bad iteration never reaches the weights: the gradients are dropped in the optimizer's step, and the batch norms
-    get their statistics back. The log says which parameter, layer, loss component, statistic and images. Steps that
-    AMP's GradScaler skips are no fault, but a loss that is not finite is. All ranks decide alike. A step that makes the
+    get their statistics back. The log says which parameter, layer, loss component, statistic and images; the file
+    ``replay/iter_N_rankR.pt`` in the output folder repeats the iteration with ``tools/replay.py``. Steps that AMP's
+    GradScaler skips are no fault, but a loss that is not finite is. All ranks decide alike. A step that makes the
     weights themselves overflow is found in the next iteration, and in any case before a checkpoint or an evaluation.
 
     Detectron2's own check raises before the step, on the first rank alone, which leaves the others waiting. It does not
@@ -38,8 +41,10 @@ class NonFiniteGuardHook(PluginHook):
         max_rollbacks: So many rollbacks are made in a run; the next one raises.
         lr_factor: What a rollback multiplies the learning rates by.
         snapshot_interval: Iterations between the snapshots that ``"rollback"`` goes back to.
+        max_replays: Replay files that a run writes at most, 0 for none. Each is as large as a checkpoint.
         find_layer: Whether to run the forward pass of a bad iteration again, to name the first layer whose output is
             not finite. All ranks do it together, because a model's forward pass may talk to other ranks.
+        output_dir: Where the run writes its files and its ``config.yaml``.
 
     Raises:
         ValueError: An option is out of its range.
@@ -54,13 +59,22 @@ class NonFiniteGuardHook(PluginHook):
         max_rollbacks: int = 3,
         lr_factor: float = 0.5,
         snapshot_interval: int = 500,
+        max_replays: int = 3,
         find_layer: bool = True,
+        output_dir: str = ".",
     ) -> None:
         self.monitor = NonFiniteGuard(policy, max_skips, max_rollbacks, lr_factor, snapshot_interval)
         self.find_layer = find_layer
+        self.folder = Path(output_dir, "replay")
+        self._replays = ReplayWriter(self.monitor, "detectron2", max_replays)
         self._batches: list[Any] = []  # several where a trainer accumulates gradients
         self._losses: dict[str, Tensor] = {}
         self._is_observed = False
+
+    @classmethod
+    def from_config(cls, cfg: Any) -> dict[str, Any]:
+        """Return the output folder."""
+        return {**super().from_config(cfg), "output_dir": cfg.OUTPUT_DIR}
 
     def begin(self) -> None:
         """Watch the model, which computes the losses, and the steps."""
@@ -96,9 +110,9 @@ class NonFiniteGuardHook(PluginHook):
         if not (model.training and torch.is_grad_enabled()):
             return None
         self._batches.append(args[0])
-        named = losses if isinstance(losses, Mapping) else {"total_loss": losses}
-        for name, value in named.items():
-            self._losses[name] = self._losses.get(name, 0) + value.detach()
+        named = named_losses(losses)
+        detached = {name: value.detach() for name, value in named.items()}
+        self._losses = summed_losses([self._losses, detached])
         finite = {name: torch.where(value.isfinite(), value, 0) for name, value in named.items()}
         return finite if isinstance(losses, Mapping) else finite["total_loss"]
 
@@ -122,6 +136,17 @@ class NonFiniteGuardHook(PluginHook):
             return
         layer = self._first_layer() if self.find_layer else None
         message = str(report) if layer is None else f"{report}; first layer: {layer.name} ({layer.detail})"
+        if rank() in report.culprits:
+            message += self._replays.save(
+                self.folder,
+                report,
+                layer,
+                self.model,
+                self._optimizers,
+                self._batches,
+                autocast=self._autocast,
+                config="config.yaml",  # as detectron2/engine/defaults.py (default_setup) names it
+            )
         for each in self._optimizers:
             each.zero_grad(set_to_none=True)  # an optimizer leaves a parameter without gradient alone
         self.monitor.undo_forward(self.model)
@@ -139,18 +164,24 @@ class NonFiniteGuardHook(PluginHook):
         counts = {"nonfinite/skips": self.monitor.skips, "nonfinite/rollbacks": self.monitor.rollbacks}
         self.trainer.storage.put_scalars(**counts, smoothing_hint=False)
 
+    @property
+    def _autocast(self) -> tuple[str, str] | None:
+        """Device and dtype of AMPTrainer, which casts on a GPU only, and even if its GradScaler is off."""
+        precision = getattr(getattr(self.trainer, "_trainer", self.trainer), "precision", None)
+        is_on_gpu = next(self.model.parameters()).is_cuda
+        return ("cuda", str(precision).removeprefix("torch.")) if is_on_gpu and precision is not None else None
+
     def _first_layer(self) -> Fault | None:
         if not self._batches:
             return None
         self.monitor.undo_forward(self.model)
-        scaler, batches = self.grad_scaler, list(self._batches)
-        inner = getattr(self.trainer, "_trainer", self.trainer)
-        device = next(self.model.parameters()).device.type
+        batches = list(self._batches)
+        device, dtype = self._autocast or ("cpu", "bfloat16")
 
         def forward() -> None:
             # In a storage of its own, so that nothing is logged twice.
-            enabled, dtype = scaler is not None, getattr(inner, "precision", None)
-            with EventStorage(self.trainer.iter), torch.autocast(device, dtype=dtype, enabled=enabled):
+            enabled = self._autocast is not None
+            with EventStorage(self.trainer.iter), torch.autocast(device, getattr(torch, dtype), enabled=enabled):
                 for batch in batches:
                     self.model(batch)
 

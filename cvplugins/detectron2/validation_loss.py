@@ -9,7 +9,6 @@ import torch
 from detectron2.data import DatasetMapper, build_detection_test_loader, get_detection_dataset_dicts
 from detectron2.data import detection_utils as utils
 from detectron2.utils.events import EventStorage
-from torch import Tensor
 from torch.func import functional_call
 
 from cvplugins.distributed import gather_objects
@@ -17,6 +16,7 @@ from cvplugins.errors import UserError
 from cvplugins.isolation import alone, fixed_randomness, kept_numbers, training_paths
 from cvplugins.monitors import mean_losses
 
+from .model_losses import named_losses
 from .plugin_hook import PluginHook, logger
 
 __all__ = ["ValidationLoss", "build_validation_loader"]
@@ -85,7 +85,7 @@ class ValidationLoss(PluginHook):
             EventStorage(self.trainer.iter),  # its own; the iteration counts for the schedules of CompositeLoss
         ):
             losses = functional_call(model, buffers, ([record],))
-        values: dict[str, Tensor] = losses if isinstance(losses, Mapping) else {"total_loss": losses}
+        values = named_losses(losses)
         # One transfer for all.
         numbers = torch.stack([value.double() for value in values.values()]).tolist()
         return {"loss": sum(numbers), **dict(zip(values, numbers, strict=True))}

@@ -15,7 +15,7 @@ from torch.optim import Optimizer
 
 from cvplugins.distributed import rank
 from cvplugins.errors import first_line
-from cvplugins.monitors import Fault, NonFiniteError, NonFiniteGuard, NonFiniteReport, Replay, first_nonfinite_layer
+from cvplugins.monitors import Fault, NonFiniteError, NonFiniteGuard, ReplayWriter, first_nonfinite_layer
 from cvplugins.monitors.batch_images import image_names, image_tensors
 from cvplugins.registry import HOOKS
 
@@ -60,11 +60,9 @@ class NonFiniteGuardHook(MonitorHook):
         max_replays: int = 3,
         find_layer: bool = True,
     ) -> None:
-        if max_replays < 0:
-            raise ValueError(f"max_replays is {max_replays}; give 0 or more")
         self.monitor = NonFiniteGuard(policy, max_skips, max_rollbacks, lr_factor, snapshot_interval)
-        self.max_replays, self.find_layer = max_replays, find_layer
-        self._replays = 0
+        self.find_layer = find_layer
+        self._replays = ReplayWriter(self.monitor, "openmmlab", max_replays)
         self._handles: list[Any] = []
 
     def before_train(self, runner) -> None:
@@ -132,7 +130,16 @@ class NonFiniteGuardHook(MonitorHook):
         layer = self._first_layer(runner) if self.find_layer else None
         message = str(report) if layer is None else f"{report}; first layer: {layer.name} ({layer.detail})"
         if rank() in report.culprits:
-            message += self._save_replay(runner, report, layer)
+            message += self._replays.save(
+                Path(runner.work_dir, "replay"),
+                report,
+                layer,
+                self._model,
+                self._optimizers,
+                self._batch,
+                autocast=_autocast(self._wrappers[0], self._model),
+                config=_dumped_config(runner),
+            )
         for each in self._optimizers:
             each.zero_grad(set_to_none=True)  # an optimizer leaves a parameter without gradient alone
         self.monitor.undo_forward(self._model)
@@ -165,31 +172,6 @@ class NonFiniteGuardHook(MonitorHook):
         except Exception as error:  # whatever fails here must not hide the fault
             runner.logger.warning(f"the first layer is not known: {type(error).__name__}: {first_line(error)}")
             return None
-
-    def _save_replay(self, runner, report: NonFiniteReport, layer: Fault | None) -> str:
-        if self._replays >= self.max_replays:
-            return ""
-        self._replays += 1
-        path = Path(runner.work_dir, "replay", f"iter_{report.iteration}_rank{rank()}.pt")
-        own = [fault for fault in (*report.faults, *([layer] if layer else [])) if fault.rank == rank()]
-        replay = Replay(
-            iteration=report.iteration,
-            faults=[(fault.kind, fault.name, fault.detail, fault.rank) for fault in own],
-            images=list(report.images[rank()]),
-            model=self.monitor.state_before(self._model),
-            optimizers=[optimizer.state_dict() for optimizer in self._optimizers],
-            random=self.monitor.random,
-            batch=self._batch,
-            evaluating=[name for name, module in self._model.named_modules() if not module.training],
-            frozen=[name for name, value in self._model.named_parameters() if not value.requires_grad],
-            autocast=_autocast(self._wrappers[0], self._model),
-            config=_dumped_config(runner),
-        )
-        try:
-            replay.save(path)
-        except Exception as error:  # a full disk must not hide the fault
-            return f"; no replay file: {type(error).__name__}: {first_line(error)}"
-        return f"; to repeat it: python tools/replay.py {path}"
 
     def _lower_learning_rates(self, runner) -> None:
         for wrapper in self._wrappers:

@@ -37,7 +37,7 @@ def guarded(folder):
     def poison(iteration, batch):
         return {**batch, "x": batch["x"] * math.nan} if (iteration, get_rank()) == (1, 1) else batch
 
-    hook, model = NonFiniteGuardHook(policy="skip"), Net()
+    hook, model = NonFiniteGuardHook(policy="skip", output_dir=str(folder)), Net()
     train(folder, [hook], iterations=4, change=poison, eval_period=0, model=model, seed=get_rank())
     return hook.monitor.skips, parameters(model)
 

@@ -34,7 +34,7 @@ def test_the_guard_raises_before_the_weights_are_spoilt(tmp_path):
     with pytest.raises(
         NonFiniteError, match=r"iteration 2: not finite: loss loss_cls, loss_size; .*first layer: "
     ) as error:
-        train(tmp_path, [NonFiniteGuardHook()], iterations=4, change=poison(2), model=model)
+        train(tmp_path, [NonFiniteGuardHook(output_dir=str(tmp_path))], iterations=4, change=poison(2), model=model)
     assert "backbone.0" in str(error.value)
     saved = torch.load(tmp_path / "model_0000001.pth")["model"]
     assert equal(dict(model.state_dict()), saved)
@@ -45,7 +45,7 @@ def test_a_skipped_iteration_leaves_everything_as_it_was(tmp_path, amp, with_amp
     """Oracle: the weights of the checkpoints before and after it."""
     from cvplugins.detectron2 import NonFiniteGuardHook
 
-    hook = NonFiniteGuardHook(policy="skip", find_layer=False)
+    hook = NonFiniteGuardHook(output_dir=str(tmp_path), policy="skip", find_layer=False)
     trainer = train(tmp_path, [hook], iterations=5, change=poison(2), checkpoint_period=1, eval_period=0, amp=amp)
     models = [torch.load(tmp_path / f"model_000000{index}.pth")["model"] for index in range(4)]
     assert equal(models[1], models[2])
@@ -77,7 +77,10 @@ def test_all_batches_of_an_accumulated_step_count(tmp_path):
             bad = self.training and batch["file_name"] == "2"
             return {**losses, "loss_size": losses["loss_size"] + math.nan} if bad else losses
 
-    guard, course = NonFiniteGuardHook(policy="skip"), GeneralizationHook(output_dir=str(tmp_path), figure=False)
+    guard, course = (
+        NonFiniteGuardHook(output_dir=str(tmp_path), policy="skip"),
+        GeneralizationHook(output_dir=str(tmp_path), figure=False),
+    )
     train(tmp_path, [guard, course], iterations=4, model=Poisoned(), kind=Twice)
     assert guard.monitor.skips == 1
     assert course.monitor.reports[-1].point.train_loss == pytest.approx(sum(seen[4:]) / 4)
@@ -86,12 +89,18 @@ def test_all_batches_of_an_accumulated_step_count(tmp_path):
 def test_a_rollback_lowers_the_rate_for_good(tmp_path):
     from cvplugins.detectron2 import NonFiniteGuardHook
 
-    hook = NonFiniteGuardHook(policy="rollback", lr_factor=0.5, snapshot_interval=2)
+    hook = NonFiniteGuardHook(output_dir=str(tmp_path), policy="rollback", lr_factor=0.5, snapshot_interval=2)
     trainer = train(tmp_path, [hook], iterations=6, change=poison(3), eval_period=0)
     plain = train(tmp_path / "plain", [], iterations=6, eval_period=0)
     rate, usual = (each.optimizer.param_groups[0]["lr"] for each in (trainer, plain))
     assert rate == pytest.approx(usual / 2)
-    again = train(tmp_path, [NonFiniteGuardHook(policy="rollback")], iterations=8, resume=True, eval_period=0)
+    again = train(
+        tmp_path,
+        [NonFiniteGuardHook(output_dir=str(tmp_path), policy="rollback")],
+        iterations=8,
+        resume=True,
+        eval_period=0,
+    )
     assert again.scheduler.base_lrs == [0.05]
 
 
