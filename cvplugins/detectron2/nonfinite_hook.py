@@ -14,11 +14,11 @@ from torch.optim import Optimizer
 
 from cvplugins.distributed import gather_objects, rank
 from cvplugins.errors import first_line
-from cvplugins.monitors import Fault, NonFiniteError, NonFiniteGuard, ReplayWriter, first_nonfinite_layer
+from cvplugins.monitors import Fault, NonFiniteError, NonFiniteGuard, ReplayWriter, WeightAverage, first_nonfinite_layer
 from cvplugins.monitors.batch_images import image_names, image_tensors
 
 from .model_losses import named_losses, summed_losses
-from .plugin_hook import PluginHook, logger
+from .plugin_hook import PluginHook, logger, plugin_hooks
 
 __all__ = ["NonFiniteGuardHook"]
 
@@ -30,7 +30,8 @@ class NonFiniteGuardHook(PluginHook):
     get their statistics back. The log says which parameter, layer, loss component, statistic and images; the file
     ``replay/iter_N_rankR.pt`` in the output folder repeats the iteration with ``tools/replay.py``. Steps that AMP's
     GradScaler skips are no fault, but a loss that is not finite is. All ranks decide alike. A step that makes the
-    weights themselves overflow is found in the next iteration, and in any case before a checkpoint or an evaluation.
+    weights themselves overflow is found in the next iteration, and in any case before a checkpoint or an evaluation. A
+    rollback takes the average of ``EMAHook`` along.
 
     Detectron2's own check raises before the step, on the first rank alone, which leaves the others waiting. It does not
     see what is not finite here: in the losses that the trainer gets, 0 stands for it.
@@ -80,7 +81,7 @@ class NonFiniteGuardHook(PluginHook):
         """Watch the model, which computes the losses, and the steps."""
         self._handles += (self.model.register_forward_hook(self._keep_losses),)
         self.watch_steps(before=self._guard)
-        self.monitor.snapshot(self.model, self._optimizers, self.trainer.iter, force=True)
+        self._is_first = True
         # Only the first rank has the hook that saves.
         own = [hook.period for hook in self.trainer._hooks if isinstance(hook, PeriodicCheckpointer)]
         evaluations = [hook._period for hook in self.trainer._hooks if isinstance(hook, EvalHook)]
@@ -90,6 +91,9 @@ class NonFiniteGuardHook(PluginHook):
         """Remember what the iteration starts from."""
         self._batches, self._losses, self._is_observed = [], {}, False
         self.monitor.begin(self.model)
+        if self._is_first:  # when all hooks have begun
+            self.monitor.snapshot(self.model, self._optimizers, self.trainer.iter, True, self._averages)
+            self._is_first = False
 
     def after_step(self) -> None:
         """Guard an iteration without a step: one that only accumulates, or whose step AMP skipped.
@@ -104,6 +108,11 @@ class NonFiniteGuardHook(PluginHook):
     @property
     def _optimizers(self) -> list[Optimizer]:
         return [self.trainer.optimizer]
+
+    @property
+    def _averages(self) -> list[WeightAverage]:
+        hooks = [hook for hook in plugin_hooks(self.trainer) if isinstance(hook.monitor, WeightAverage)]
+        return [hook.monitor for hook in hooks]
 
     def _keep_losses(self, model: torch.nn.Module, args: tuple[Any, ...], losses: Any) -> Any:
         """Keep the losses, and return them with 0 in the place of what is not finite."""
@@ -132,7 +141,7 @@ class NonFiniteGuardHook(PluginHook):
             step_is_void=getattr(optimizer, "found_inf", None),
         )
         if report is None:
-            self.monitor.snapshot(self.model, self._optimizers, iteration)
+            self.monitor.snapshot(self.model, self._optimizers, iteration, averages=self._averages)
             return
         layer = self._first_layer() if self.find_layer else None
         message = str(report) if layer is None else f"{report}; first layer: {layer.name} ({layer.detail})"
@@ -156,7 +165,7 @@ class NonFiniteGuardHook(PluginHook):
         except NonFiniteError as error:
             raise NonFiniteError(f"{error}{message.removeprefix(str(report))}") from None
         if action == "rollback":
-            start = self.monitor.roll_back(self.model, self._optimizers)
+            start = self.monitor.roll_back(self.model, self._optimizers, self._averages)
             self._lower_learning_rates()
             logger.warning("%s; rolled back to iteration %d (rollback %d)", message, start, self.monitor.rollbacks)
         else:

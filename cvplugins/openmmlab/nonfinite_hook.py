@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from mmengine.hooks import CheckpointHook
+from mmengine.hooks import CheckpointHook, EMAHook
 from mmengine.model import is_model_wrapper
 from mmengine.optim import OptimWrapper
+from mmengine.runner import IterBasedTrainLoop
 from torch import Tensor
 from torch.optim import Optimizer
 
@@ -34,7 +35,8 @@ class NonFiniteGuardHook(MonitorHook):
     ``replay/iter_N_rankR.pt`` in the work dir repeats the iteration with ``tools/replay.py``. Steps that AMP's
     GradScaler skips are no fault, but a loss that is not finite is. All ranks decide alike. With gradient
     accumulation every iteration is guarded, and a bad one drops what was accumulated before it. A step that makes the
-    weights themselves overflow is found in the next iteration, and in any case before a checkpoint or the end.
+    weights themselves overflow is found in the next iteration, and in any case before a checkpoint, a validation or
+    the end. A rollback takes the average of ``EMAHook`` along.
 
     Args:
         policy: ``"raise"``, ``"skip"`` or ``"rollback"``.
@@ -69,12 +71,12 @@ class NonFiniteGuardHook(MonitorHook):
         """Register with the model, which computes the losses, and with every optimizer."""
         self._model = runner.model.module if is_model_wrapper(runner.model) else runner.model
         self._wrappers = list(optim_wrappers(runner).values())
-        self._optimizers = [wrapper.optimizer for wrapper in self._wrappers]
         self._batch, self._losses, self._is_observed = None, {}, False
         self._handles = [self._model.register_forward_hook(self._keep_losses, with_kwargs=True)]
+        self._averages = [hook.ema_model for hook in runner.hooks if isinstance(hook, EMAHook)]
         for optimizer in self._optimizers:
             self._handles.append(optimizer.register_step_pre_hook(lambda optimizer, *_: self._guard(runner, optimizer)))
-        self.monitor.snapshot(self._model, self._optimizers, runner.iter, force=True)
+        self._snapshot(runner, force=True)
 
     def before_train_iter(self, runner, batch_idx: int, data_batch=None) -> None:
         """Remember what the iteration starts from."""
@@ -84,9 +86,9 @@ class NonFiniteGuardHook(MonitorHook):
     def after_train_iter(self, runner, batch_idx: int, data_batch=None, outputs=None) -> None:
         """Guard an iteration without a step: one that only accumulates, or whose step AMP skipped.
 
-        A step that made the weights overflow is found in the next iteration, but before they are saved.
+        A step that made the weights overflow is found in the next iteration, but before they are validated or saved.
         """
-        if not self._is_observed or self._is_saved_next(runner):
+        if not self._is_observed or self._is_used_next(runner):
             self._guard(runner, None)
         self._batch, self._losses = None, {}
 
@@ -99,9 +101,18 @@ class NonFiniteGuardHook(MonitorHook):
         for handle in self._handles:
             handle.remove()
 
-    def _is_saved_next(self, runner) -> bool:
+    @property
+    def _optimizers(self) -> list[Optimizer]:
+        return [wrapper.optimizer for wrapper in self._wrappers]  # OptimizerSwitchHook changes them
+
+    def _snapshot(self, runner, force: bool = False) -> None:
+        self.monitor.snapshot(self._model, self._optimizers, runner.iter, force, self._averages)
+
+    def _is_used_next(self, runner) -> bool:
         hooks = [hook for hook in runner.hooks if isinstance(hook, CheckpointHook) and not hook.by_epoch]
         intervals = [hook.interval for hook in hooks if hook.interval > 0]
+        if isinstance(runner.train_loop, IterBasedTrainLoop) and runner.val_loop is not None:
+            intervals.append(runner.train_loop.val_interval)
         is_due = any(self.every_n_train_iters(runner, interval) for interval in intervals)
         return is_due or self.is_last_train_iter(runner)
 
@@ -125,7 +136,7 @@ class NonFiniteGuardHook(MonitorHook):
             step_is_void=getattr(optimizer, "found_inf", None),
         )
         if report is None:
-            self.monitor.snapshot(self._model, self._optimizers, runner.iter)
+            self._snapshot(runner)
             return
         layer = self._first_layer(runner) if self.find_layer else None
         message = str(report) if layer is None else f"{report}; first layer: {layer.name} ({layer.detail})"
@@ -150,7 +161,7 @@ class NonFiniteGuardHook(MonitorHook):
             runner.logger.error(message)
             raise NonFiniteError(f"{error}{message.removeprefix(str(report))}") from None
         if action == "rollback":
-            start = self.monitor.roll_back(self._model, self._optimizers)
+            start = self.monitor.roll_back(self._model, self._optimizers, self._averages)
             self._lower_learning_rates(runner)
             runner.logger.warning(f"{message}; rolled back to iteration {start} (rollback {self.monitor.rollbacks})")
         else:

@@ -254,3 +254,34 @@ def test_throughput_counts_images_and_knows_the_evaluations(tmp_path):
     assert latest["throughput/images_per_second"][0] == pytest.approx(images / seconds)
     assert len(hook.monitor.state_dict()["validations"]) == 3
     assert not trainer.model._forward_pre_hooks
+
+
+@pytest.mark.parametrize("interval", [3, 100], ids=["snapshot after the switch", "snapshot before the switch"])
+def test_a_rollback_fits_the_optimizer_that_follows_and_takes_the_average_along(tmp_path, interval):
+    """A step of infinite length in iteration 4; oracle: AdamW's steps at the snapshot, or none."""
+    from detectron2.engine import HookBase
+
+    from cvplugins.detectron2 import EMAHook, NonFiniteGuardHook, OptimizerSwitchHook
+
+    class Explode(HookBase):
+        steps: tuple = ()
+
+        def before_step(self):
+            group = self.trainer.optimizer.param_groups[0]
+            if self.trainer.iter == 4:
+                self.rate, group["lr"] = group["lr"], math.inf
+            elif self.trainer.iter == 5:
+                group["lr"] = self.rate
+                self.trainer.optimizer.register_step_pre_hook(self.look)
+
+        def look(self, optimizer, *args):
+            self.steps += ({int(state["step"]) for state in optimizer.state.values()},)
+
+    guard = NonFiniteGuardHook("rollback", snapshot_interval=interval, max_replays=0)
+    switch, average = OptimizerSwitchHook(optimizer={"type": "AdamW", "lr": 0.01}, at=1), EMAHook(momentum=0.1)
+    last = Explode()
+    trainer = train(tmp_path, [switch, guard, average, last], iterations=8, eval_period=0, checkpoint_period=100)
+    assert guard.monitor.rollbacks == 1
+    assert last.steps[0] == ({2} if interval == 3 else set())  # the switch, 1, 2 | 3, 4
+    assert all(value.isfinite().all() for value in weights(trainer).values())
+    assert all(value.isfinite().all() for value in average.monitor.state_dict()["average"].values())
