@@ -99,6 +99,11 @@ class IterationSeedHook(Hook):
         """Fix what the model draws in this iteration."""
         seed_everything(runner.seed, get_rank(), MODEL, runner.iter)
 
+    def after_val(self, runner) -> None:
+        """Do not let a validation change what is drawn next: a resumed run may not have made it."""
+        if hasattr(self, "_batches"):
+            seed_everything(runner.seed, get_rank(), DATA, runner.iter)
+
     def after_train_iter(self, runner, batch_idx: int, data_batch=None, outputs=None) -> None:
         """Fix what a loader without workers, or one that starts anew, draws for the next iteration."""
         self._batches.iteration = runner.iter + 1

@@ -35,11 +35,14 @@ def start(tmp_path, request):
             elif runner.iter == self.iteration + 1:
                 group["lr"] = self.rate
 
+    names = []
+
     def _start(*hooks, bad=None, **options):
+        names.append(None)
         given = [dict(hook) for hook in hooks] + ([Explode(bad)] if bad is not None else [])
         options.setdefault("optim_wrapper", dict(optimizer=ADAM))
         metrics = {"val/loss": [1.0] * 6}
-        return validated_runner(tmp_path, request.node.name, metrics, given, epochs=3, **options)
+        return validated_runner(tmp_path, f"{request.node.name}_{len(names)}", metrics, given, epochs=3, **options)
 
     return _start
 
@@ -119,3 +122,15 @@ def test_steps_behind_the_end_are_told(start, tmp_path, by_epoch):
     assert text.count("never comes") == 2
     assert f"LayerFreezeHook: until={end} {what}" in text
     assert f"OptimizerSwitchHook: at={end} {what}" in text
+
+
+def test_a_validation_does_not_change_what_training_draws(start, tmp_path):
+    """By iterations and without workers both draw from the same generators; oracle: a run without validations."""
+    options = dict(train_cfg=BY_ITERATION, default_hooks={}, loader=dict(sampler=dict(type="InfiniteSampler")))
+    seed = dict(type="cvplugins.IterationSeedHook")
+    losses = []
+    for change in ({}, {"train_cfg": {**BY_ITERATION, "val_interval": 100}}):
+        run = start(seed, **{**options, **change})
+        run.train()
+        losses.append(run.message_hub.get_scalar("train/loss").data[0].tolist())
+    assert losses[0] == losses[1]
