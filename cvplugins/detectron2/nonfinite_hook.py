@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from cvplugins.errors import first_line
 from cvplugins.monitors import Fault, NonFiniteError, NonFiniteGuard, ReplayWriter, WeightAverage, first_nonfinite_layer
 from cvplugins.monitors.batch_images import image_names, image_tensors
 
-from .model_losses import named_losses, summed_losses
+from .model_losses import forward_without_raising, named_losses, summed_losses
 from .plugin_hook import PluginHook, logger, plugin_hooks
 
 __all__ = ["NonFiniteGuardHook"]
@@ -32,6 +33,9 @@ class NonFiniteGuardHook(PluginHook):
     GradScaler skips are no fault, but a loss that is not finite is. All ranks decide alike. A step that makes the
     weights themselves overflow is found in the next iteration, and in any case before a checkpoint or an evaluation. A
     rollback takes the average of ``EMAHook`` along.
+
+    A model that raises ``FloatingPointError`` itself, as one with an RPN does when proposals are not finite, gets NaN
+    for its losses, and the iteration is answered like any other.
 
     Detectron2's own check raises before the step, on the first rank alone, which leaves the others waiting. It does not
     see what is not finite here: in the losses that the trainer gets, 0 stands for it.
@@ -79,6 +83,7 @@ class NonFiniteGuardHook(PluginHook):
 
     def begin(self) -> None:
         """Watch the model, which computes the losses, and the steps."""
+        self.model.forward = forward_without_raising(self.model)
         self._handles += (self.model.register_forward_hook(self._keep_losses),)
         self.watch_steps(before=self._guard)
         self._is_first = True
@@ -86,6 +91,10 @@ class NonFiniteGuardHook(PluginHook):
         own = [hook.period for hook in self.trainer._hooks if isinstance(hook, PeriodicCheckpointer)]
         evaluations = [hook._period for hook in self.trainer._hooks if isinstance(hook, EvalHook)]
         self._periods = [period for period in gather_objects(own)[0] + evaluations if period > 0]
+
+    def release(self) -> None:
+        """Give the model its own ``forward`` back."""
+        vars(self.model).pop("forward", None)
 
     def before_step(self) -> None:
         """Remember what the iteration starts from."""
@@ -190,7 +199,8 @@ class NonFiniteGuardHook(PluginHook):
         def forward() -> None:
             # In a storage of its own, so that nothing is logged twice.
             enabled = self._autocast is not None
-            with EventStorage(self.trainer.iter), torch.autocast(device, getattr(torch, dtype), enabled=enabled):
+            precision = torch.autocast(device, getattr(torch, dtype), enabled=enabled)
+            with EventStorage(self.trainer.iter), precision, suppress(FloatingPointError):  # of the RPN, further behind
                 for batch in batches:
                     self.model(batch)
 

@@ -15,7 +15,7 @@ from cvplugins.errors import UserError, first_line
 from cvplugins.monitors import Replay
 
 from .config import add_cvplugins_config
-from .model_losses import summed_losses
+from .model_losses import forward_without_raising, summed_losses
 from .norm import apply_norm_policy
 
 __all__ = ["build_model", "compute_losses"]
@@ -50,5 +50,6 @@ def build_model(config: str | os.PathLike) -> nn.Module:
 
 def compute_losses(model: nn.Module, found: Replay) -> dict[str, Tensor]:
     """Return the loss components of a failed iteration, summed over the batches that it accumulated."""
+    forward = forward_without_raising(model, [name for kind, name, *_ in found.faults if kind == "loss"])
     with EventStorage(found.iteration):
-        return summed_losses(model(batch) for batch in found.batch)
+        return summed_losses(forward(batch) for batch in found.batch)

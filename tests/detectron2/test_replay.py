@@ -76,6 +76,41 @@ def test_tool_answers_mistakes(tool, tmp_path):
         assert (code, part in err) == (2, True), err
 
 
+@pytest.mark.parametrize("policy", ["skip", "rollback", "raise"])
+def test_what_the_rpn_raises_is_answered_like_any_other_fault(tool, tmp_path, policy):
+    """A NaN in an image, or for the rollback in a weight; Detectron2 alone ends the training in its RPN."""
+    from detectron2.modeling import build_model
+
+    from cvplugins.detectron2 import NonFiniteGuardHook
+    from cvplugins.monitors import NonFiniteError
+
+    cfg = small_config("fpn")
+    (tmp_path / "config.yaml").write_text(cfg.dump())
+    bad = batch()
+    bad[0]["image"] = bad[0]["image"].float()
+    bad[0]["image"][0, 3, 4] = math.nan
+    model = build_model(cfg)
+
+    def batches():
+        for number in range(4):
+            if policy == "rollback" and number == 1:
+                torch.nn.init.constant_(model.backbone.fpn_lateral3.weight, math.nan)
+            yield bad if policy != "rollback" and number == 1 else batch()
+
+    hook = NonFiniteGuardHook(policy, output_dir=str(tmp_path))
+    rates = dict(optimizer=lambda model: torch.optim.SGD(model.parameters(), lr=1e-4))
+    if policy == "raise":
+        with pytest.raises(NonFiniteError, match=r"loss loss_cls, .*first layer: "):
+            train(tmp_path, [hook], iterations=4, eval_period=0, model=model, data=batches(), **rates)
+        code, out, _ = tool(tmp_path / "replay" / "iter_1_rank0.pt")
+        assert (code, "again: activation backbone.bottom_up.stem.conv1" in out) == (0, True)
+    else:
+        train(tmp_path, [hook], iterations=4, eval_period=0, model=model, data=batches(), **rates)
+        assert (hook.monitor.skips, hook.monitor.rollbacks) == ((1, 0) if policy == "skip" else (0, 1))
+        assert all(value.isfinite().all() for value in model.state_dict().values())
+    assert "forward" not in vars(model)
+
+
 @pytest.mark.parametrize("max_replays", [0, 1])
 def test_accumulated_batches_are_replayed_together(tmp_path, max_replays):
     """The second of two batches is bad; the first draws from the same random generator."""
