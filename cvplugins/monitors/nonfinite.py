@@ -137,6 +137,7 @@ class NonFiniteGuard:
         self.lr_factor, self.snapshot_interval = lr_factor, snapshot_interval
         self.skips_in_a_row = self.skips = self.rollbacks = 0
         self._is_bad = False  # whether this iteration was skipped
+        self._is_answered = False  # whether it was skipped or rolled back
         self.random: dict[str, Any] = {}  # state of the generators before this iteration
         self._statistics: dict[str, Tensor] = {}
         self._snapshot: dict[str, Any] = {}
@@ -146,7 +147,7 @@ class NonFiniteGuard:
         """Remember the random state and the statistics of batch norms, which the forward pass changes."""
         if not self._is_bad:
             self.skips_in_a_row = 0
-        self._is_bad = False
+        self._is_bad = self._is_answered = False
         self.random = random_state()
         now = dict(running_statistics(model))
         kept = self._statistics
@@ -201,6 +202,10 @@ class NonFiniteGuard:
         shown = {number: names for number, (_, names) in enumerate(everything) if number in culprits}
         return NonFiniteReport(iteration, tuple(faults), shown)
 
+    def is_answered(self, report: NonFiniteReport) -> bool:
+        """Return whether this iteration was answered before, at the step of another optimizer, and no weight is bad."""
+        return self._is_answered and all(fault.kind != "parameter" for fault in report.faults)
+
     def decide(self, report: NonFiniteReport) -> str:
         """Return ``"skip"`` or ``"rollback"``, and count it.
 
@@ -213,6 +218,7 @@ class NonFiniteGuard:
             if self.rollbacks == self.max_rollbacks:
                 raise NonFiniteError(f"{report}; max_rollbacks={self.max_rollbacks} rollbacks were made before")
             self.rollbacks += 1
+            self._is_answered = True
             return "rollback"
         if any(fault.kind == "parameter" for fault in report.faults):
             raise NonFiniteError(f"{report}; skipping does not mend weights: use policy='rollback'")
@@ -220,7 +226,7 @@ class NonFiniteGuard:
             raise NonFiniteError(f"{report}; max_skips={self.max_skips} iterations in a row were skipped before")
         self.skips_in_a_row += 1
         self.skips += 1
-        self._is_bad = True
+        self._is_bad = self._is_answered = True
         return "skip"
 
     @torch.no_grad()

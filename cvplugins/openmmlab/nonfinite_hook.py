@@ -138,6 +138,9 @@ class NonFiniteGuardHook(MonitorHook):
         if report is None:
             self._snapshot(runner)
             return
+        if self.monitor.is_answered(report):
+            self._drop()
+            return
         layer = self._first_layer(runner) if self.find_layer else None
         message = str(report) if layer is None else f"{report}; first layer: {layer.name} ({layer.detail})"
         if rank() in report.culprits:
@@ -151,10 +154,7 @@ class NonFiniteGuardHook(MonitorHook):
                 autocast=_autocast(self._wrappers[0], self._model),
                 config=_dumped_config(runner),
             )
-        for each in self._optimizers:
-            each.zero_grad(set_to_none=True)  # an optimizer leaves a parameter without gradient alone
-        self.monitor.undo_forward(self._model)
-        self._losses = {}  # answered: a second look in this iteration is at the weights
+        self._drop()
         try:
             action = self.monitor.decide(report)
         except NonFiniteError as error:
@@ -168,6 +168,13 @@ class NonFiniteGuardHook(MonitorHook):
             runner.logger.warning(f"{message}; skipped (number {self.monitor.skips_in_a_row} in a row)")
         counts = {"nonfinite/skips": self.monitor.skips, "nonfinite/rollbacks": self.monitor.rollbacks}
         runner.visualizer.add_scalars(counts, step=runner.iter)
+
+    def _drop(self) -> None:
+        """Forget the iteration; a second look at it is at the weights."""
+        for each in self._optimizers:
+            each.zero_grad(set_to_none=True)  # an optimizer leaves a parameter without gradient alone
+        self.monitor.undo_forward(self._model)
+        self._losses = {}
 
     def _first_layer(self, runner) -> Fault | None:
         if self._batch is None:

@@ -134,3 +134,39 @@ def test_a_validation_does_not_change_what_training_draws(start, tmp_path):
         run.train()
         losses.append(run.message_hub.get_scalar("train/loss").data[0].tolist())
     assert losses[0] == losses[1]
+
+
+@pytest.mark.parametrize("policy", ["skip", "rollback"])
+def test_an_iteration_with_two_optimizers_is_answered_once(start, tmp_path, policy):
+    """As a GAN trains: each has a forward pass and a step of its own, and the batch is bad in both."""
+    from mmengine.hooks import Hook
+    from mmengine.optim import OptimWrapper, OptimWrapperDict
+    from small_runner import SmallModel
+    from torch.optim import SGD as SGDOptimizer
+
+    class TwoSteps(SmallModel):
+        def train_step(self, data, optim_wrapper):
+            for wrapper in optim_wrapper.values():
+                loss, logs = self.parse_losses(self(**data, mode="loss"))
+                wrapper.update_params(loss)
+            return logs
+
+    class Poison(Hook):
+        def before_train_iter(self, runner, batch_idx, data_batch=None):
+            if runner.iter == 5:
+                data_batch["inputs"] *= math.nan
+
+    model = TwoSteps()
+    wrappers = {
+        name: OptimWrapper(SGDOptimizer(part.parameters(), lr=0.01))
+        for name, part in (("first", model.first), ("last", model.last))
+    }
+    guard = dict(GUARD, policy=policy, max_replays=3)
+    run = start(guard, model=model, optim_wrapper=OptimWrapperDict(**wrappers))
+    run.register_hook(Poison(), priority="VERY_HIGH")
+    run.train()
+    monitor = next(hook for hook in run.hooks if type(hook).__name__ == "NonFiniteGuardHook").monitor
+    assert (monitor.skips, monitor.rollbacks) == ((1, 0) if policy == "skip" else (0, 1))
+    rate = 0.01 if policy == "skip" else 0.005
+    assert [wrapper.param_groups[0]["lr"] for wrapper in wrappers.values()] == [rate, rate]
+    assert finite(model.parameters())
