@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader
 
 from cvplugins.registry import HOOKS
 
-__all__ = ["IterationSeedHook", "SeededBatches", "seed_everything"]
+__all__ = ["IterationSeedHook", "SeededBatches", "seed_everything", "start_again"]
 
 DATA, MODEL = 0, 1  # streams of random numbers
 
@@ -91,8 +91,7 @@ class IterationSeedHook(Hook):
         self._batches = SeededBatches(collate, (runner.seed, get_rank(), DATA), first, loader.num_workers)
         loader.collate_fn, loader.worker_init_fn = self._batches, self._batches.start_worker
         loader.generator = torch.Generator()  # else the loader's start would draw from the generator seeded here
-        if getattr(iterator, "_iterator", None) is not None:
-            _start_again(iterator, loader)
+        start_again(iterator, loader)
         seed_everything(runner.seed, get_rank(), DATA, runner.iter)
 
     def before_train_iter(self, runner, batch_idx: int, data_batch=None) -> None:
@@ -110,8 +109,10 @@ class IterationSeedHook(Hook):
         seed_everything(runner.seed, get_rank(), DATA, runner.iter + 1)
 
 
-def _start_again(iterator: Any, loader: DataLoader) -> None:
-    """Start a loader anew whose workers mmengine/runner/loops.py (0.10.7) has started before any hook."""
+def start_again(iterator: Any, loader: DataLoader) -> None:
+    """Start a loader anew if mmengine/runner/loops.py (0.10.7) has started its workers before any hook."""
+    if getattr(iterator, "_iterator", None) is None:
+        return
     iterator._iterator = None
     if hasattr(loader.sampler, "_indices_of_rank"):  # InfiniteSampler's only generator ends with the first iterator
         loader.sampler.indices = loader.sampler._indices_of_rank()
