@@ -44,15 +44,23 @@ class PluginRegistry(root.Registry):
             KeyError: Nothing has this name; the message lists the closest names, or all of them.
         """
         found = super().get(key)
+        name = key.removeprefix(f"{SCOPE}.")
         if found is None:
-            name = key.removeprefix(f"{SCOPE}.")
             raise KeyError(f"{SCOPE} has no {self.name} named '{name}'; {suggest(name, self.names())}")
+        # The parent answers for names that are not ours, as it has to where default_scope is ours.
+        if name not in self.module_dict and name in self.parent.module_dict and not _is_default_scope():
+            raise KeyError(f"{SCOPE} has no {self.name} named '{name}', but mmengine has; write type='{name}'")
         return found
 
     def names(self) -> list[str]:
         """Return the names of all plugins of this kind."""
         self.import_from_location()
         return sorted(self.module_dict)
+
+
+def _is_default_scope() -> bool:
+    scope = root.DefaultScope.get_current_instance()
+    return scope is not None and scope.scope_name == SCOPE
 
 
 def suggest(name: str, known: Iterable[str]) -> str:

@@ -57,3 +57,10 @@ def test_configs_of_the_page_build(root):
                 HOOKS.build(hook)
                 built.add(hook.type.removeprefix("cvplugins."))
     assert built >= {"GradientHealthHook", "ValidationLoss", "AtomicCheckpointHook"}
+
+
+def test_links_of_all_pages_lead_to_files(root):
+    """Pictures too; the pages in docs/hooks are parts of docs/hooks.md, and link from there."""
+    for page in [root / "README.md", *(root / "docs").glob("*.md")]:
+        for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", page.read_text()):
+            assert "://" in target or (page.parent / target).exists(), f"{page.name} links {target}"

@@ -4,7 +4,7 @@ import argparse
 import sys
 
 from cvplugins.errors import UserError
-from cvplugins.openmmlab.replay import replay
+from cvplugins.replaying import replay
 
 
 def main() -> int:
@@ -15,7 +15,7 @@ def main() -> int:
     """
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("replay_file", help="file that NonFiniteGuardHook wrote")
-    parser.add_argument("--config", help="config that the model is built from, if not the copy in the work dir")
+    parser.add_argument("--config", help="config that the model is built from, if not the copy in the run's folder")
     parser.add_argument("--trust-replay", action="store_true", help="let the file run code when it is loaded")
     try:
         reproduced, text = replay(**vars(parser.parse_args()))

@@ -79,7 +79,8 @@ class GeneralizationHook(EvaluationHook):
     def begin(self) -> None:
         """Watch the losses: Detectron2 keeps them on the first rank only."""
         super().begin()
-        self._handles += (self.model.register_forward_hook(self._keep_loss),)
+        # Before NonFiniteGuardHook puts 0 in the place of what is not finite
+        self._handles += (self.model.register_forward_hook(self._keep_loss, prepend=True),)
 
     def after_step(self) -> None:
         """Count the iteration."""

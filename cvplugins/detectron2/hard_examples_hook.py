@@ -95,7 +95,8 @@ class HardExampleMiningHook(PluginHook):
             self.monitor.load_state_dict(self._resumed["monitor"])
             self.plan.pools = {part: list(pool) for part, pool in self._resumed["pools"].items()}
         loader.sampler = _Mixed(loader, self.plan, self.interval * self.accumulate * loader.batch_size)
-        self._handles += (self.model.register_forward_hook(self._observe),)
+        # Before NonFiniteGuardHook puts 0 in the place of what is not finite
+        self._handles += (self.model.register_forward_hook(self._observe, prepend=True),)
 
     def after_step(self) -> None:
         """Make the pool."""

@@ -9,7 +9,6 @@ import torch
 from detectron2.data import build_detection_test_loader, get_detection_dataset_dicts
 from detectron2.data import detection_utils as utils
 from detectron2.utils.events import EventStorage
-from torch import Tensor
 from torch.func import functional_call
 
 from cvplugins.distributed import gather_objects
@@ -18,6 +17,7 @@ from cvplugins.isolation import alone, fixed_randomness, kept_numbers, training_
 from cvplugins.monitors import mean_losses
 
 from .mappers import build_mapper
+from .model_losses import named_losses
 from .plugin_hook import PluginHook, logger
 
 __all__ = ["ValidationLoss", "build_validation_loader"]
@@ -86,7 +86,7 @@ class ValidationLoss(PluginHook):
             EventStorage(self.trainer.iter),  # its own; the iteration counts for the schedules of CompositeLoss
         ):
             losses = functional_call(model, buffers, ([record],))
-        values: dict[str, Tensor] = losses if isinstance(losses, Mapping) else {"total_loss": losses}
+        values = named_losses(losses)
         # One transfer for all.
         numbers = torch.stack([value.double() for value in values.values()]).tolist()
         return {"loss": sum(numbers), **dict(zip(values, numbers, strict=True))}

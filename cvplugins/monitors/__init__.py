@@ -13,7 +13,7 @@ from .layer_freeze import FreezeReport, FreezeRule, LayerFreeze, split_learning_
 from .metric_names import mode_of, value_of
 from .nonfinite import Fault, NonFiniteError, NonFiniteGuard, NonFiniteReport
 from .optimizer_switch import switch_optimizer
-from .replay import Replay, first_nonfinite_layer, reproduce
+from .replay import Replay, ReplayWriter, first_nonfinite_layer, reproduce
 from .throughput import Throughput, ThroughputReport
 from .weight_average import WeightAverage
 from .weight_shrinkage import SparsityReport, WeightShrinkage
@@ -44,6 +44,7 @@ __all__ = [
     "NonFiniteGuard",
     "NonFiniteReport",
     "Replay",
+    "ReplayWriter",
     "SparsityReport",
     "StoppingReport",
     "Throughput",

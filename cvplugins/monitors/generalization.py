@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from cvplugins.distributed import gather_objects
@@ -121,24 +122,28 @@ class Generalization:
         self.reports: list[GeneralizationReport] = []
         self._loss: Tensor | float = 0.0  # sums since the last evaluation
         self._metric: Tensor | float = 0.0
-        self._iterations = self._metrics = 0
+        self._iterations: Tensor | int = 0
+        self._metrics: Tensor | int = 0
         self._start: list[Tensor | float] = []  # losses of the first iterations
 
     def add(self, loss: Tensor | float, metric: Tensor | float | None = None) -> None:
-        """Count an iteration of the training; nothing is read from the device."""
-        loss = loss.detach() if isinstance(loss, Tensor) else loss
+        """Count an iteration of the training; nothing is read from the device.
+
+        A loss that is not finite does not count: the iteration may have been skipped, and if not, the next ones show.
+        """
+        value, counts = _finite(loss)
         if len(self._start) < FIRST:
-            self._start.append(loss)
-        self._loss, self._iterations = self._loss + loss, self._iterations + 1
+            self._start.append(loss.detach() if isinstance(loss, Tensor) else loss)
+        self._loss, self._iterations = self._loss + value, self._iterations + counts
         if metric is not None:
-            metric = metric.detach() if isinstance(metric, Tensor) else metric
-            self._metric, self._metrics = self._metric + metric, self._metrics + 1
+            value, counts = _finite(metric)
+            self._metric, self._metrics = self._metric + value, self._metrics + counts
 
     def point(
         self, iteration: int, val_loss: float | None = None, val_metric: float | None = None
     ) -> GeneralizationPoint:
         """Join an evaluation with the training since the last one; every rank has to call this."""
-        sums = (float(self._loss), self._iterations, float(self._metric), self._metrics)
+        sums = self._sums()
         loss, iterations, metric, metrics = (sum(column) for column in zip(*gather_objects(sums), strict=True))
         return GeneralizationPoint(
             iteration,
@@ -220,8 +225,12 @@ class Generalization:
     def _fitted(self) -> float:
         if self.fitted_loss is not None:
             return self.fitted_loss
+        start = [loss for loss in map(float, self._start) if math.isfinite(loss)]
         # Without a start (the monitor saw no iteration) nothing is known, and no alarm is raised.
-        return statistics.fmean(map(float, self._start)) / 2 if self._start else math.inf
+        return statistics.fmean(start) / 2 if start else math.inf
+
+    def _sums(self) -> tuple[float, int, float, int]:
+        return float(self._loss), int(self._iterations), float(self._metric), int(self._metrics)
 
     def _clear(self) -> None:
         self._loss = self._metric = 0.0
@@ -232,7 +241,7 @@ class Generalization:
         return {
             "reports": [asdict(report) for report in self.reports],
             "start": [float(loss) for loss in self._start],
-            "sums": [float(self._loss), self._iterations, float(self._metric), self._metrics],
+            "sums": list(self._sums()),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -243,6 +252,12 @@ class Generalization:
         ]
         self._start = list(state["start"])
         self._loss, self._iterations, self._metric, self._metrics = state["sums"]
+
+
+def _finite(value: Tensor | float) -> tuple[Tensor, Tensor]:
+    """Return the value, or 0, and whether it is finite."""
+    value = torch.as_tensor(value).detach()
+    return torch.where(value.isfinite(), value, 0), value.isfinite()
 
 
 def _first(values: list[float | None]) -> float | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,17 @@ from .finite import any_suspicious, describe_nonfinite
 from .random_state import random_state
 
 __all__ = ["Fault", "NonFiniteError", "NonFiniteGuard", "NonFiniteReport", "find_faults", "running_statistics"]
+
+
+class Stateful(Protocol):
+    """What has a state, such as a model or an average of its weights."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state."""
+
+    def load_state_dict(self, state: Any) -> Any:
+        """Restore a state."""
+
 
 POLICIES = ("raise", "skip", "rollback")
 KINDS = ("parameter", "input", "activation", "loss", "statistic", "gradient")  # causes before their effects
@@ -126,6 +137,7 @@ class NonFiniteGuard:
         self.lr_factor, self.snapshot_interval = lr_factor, snapshot_interval
         self.skips_in_a_row = self.skips = self.rollbacks = 0
         self._is_bad = False  # whether this iteration was skipped
+        self._is_answered = False  # whether it was skipped or rolled back
         self.random: dict[str, Any] = {}  # state of the generators before this iteration
         self._statistics: dict[str, Tensor] = {}
         self._snapshot: dict[str, Any] = {}
@@ -135,7 +147,7 @@ class NonFiniteGuard:
         """Remember the random state and the statistics of batch norms, which the forward pass changes."""
         if not self._is_bad:
             self.skips_in_a_row = 0
-        self._is_bad = False
+        self._is_bad = self._is_answered = False
         self.random = random_state()
         now = dict(running_statistics(model))
         kept = self._statistics
@@ -190,6 +202,10 @@ class NonFiniteGuard:
         shown = {number: names for number, (_, names) in enumerate(everything) if number in culprits}
         return NonFiniteReport(iteration, tuple(faults), shown)
 
+    def is_answered(self, report: NonFiniteReport) -> bool:
+        """Return whether this iteration was answered before, at the step of another optimizer, and no weight is bad."""
+        return self._is_answered and all(fault.kind != "parameter" for fault in report.faults)
+
     def decide(self, report: NonFiniteReport) -> str:
         """Return ``"skip"`` or ``"rollback"``, and count it.
 
@@ -202,6 +218,7 @@ class NonFiniteGuard:
             if self.rollbacks == self.max_rollbacks:
                 raise NonFiniteError(f"{report}; max_rollbacks={self.max_rollbacks} rollbacks were made before")
             self.rollbacks += 1
+            self._is_answered = True
             return "rollback"
         if any(fault.kind == "parameter" for fault in report.faults):
             raise NonFiniteError(f"{report}; skipping does not mend weights: use policy='rollback'")
@@ -209,7 +226,7 @@ class NonFiniteGuard:
             raise NonFiniteError(f"{report}; max_skips={self.max_skips} iterations in a row were skipped before")
         self.skips_in_a_row += 1
         self.skips += 1
-        self._is_bad = True
+        self._is_bad = self._is_answered = True
         return "skip"
 
     @torch.no_grad()
@@ -223,22 +240,36 @@ class NonFiniteGuard:
         """Return the model's weights with the statistics of before this iteration, on the CPU."""
         return {name: self._statistics.get(name, value).cpu() for name, value in model.state_dict().items()}
 
-    def snapshot(self, model: nn.Module, optimizers: Sequence[Optimizer], iteration: int, force: bool = False) -> None:
-        """Copy model and optimizers to the CPU's memory, if the policy needs it and it is time."""
+    def snapshot(
+        self,
+        model: nn.Module,
+        optimizers: Sequence[Optimizer],
+        iteration: int,
+        force: bool = False,
+        averages: Sequence[Stateful] = (),
+    ) -> None:
+        """Copy all this to the CPU's memory, if the policy needs it and it is time; ``averages`` are of the weights."""
         if self.policy == "rollback" and (force or iteration % self.snapshot_interval == 0):
             self._snapshot = {
                 "iteration": iteration,
                 "model": _copied(model.state_dict()),
-                "optimizers": [_copied(optimizer.state_dict()) for optimizer in optimizers],
+                "optimizers": [(optimizer, _copied(optimizer.state_dict())) for optimizer in optimizers],
+                "averages": [_copied(average.state_dict()) for average in averages],
             }
 
-    def roll_back(self, model: nn.Module, optimizers: Sequence[Optimizer]) -> int:
+    def roll_back(self, model: nn.Module, optimizers: Sequence[Optimizer], averages: Sequence[Stateful] = ()) -> int:
         """Restore the last snapshot, but for the learning rates, and return the iteration that it is from."""
         model.load_state_dict(self._snapshot["model"])
-        for optimizer, state in zip(optimizers, self._snapshot["optimizers"], strict=True):
+        for optimizer, (then, state) in zip(optimizers, self._snapshot["optimizers"], strict=True):
+            if optimizer is not then:  # switched since: it does not know the other's moments, and has to begin anew
+                optimizer.state.clear()
+                continue
             # The schedule goes on from where it is: only momentum and the like are restored.
             now = optimizer.state_dict()["param_groups"]
             optimizer.load_state_dict({**_copied(state), "param_groups": now})
+        # The step that broke the weights has broken their average, which would never heal.
+        for average, state in zip(averages, self._snapshot["averages"], strict=True):
+            average.load_state_dict(state)
         return int(self._snapshot["iteration"])
 
     def state_dict(self) -> dict[str, Any]:

@@ -6,18 +6,20 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from cvplugins.distributed import rank
+from cvplugins.errors import first_line
 from cvplugins.files import write_whole
 
-from .nonfinite import Fault, find_faults, running_statistics
+from .nonfinite import Fault, NonFiniteGuard, NonFiniteReport, find_faults, running_statistics
 from .random_state import random_state, restore_random_state
 
-__all__ = ["Replay", "first_nonfinite_layer", "reproduce"]
+__all__ = ["Replay", "ReplayWriter", "first_nonfinite_layer", "reproduce"]
 
 FORMAT = "cvplugins replay 1"
 Losses = Mapping[str, Tensor | Sequence[Tensor]]
@@ -34,11 +36,12 @@ class Replay:
         model: Weights and statistics before the iteration.
         optimizers: States of the optimizers.
         random: State of the random generators before the iteration.
-        batch: As the data loader gave it.
+        batch: As the data loader gave it; of Detectron2 the list of those that the iteration accumulated.
         evaluating: Names of the modules in evaluation mode; the others train.
         frozen: Names of the parameters that require no gradient.
         autocast: Device type and dtype of AMP, or None.
         config: Name of the run's config, or None.
+        framework: ``"openmmlab"`` or ``"detectron2"``, which builds the model and computes its losses.
     """
 
     iteration: int
@@ -52,6 +55,7 @@ class Replay:
     frozen: list[str] = field(default_factory=list)
     autocast: tuple[str, str] | None = None
     config: str | None = None
+    framework: str = "openmmlab"
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the file whole or not at all."""
@@ -81,6 +85,63 @@ class Replay:
         for name, parameter in model.named_parameters():
             parameter.requires_grad_(name not in self.frozen)
         restore_random_state(self.random)
+
+
+class ReplayWriter:
+    """Write the replay files of a run, from what its guard remembers.
+
+    Args:
+        guard: Knows the state of before the iteration.
+        framework: See :class:`Replay`.
+        limit: Files that this process writes at most. Each is as large as a checkpoint.
+
+    Raises:
+        ValueError: ``limit`` is negative.
+    """
+
+    def __init__(self, guard: NonFiniteGuard, framework: str, limit: int) -> None:
+        if limit < 0:
+            raise ValueError(f"max_replays is {limit}; give 0 or more")
+        self.guard, self.framework, self.limit = guard, framework, limit
+        self._written = 0
+
+    def save(
+        self,
+        folder: str | os.PathLike[str],
+        report: NonFiniteReport,
+        layer: Fault | None,
+        model: nn.Module,
+        optimizers: Sequence[torch.optim.Optimizer],
+        batch: Any,
+        *,
+        autocast: tuple[str, str] | None,
+        config: str | None,
+    ) -> str:
+        """Write ``folder/iter_N_rankR.pt``, and return what the log should say of it; nothing above the limit."""
+        if self._written >= self.limit:
+            return ""
+        self._written += 1
+        path = Path(folder, f"iter_{report.iteration}_rank{rank()}.pt")
+        own = [fault for fault in (*report.faults, *([layer] if layer else [])) if fault.rank == rank()]
+        replay = Replay(
+            iteration=report.iteration,
+            faults=[(fault.kind, fault.name, fault.detail, fault.rank) for fault in own],
+            images=list(report.images[rank()]),
+            model=self.guard.state_before(model),
+            optimizers=[optimizer.state_dict() for optimizer in optimizers],
+            random=self.guard.random,
+            batch=batch,
+            evaluating=[name for name, module in model.named_modules() if not module.training],
+            frozen=[name for name, value in model.named_parameters() if not value.requires_grad],
+            autocast=autocast,
+            config=config,
+            framework=self.framework,
+        )
+        try:
+            replay.save(path)
+        except Exception as error:  # a full disk must not hide the fault
+            return f"; no replay file: {type(error).__name__}: {first_line(error)}"
+        return f"; to repeat it: python tools/replay.py {path}"
 
 
 def reproduce(replay: Replay, model: nn.Module, forward: Callable[[], Losses]) -> tuple[Fault, ...]:

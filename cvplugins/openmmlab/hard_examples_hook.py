@@ -17,6 +17,7 @@ from cvplugins.monitors import HardExamples
 from cvplugins.registry import HOOKS
 
 from .hard_example_samplers import HardExampleSampler, InfiniteHardExampleSampler
+from .reproducibility import start_again
 from .validation_loss import ImageLosses
 
 __all__ = ["HardExampleMiningHook"]
@@ -102,6 +103,8 @@ class HardExampleMiningHook(Hook):
             self._resumed = None
             if isinstance(self.sampler, InfiniteHardExampleSampler):
                 self.sampler.indices = self.sampler._indices_of_rank()
+        if isinstance(self.sampler, InfiniteHardExampleSampler):
+            start_again(runner.train_loop.dataloader_iterator, loader)  # with part_length
 
     def before_train_iter(self, runner, batch_idx: int, data_batch=None) -> None:
         """Compute the loss of each image, with the weights that its batch will be trained with."""

@@ -13,6 +13,8 @@ from mmengine.optim import OptimWrapper, OptimWrapperDict
 from cvplugins.monitors import FreezeRule, LayerFreeze, split_learning_rates
 from cvplugins.registry import HOOKS
 
+from .monitor_hook import check_step
+
 __all__ = ["LayerFreezeHook"]
 
 
@@ -64,6 +66,9 @@ class LayerFreezeHook(Hook):
                 "LayerFreezeHook: DistributedDataParallel would wait for the gradients of frozen layers; "
                 "set find_unused_parameters=True at the top of the config, or in model_wrapper_cfg where there is one"
             )
+        for rule in self.rules:
+            check_step(runner, "LayerFreezeHook: begin", rule.begin, self.by_epoch)
+            check_step(runner, "LayerFreezeHook: until", rule.until, self.by_epoch)
         self.monitor = LayerFreeze(model.module if is_model_wrapper(model) else model, self.rules)
 
     def before_train_iter(self, runner, batch_idx: int, data_batch: Any = None) -> None:

@@ -7,15 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from mmengine.hooks import CheckpointHook
+from mmengine.hooks import CheckpointHook, EMAHook
 from mmengine.model import is_model_wrapper
 from mmengine.optim import OptimWrapper
+from mmengine.runner import IterBasedTrainLoop
 from torch import Tensor
 from torch.optim import Optimizer
 
 from cvplugins.distributed import rank
 from cvplugins.errors import first_line
-from cvplugins.monitors import Fault, NonFiniteError, NonFiniteGuard, NonFiniteReport, Replay, first_nonfinite_layer
+from cvplugins.monitors import Fault, NonFiniteError, NonFiniteGuard, ReplayWriter, first_nonfinite_layer
 from cvplugins.monitors.batch_images import image_names, image_tensors
 from cvplugins.registry import HOOKS
 
@@ -34,7 +35,8 @@ class NonFiniteGuardHook(MonitorHook):
     ``replay/iter_N_rankR.pt`` in the work dir repeats the iteration with ``tools/replay.py``. Steps that AMP's
     GradScaler skips are no fault, but a loss that is not finite is. All ranks decide alike. With gradient
     accumulation every iteration is guarded, and a bad one drops what was accumulated before it. A step that makes the
-    weights themselves overflow is found in the next iteration, and in any case before a checkpoint or the end.
+    weights themselves overflow is found in the next iteration, and in any case before a checkpoint, a validation or
+    the end. A rollback takes the average of ``EMAHook`` along.
 
     Args:
         policy: ``"raise"``, ``"skip"`` or ``"rollback"``.
@@ -60,23 +62,21 @@ class NonFiniteGuardHook(MonitorHook):
         max_replays: int = 3,
         find_layer: bool = True,
     ) -> None:
-        if max_replays < 0:
-            raise ValueError(f"max_replays is {max_replays}; give 0 or more")
         self.monitor = NonFiniteGuard(policy, max_skips, max_rollbacks, lr_factor, snapshot_interval)
-        self.max_replays, self.find_layer = max_replays, find_layer
-        self._replays = 0
+        self.find_layer = find_layer
+        self._replays = ReplayWriter(self.monitor, "openmmlab", max_replays)
         self._handles: list[Any] = []
 
     def before_train(self, runner) -> None:
         """Register with the model, which computes the losses, and with every optimizer."""
         self._model = runner.model.module if is_model_wrapper(runner.model) else runner.model
         self._wrappers = list(optim_wrappers(runner).values())
-        self._optimizers = [wrapper.optimizer for wrapper in self._wrappers]
         self._batch, self._losses, self._is_observed = None, {}, False
         self._handles = [self._model.register_forward_hook(self._keep_losses, with_kwargs=True)]
+        self._averages = [hook.ema_model for hook in runner.hooks if isinstance(hook, EMAHook)]
         for optimizer in self._optimizers:
             self._handles.append(optimizer.register_step_pre_hook(lambda optimizer, *_: self._guard(runner, optimizer)))
-        self.monitor.snapshot(self._model, self._optimizers, runner.iter, force=True)
+        self._snapshot(runner, force=True)
 
     def before_train_iter(self, runner, batch_idx: int, data_batch=None) -> None:
         """Remember what the iteration starts from."""
@@ -86,9 +86,9 @@ class NonFiniteGuardHook(MonitorHook):
     def after_train_iter(self, runner, batch_idx: int, data_batch=None, outputs=None) -> None:
         """Guard an iteration without a step: one that only accumulates, or whose step AMP skipped.
 
-        A step that made the weights overflow is found in the next iteration, but before they are saved.
+        A step that made the weights overflow is found in the next iteration, but before they are validated or saved.
         """
-        if not self._is_observed or self._is_saved_next(runner):
+        if not self._is_observed or self._is_used_next(runner):
             self._guard(runner, None)
         self._batch, self._losses = None, {}
 
@@ -101,9 +101,18 @@ class NonFiniteGuardHook(MonitorHook):
         for handle in self._handles:
             handle.remove()
 
-    def _is_saved_next(self, runner) -> bool:
+    @property
+    def _optimizers(self) -> list[Optimizer]:
+        return [wrapper.optimizer for wrapper in self._wrappers]  # OptimizerSwitchHook changes them
+
+    def _snapshot(self, runner, force: bool = False) -> None:
+        self.monitor.snapshot(self._model, self._optimizers, runner.iter, force, self._averages)
+
+    def _is_used_next(self, runner) -> bool:
         hooks = [hook for hook in runner.hooks if isinstance(hook, CheckpointHook) and not hook.by_epoch]
         intervals = [hook.interval for hook in hooks if hook.interval > 0]
+        if isinstance(runner.train_loop, IterBasedTrainLoop) and runner.val_loop is not None:
+            intervals.append(runner.train_loop.val_interval)
         is_due = any(self.every_n_train_iters(runner, interval) for interval in intervals)
         return is_due or self.is_last_train_iter(runner)
 
@@ -127,29 +136,45 @@ class NonFiniteGuardHook(MonitorHook):
             step_is_void=getattr(optimizer, "found_inf", None),
         )
         if report is None:
-            self.monitor.snapshot(self._model, self._optimizers, runner.iter)
+            self._snapshot(runner)
+            return
+        if self.monitor.is_answered(report):
+            self._drop()
             return
         layer = self._first_layer(runner) if self.find_layer else None
         message = str(report) if layer is None else f"{report}; first layer: {layer.name} ({layer.detail})"
         if rank() in report.culprits:
-            message += self._save_replay(runner, report, layer)
-        for each in self._optimizers:
-            each.zero_grad(set_to_none=True)  # an optimizer leaves a parameter without gradient alone
-        self.monitor.undo_forward(self._model)
-        self._losses = {}  # answered: a second look in this iteration is at the weights
+            message += self._replays.save(
+                Path(runner.work_dir, "replay"),
+                report,
+                layer,
+                self._model,
+                self._optimizers,
+                self._batch,
+                autocast=_autocast(self._wrappers[0], self._model),
+                config=_dumped_config(runner),
+            )
+        self._drop()
         try:
             action = self.monitor.decide(report)
         except NonFiniteError as error:
             runner.logger.error(message)
             raise NonFiniteError(f"{error}{message.removeprefix(str(report))}") from None
         if action == "rollback":
-            start = self.monitor.roll_back(self._model, self._optimizers)
+            start = self.monitor.roll_back(self._model, self._optimizers, self._averages)
             self._lower_learning_rates(runner)
             runner.logger.warning(f"{message}; rolled back to iteration {start} (rollback {self.monitor.rollbacks})")
         else:
             runner.logger.warning(f"{message}; skipped (number {self.monitor.skips_in_a_row} in a row)")
         counts = {"nonfinite/skips": self.monitor.skips, "nonfinite/rollbacks": self.monitor.rollbacks}
         runner.visualizer.add_scalars(counts, step=runner.iter)
+
+    def _drop(self) -> None:
+        """Forget the iteration; a second look at it is at the weights."""
+        for each in self._optimizers:
+            each.zero_grad(set_to_none=True)  # an optimizer leaves a parameter without gradient alone
+        self.monitor.undo_forward(self._model)
+        self._losses = {}
 
     def _first_layer(self, runner) -> Fault | None:
         if self._batch is None:
@@ -165,31 +190,6 @@ class NonFiniteGuardHook(MonitorHook):
         except Exception as error:  # whatever fails here must not hide the fault
             runner.logger.warning(f"the first layer is not known: {type(error).__name__}: {first_line(error)}")
             return None
-
-    def _save_replay(self, runner, report: NonFiniteReport, layer: Fault | None) -> str:
-        if self._replays >= self.max_replays:
-            return ""
-        self._replays += 1
-        path = Path(runner.work_dir, "replay", f"iter_{report.iteration}_rank{rank()}.pt")
-        own = [fault for fault in (*report.faults, *([layer] if layer else [])) if fault.rank == rank()]
-        replay = Replay(
-            iteration=report.iteration,
-            faults=[(fault.kind, fault.name, fault.detail, fault.rank) for fault in own],
-            images=list(report.images[rank()]),
-            model=self.monitor.state_before(self._model),
-            optimizers=[optimizer.state_dict() for optimizer in self._optimizers],
-            random=self.monitor.random,
-            batch=self._batch,
-            evaluating=[name for name, module in self._model.named_modules() if not module.training],
-            frozen=[name for name, value in self._model.named_parameters() if not value.requires_grad],
-            autocast=_autocast(self._wrappers[0], self._model),
-            config=_dumped_config(runner),
-        )
-        try:
-            replay.save(path)
-        except Exception as error:  # a full disk must not hide the fault
-            return f"; no replay file: {type(error).__name__}: {first_line(error)}"
-        return f"; to repeat it: python tools/replay.py {path}"
 
     def _lower_learning_rates(self, runner) -> None:
         for wrapper in self._wrappers:

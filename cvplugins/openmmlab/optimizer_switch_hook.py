@@ -12,6 +12,7 @@ from cvplugins.monitors import EarlyStopping, mode_of, switch_optimizer, value_o
 from cvplugins.registry import HOOKS
 
 from .evaluation_hook import EvaluationHook
+from .monitor_hook import check_step
 
 __all__ = ["OptimizerSwitchHook"]
 
@@ -72,7 +73,9 @@ class OptimizerSwitchHook(EvaluationHook):
             super().before_run(runner)
 
     def before_train(self, runner) -> None:
-        """Begin with the journal of plateaus."""
+        """Begin with the journal of plateaus, and see whether the step can come."""
+        if self.at is not None:
+            check_step(runner, "OptimizerSwitchHook: at", self.at, self.by_epoch)
         if self.monitor is not None:
             super().before_train(runner)
 

@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader
 from cvplugins.randomness import DATA, MODEL, seed_everything
 from cvplugins.registry import HOOKS
 
-__all__ = ["IterationSeedHook", "SeededBatches"]
+__all__ = ["IterationSeedHook", "SeededBatches", "start_again"]
 
 
 class SeededBatches:
@@ -75,13 +75,17 @@ class IterationSeedHook(Hook):
         self._batches = SeededBatches(collate, (runner.seed, get_rank(), DATA), first, loader.num_workers)
         loader.collate_fn, loader.worker_init_fn = self._batches, self._batches.start_worker
         loader.generator = torch.Generator()  # else the loader's start would draw from the generator seeded here
-        if getattr(iterator, "_iterator", None) is not None:
-            _start_again(iterator, loader)
+        start_again(iterator, loader)
         seed_everything(runner.seed, get_rank(), DATA, runner.iter)
 
     def before_train_iter(self, runner, batch_idx: int, data_batch=None) -> None:
         """Fix what the model draws in this iteration."""
         seed_everything(runner.seed, get_rank(), MODEL, runner.iter)
+
+    def after_val(self, runner) -> None:
+        """Do not let a validation change what is drawn next: a resumed run may not have made it."""
+        if hasattr(self, "_batches"):
+            seed_everything(runner.seed, get_rank(), DATA, runner.iter)
 
     def after_train_iter(self, runner, batch_idx: int, data_batch=None, outputs=None) -> None:
         """Fix what a loader without workers, or one that starts anew, draws for the next iteration."""
@@ -89,8 +93,10 @@ class IterationSeedHook(Hook):
         seed_everything(runner.seed, get_rank(), DATA, runner.iter + 1)
 
 
-def _start_again(iterator: Any, loader: DataLoader) -> None:
-    """Start a loader anew whose workers mmengine/runner/loops.py (0.10.7) has started before any hook."""
+def start_again(iterator: Any, loader: DataLoader) -> None:
+    """Start a loader anew if mmengine/runner/loops.py (0.10.7) has started its workers before any hook."""
+    if getattr(iterator, "_iterator", None) is None:
+        return
     iterator._iterator = None
     if hasattr(loader.sampler, "_indices_of_rank"):  # InfiniteSampler's only generator ends with the first iterator
         loader.sampler.indices = loader.sampler._indices_of_rank()

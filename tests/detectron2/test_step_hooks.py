@@ -34,7 +34,7 @@ def test_the_guard_raises_before_the_weights_are_spoilt(tmp_path):
     with pytest.raises(
         NonFiniteError, match=r"iteration 2: not finite: loss loss_cls, loss_size; .*first layer: "
     ) as error:
-        train(tmp_path, [NonFiniteGuardHook()], iterations=4, change=poison(2), model=model)
+        train(tmp_path, [NonFiniteGuardHook(output_dir=str(tmp_path))], iterations=4, change=poison(2), model=model)
     assert "backbone.0" in str(error.value)
     saved = torch.load(tmp_path / "model_0000001.pth")["model"]
     assert equal(dict(model.state_dict()), saved)
@@ -45,7 +45,7 @@ def test_a_skipped_iteration_leaves_everything_as_it_was(tmp_path, amp, with_amp
     """Oracle: the weights of the checkpoints before and after it."""
     from cvplugins.detectron2 import NonFiniteGuardHook
 
-    hook = NonFiniteGuardHook(policy="skip", find_layer=False)
+    hook = NonFiniteGuardHook(output_dir=str(tmp_path), policy="skip", find_layer=False)
     trainer = train(tmp_path, [hook], iterations=5, change=poison(2), checkpoint_period=1, eval_period=0, amp=amp)
     models = [torch.load(tmp_path / f"model_000000{index}.pth")["model"] for index in range(4)]
     assert equal(models[1], models[2])
@@ -77,7 +77,10 @@ def test_all_batches_of_an_accumulated_step_count(tmp_path):
             bad = self.training and batch["file_name"] == "2"
             return {**losses, "loss_size": losses["loss_size"] + math.nan} if bad else losses
 
-    guard, course = NonFiniteGuardHook(policy="skip"), GeneralizationHook(output_dir=str(tmp_path), figure=False)
+    guard, course = (
+        NonFiniteGuardHook(output_dir=str(tmp_path), policy="skip"),
+        GeneralizationHook(output_dir=str(tmp_path), figure=False),
+    )
     train(tmp_path, [guard, course], iterations=4, model=Poisoned(), kind=Twice)
     assert guard.monitor.skips == 1
     assert course.monitor.reports[-1].point.train_loss == pytest.approx(sum(seen[4:]) / 4)
@@ -86,12 +89,18 @@ def test_all_batches_of_an_accumulated_step_count(tmp_path):
 def test_a_rollback_lowers_the_rate_for_good(tmp_path):
     from cvplugins.detectron2 import NonFiniteGuardHook
 
-    hook = NonFiniteGuardHook(policy="rollback", lr_factor=0.5, snapshot_interval=2)
+    hook = NonFiniteGuardHook(output_dir=str(tmp_path), policy="rollback", lr_factor=0.5, snapshot_interval=2)
     trainer = train(tmp_path, [hook], iterations=6, change=poison(3), eval_period=0)
     plain = train(tmp_path / "plain", [], iterations=6, eval_period=0)
     rate, usual = (each.optimizer.param_groups[0]["lr"] for each in (trainer, plain))
     assert rate == pytest.approx(usual / 2)
-    again = train(tmp_path, [NonFiniteGuardHook(policy="rollback")], iterations=8, resume=True, eval_period=0)
+    again = train(
+        tmp_path,
+        [NonFiniteGuardHook(output_dir=str(tmp_path), policy="rollback")],
+        iterations=8,
+        resume=True,
+        eval_period=0,
+    )
     assert again.scheduler.base_lrs == [0.05]
 
 
@@ -245,3 +254,34 @@ def test_throughput_counts_images_and_knows_the_evaluations(tmp_path):
     assert latest["throughput/images_per_second"][0] == pytest.approx(images / seconds)
     assert len(hook.monitor.state_dict()["validations"]) == 3
     assert not trainer.model._forward_pre_hooks
+
+
+@pytest.mark.parametrize("interval", [3, 100], ids=["snapshot after the switch", "snapshot before the switch"])
+def test_a_rollback_fits_the_optimizer_that_follows_and_takes_the_average_along(tmp_path, interval):
+    """A step of infinite length in iteration 4; oracle: AdamW's steps at the snapshot, or none."""
+    from detectron2.engine import HookBase
+
+    from cvplugins.detectron2 import EMAHook, NonFiniteGuardHook, OptimizerSwitchHook
+
+    class Explode(HookBase):
+        steps: tuple = ()
+
+        def before_step(self):
+            group = self.trainer.optimizer.param_groups[0]
+            if self.trainer.iter == 4:
+                self.rate, group["lr"] = group["lr"], math.inf
+            elif self.trainer.iter == 5:
+                group["lr"] = self.rate
+                self.trainer.optimizer.register_step_pre_hook(self.look)
+
+        def look(self, optimizer, *args):
+            self.steps += ({int(state["step"]) for state in optimizer.state.values()},)
+
+    guard = NonFiniteGuardHook("rollback", snapshot_interval=interval, max_replays=0)
+    switch, average = OptimizerSwitchHook(optimizer={"type": "AdamW", "lr": 0.01}, at=1), EMAHook(momentum=0.1)
+    last = Explode()
+    trainer = train(tmp_path, [switch, guard, average, last], iterations=8, eval_period=0, checkpoint_period=100)
+    assert guard.monitor.rollbacks == 1
+    assert last.steps[0] == ({2} if interval == 3 else set())  # the switch, 1, 2 | 3, 4
+    assert all(value.isfinite().all() for value in weights(trainer).values())
+    assert all(value.isfinite().all() for value in average.monitor.state_dict()["average"].values())

@@ -105,6 +105,22 @@ def test_the_evidence_names_the_numbers():
     assert course(rising, count=5).evidence == "5 of the 8 evaluations that a trend needs"
 
 
+def test_a_skipped_iteration_does_not_count():
+    """One NaN among finite losses, which a guard answers; with nothing else, the training is not finite."""
+    monitor = Generalization()
+    for loss in (torch.tensor(4.0), torch.tensor(math.nan), 2.0):
+        monitor.add(loss, loss)
+    again = Generalization()
+    again.load_state_dict(monitor.state_dict())
+    for each in (monitor, again):
+        point = each.point(3, val_loss=1.0)
+        assert (point.train_loss, point.train_metric) == (3.0, 3.0)
+        assert each._fitted() == 1.5
+    monitor.observe(point)
+    monitor.add(math.nan)
+    assert monitor.observe(monitor.point(4, val_loss=1.0)).verdict == "not finite"
+
+
 @pytest.mark.parametrize("spread", [0.02, 0.2])
 def test_noise_alone_raises_no_alarm(spread):
     """A validation loss that stays where it is while the training loss falls."""

@@ -75,3 +75,16 @@ def test_base_configs_of_mmseg_are_found(tmp_path):
     path = tmp_path / "config.py"
     path.write_text("_base_ = 'mmseg::mask2former/mask2former_r50_8xb2-160k_ade20k-512x512.py'\n")
     assert load_config(path).model.type == "EncoderDecoder"
+
+
+@pytest.mark.parametrize("name", ["EMAHook", "CheckpointHook"])
+def test_what_mmengine_has_is_not_ours(name):
+    """The parent registry would answer with mmengine's class, which has other options than a user expects of ours."""
+    from mmengine.registry import HOOKS
+
+    import cvplugins.registry
+
+    with pytest.raises(KeyError, match=f"cvplugins has no hook named '{name}', but mmengine has; write type='{name}'"):
+        HOOKS.build({"type": f"cvplugins.{name}"})
+    with cvplugins.registry.HOOKS.switch_scope_and_registry("cvplugins"):
+        assert cvplugins.registry.HOOKS.get(name).__module__.startswith("mmengine.")

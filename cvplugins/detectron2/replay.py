@@ -1,0 +1,55 @@
+"""What of a replay is Detectron2's: the model from its config, and its losses; see :mod:`cvplugins.replaying`."""
+
+from __future__ import annotations
+
+import os
+
+import torch
+import yaml
+from detectron2.config import CfgNode, get_cfg
+from detectron2.modeling import build_model as build
+from detectron2.utils.events import EventStorage
+from torch import Tensor, nn
+
+from cvplugins.errors import UserError, first_line
+from cvplugins.monitors import Replay
+
+from .config import add_cvplugins_config
+from .model_losses import forward_without_raising, summed_losses
+from .norm import apply_norm_policy
+
+__all__ = ["build_model", "compute_losses"]
+
+
+def build_model(config: str | os.PathLike) -> nn.Module:
+    """Build the model of a ``config.yaml``, such as ``default_setup`` writes into ``OUTPUT_DIR``.
+
+    Keys of other projects are accepted; without running code, as YAML could.
+
+    Raises:
+        UserError: The config has none, or not one that can be built here.
+    """
+    cfg = get_cfg()
+    add_cvplugins_config(cfg)
+    cfg.set_new_allowed(True)
+    try:
+        content = CfgNode.load_yaml_with_base(os.fspath(config))
+        if "META_ARCHITECTURE" not in (content.get("MODEL") or {}):
+            raise UserError(f"config {config} has no MODEL.META_ARCHITECTURE; give the run's config.yaml with --config")
+        cfg.merge_from_other_cfg(CfgNode(content))
+        cfg.MODEL.DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+        built = build(cfg)
+    except (AttributeError, KeyError, TypeError, ValueError, OSError, yaml.YAMLError) as error:
+        raise UserError(
+            f"the model of config {config} cannot be built: {first_line(error)}; for a model of your own code call "
+            "cvplugins.replaying.replay(file, model=model)"
+        ) from error
+    apply_norm_policy(cfg, built)
+    return built
+
+
+def compute_losses(model: nn.Module, found: Replay) -> dict[str, Tensor]:
+    """Return the loss components of a failed iteration, summed over the batches that it accumulated."""
+    forward = forward_without_raising(model, [name for kind, name, *_ in found.faults if kind == "loss"])
+    with EventStorage(found.iteration):
+        return summed_losses(forward(batch) for batch in found.batch)

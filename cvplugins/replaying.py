@@ -1,0 +1,155 @@
+"""Run a failed iteration again from its replay file, whichever framework it is from: what ``tools/replay.py`` calls."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import pickle
+import pickletools
+import re
+import zipfile
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import nn
+
+from .errors import UserError, first_line
+from .monitors import Fault, Replay, reproduce
+from .safe_loading import load_plain
+
+__all__ = ["load_replay", "replay"]
+
+# Each has build_model(config) and compute_losses(model, found).
+ADAPTERS = {"openmmlab": "cvplugins.openmmlab.replay", "detectron2": "cvplugins.detectron2.replay"}
+
+# What batches consist of besides tensors and plain data; restoring one only sets attributes.
+DATA_CLASSES = {
+    "mmengine.structures": ("BaseDataElement", "InstanceData", "LabelData", "PixelData"),
+    "mmdet.structures": ("DetDataSample", "ReIDDataSample", "TrackDataSample"),
+    "mmdet.structures.bbox": ("HorizontalBoxes",),
+    "mmdet.structures.mask": ("BitmapMasks", "PolygonMasks"),
+    "mmseg.structures": ("SegDataSample",),
+    "detectron2.structures": ("BitMasks", "Boxes", "Instances", "Keypoints", "PolygonMasks", "RotatedBoxes"),
+}
+
+
+def replay(
+    replay_file: str | os.PathLike[str],
+    *,
+    config: str | os.PathLike[str] | None = None,
+    model: nn.Module | None = None,
+    trust_replay: bool = False,
+) -> tuple[bool, str]:
+    """Run a failed iteration again, on a GPU if there is one.
+
+    Args:
+        replay_file: Written by ``NonFiniteGuardHook``.
+        config: Config that the model is built from; the copy that the run wrote into its folder if None.
+        model: The model itself, instead of a config.
+        trust_replay: Allow the file to run code while it is loaded.
+
+    Returns:
+        Whether what was not finite then was found again, and a text that says what was found.
+
+    Raises:
+        UserError: Something is wrong that the user can mend.
+    """
+    found = load_replay(replay_file, trust_replay)
+    adapter = _adapter(found, replay_file)
+    if model is None:
+        model = adapter.build_model(_config(found, replay_file) if config is None else config)
+    model = model.to("cuda" if torch.cuda.is_available() else "cpu")
+    if found.autocast is not None and found.autocast[0] == "cuda" and not torch.cuda.is_available():
+        found.autocast = ("cpu", "bfloat16")  # the nearest that a CPU has
+    try:
+        faults = reproduce(found, model, lambda: adapter.compute_losses(model, found))
+    except RuntimeError as error:
+        if "Error(s) in loading state_dict" not in str(error):
+            raise
+        wrong = f"replay file {replay_file} is of another model than the config"
+        raise UserError(f"{wrong}: {str(error).splitlines()[1].strip()}; give its own with --config") from error
+    then = {(kind, name) for kind, name, *_ in found.faults}
+    again = {(fault.kind, fault.name) for fault in faults}
+    return bool(then & again), _in_words(found, faults)
+
+
+def load_replay(path: str | os.PathLike[str], trusted: bool = False) -> Replay:
+    """Load a replay file, without running code from it unless it is trusted.
+
+    Raises:
+        UserError: The file is missing, broken, no replay file, or holds more than plain data.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"replay file {path} does not exist; NonFiniteGuardHook writes them to WORK_DIR/replay")
+    try:
+        if trusted:
+            return Replay.from_dict(torch.load(path, map_location="cpu", weights_only=False))
+        return Replay.from_dict(load_plain(path, _data_classes(path)))
+    except pickle.UnpicklingError as error:
+        known = re.search(r"GLOBAL (\S+) (?:was not|whose)|Unsupported class (\S+)", str(error))
+        what = next(filter(None, known.groups())) if known else first_line(error)
+        raise UserError(
+            f"replay file {path} holds more than weights and known data ({what}); loading it could run code from the "
+            "file. If you trust its author, add --trust-replay"
+        ) from error
+    except (RuntimeError, EOFError, OSError, ValueError, TypeError, zipfile.BadZipFile) as error:
+        raise UserError(f"replay file {path} cannot be read: {first_line(error)}") from error
+
+
+def _adapter(found: Replay, path: str | os.PathLike[str]) -> ModuleType:
+    if found.framework not in ADAPTERS:
+        raise UserError(f"replay file {path} is of {found.framework!r}; known are {', '.join(ADAPTERS)}")
+    try:
+        return importlib.import_module(ADAPTERS[found.framework])
+    except ModuleNotFoundError as error:
+        raise UserError(f"replay file {path} is of {found.framework}, which is not installed ({error})") from error
+
+
+def _config(found: Replay, path: str | os.PathLike[str]) -> Path:
+    # The file itself does not hold it: building a model from a config can run anything.
+    config = Path(path).resolve().parent.parent / Path(found.config or "").name
+    if not config.is_file():
+        raise UserError(f"replay file {path}: the run's config {config} does not exist; add --config")
+    return config
+
+
+def _data_classes(path: Path) -> list[type]:
+    """Return those of DATA_CLASSES that a file asks for, and import no package that it does not need."""
+    with zipfile.ZipFile(path) as archive:
+        pickles = [archive.read(name) for name in archive.namelist() if name.endswith("/data.pkl")]
+    asked = set()
+    for code, name, _ in (each for content in pickles for each in pickletools.genops(content)):
+        if code.name == "GLOBAL":  # of protocol 2, in which torch writes
+            home, _, qualified = str(name).partition(" ")
+            asked.add((home.partition(".")[0], qualified))
+    classes = []
+    for home, known in DATA_CLASSES.items():
+        package = home.partition(".")[0]
+        wanted = [name for name in known if (package, name) in asked]
+        try:
+            module = importlib.import_module(home) if wanted else None
+        except ModuleNotFoundError as error:
+            raise UserError(f"replay file {path} needs {package}, which is not installed ({error})") from error
+        classes += [getattr(module, name) for name in wanted if hasattr(module, name)]
+    return classes
+
+
+def _in_words(found: Replay, faults: tuple[Fault, ...]) -> str:
+    lines = [f"iteration {found.iteration}, images {', '.join(found.images) or 'unknown'}"]
+    lines += [f"then:  {kind} {name}: {detail}" for kind, name, detail, _ in _shortened(found.faults)]
+    now = [(fault.kind, fault.name, fault.detail, fault.rank) for fault in faults]
+    lines += [f"again: {kind} {name}: {detail}" for kind, name, detail, _ in _shortened(now)]
+    if not faults:
+        lines.append("again: everything is finite; a fault of several processes, or of the GPU, may not show in one")
+    return "\n".join(lines)
+
+
+def _shortened(faults: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
+    """Return at most five faults of each kind."""
+    shown: dict[str, list[tuple[Any, ...]]] = {}
+    for fault in faults:
+        shown.setdefault(fault[0], []).append(fault)
+    return [fault for kind in shown.values() for fault in kind[:5]]
