@@ -9,6 +9,7 @@ from helpers import run_ranks
 
 pytestmark = pytest.mark.openmmlab
 
+TASKS = ("multiclass", "multilabel", "binary")
 CLASSES = ("cat", "dog", "owl")
 
 
@@ -84,24 +85,32 @@ def test_difficult_labels_count_nowhere():
     assert evaluate(scored, task="multilabel")[0] == expected
 
 
-def on_a_rank(task, split, folder):
-    """Evaluate what a rank has: all on the first one, or every second sample and a duplicate as the sampler pads."""
+def on_a_rank(folder):
+    """Evaluate each task with all on the first rank, and with every second sample and a duplicate as samplers pad."""
     from cvplugins.distributed import rank
 
-    samples = [sample.to_dict() for sample in samples_of(task, *cases(task, 7))]
-    own = [samples, []][rank()] if split == "idle" else [*samples, samples[0]][rank() :: 2]
-    classes = ("no", "yes") if task == "binary" else CLASSES
-    return evaluate(own, classes, size=len(samples), task=task, out_dir=folder)[0]
+    found = {}
+    for task in TASKS:
+        samples = [sample.to_dict() for sample in samples_of(task, *cases(task, 7))]
+        classes = ("no", "yes") if task == "binary" else CLASSES
+        for split, own in (("idle", [samples, []][rank()]), ("padded", [*samples, samples[0]][rank() :: 2])):
+            out_dir = folder / task / split
+            found[task, split] = evaluate(own, classes, size=len(samples), task=task, out_dir=out_dir)[0]
+    return found
 
 
 @pytest.mark.distributed
-@pytest.mark.parametrize("task", ["multiclass", "multilabel", "binary"])
-@pytest.mark.parametrize("split", ["idle", "padded"])
-def test_two_ranks_give_what_one_gives(task, split, tmp_path):
-    classes = ("no", "yes") if task == "binary" else CLASSES
-    expected, _ = evaluate(samples_of(task, *cases(task, 7)), classes, task=task)
-    assert run_ranks(on_a_rank, 2, task, split, tmp_path) == [expected, expected]
-    assert json.loads((tmp_path / "cls_results.json").read_text())["num_samples"] == 7
+def test_two_ranks_give_what_one_gives(tmp_path):
+    one, other = run_ranks(on_a_rank, 2, tmp_path)
+    assert one == other
+    for task in TASKS:
+        expected, _ = evaluate(
+            samples_of(task, *cases(task, 7)), ("no", "yes") if task == "binary" else CLASSES, task=task
+        )
+        for split in ("idle", "padded"):
+            assert one[task, split] == expected
+            written = json.loads((tmp_path / task / split / "cls_results.json").read_text())
+            assert written["num_samples"] == 7
 
 
 def test_wrong_samples_are_named():

@@ -79,20 +79,22 @@ def test_numbers_of_each_class_equal_mmseg(tmp_path):
         assert written[name]["labelled_pixels"] == totals[3][index]
 
 
-def on_a_rank(padded):
+def on_a_rank():
+    """Evaluate this rank's part, as the test sampler pads it and as it is."""
     from cvplugins.distributed import rank, world_size
 
-    total = -(-COUNT // world_size()) * world_size() if padded else COUNT
-    own = [data_sample(index % COUNT) for index in range(total)[rank() :: world_size()]]
-    return evaluate_samples(own, dict(type="cvplugins.SegmentationMetric"), COUNT)
+    found = []
+    for total in (-(-COUNT // world_size()) * world_size(), COUNT):
+        own = [data_sample(index % COUNT) for index in range(total)[rank() :: world_size()]]
+        found.append(evaluate_samples(own, dict(type="cvplugins.SegmentationMetric"), COUNT))
+    return found
 
 
 @pytest.mark.distributed
-@pytest.mark.parametrize("world_size", [2, 3, 8])  # of eight ranks one is idle, or has only a duplicate
-@pytest.mark.parametrize("padded", [True, False])
-def test_padding_counts_once_on_any_number_of_ranks(world_size, padded):
+@pytest.mark.parametrize("world_size", [2, 8])  # of eight ranks one is idle, or has only a duplicate
+def test_padding_counts_once_on_any_number_of_ranks(world_size):
     expected = evaluate_samples([data_sample(i) for i in range(COUNT)], dict(type="cvplugins.SegmentationMetric"))
-    assert run_ranks(on_a_rank, world_size, padded) == [expected] * world_size
+    assert run_ranks(on_a_rank, world_size) == [[expected, expected]] * world_size
 
 
 def test_writes_results_and_figures(tmp_path):
