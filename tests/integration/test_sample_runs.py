@@ -10,10 +10,10 @@ pytestmark = [pytest.mark.openmmlab, pytest.mark.slow]
 
 
 def test_the_sample_is_learnt(root, tmp_path):
-    """A quarter of the sample config's epochs; the whole of it, 4 minutes, reaches 0.727 (README)."""
-    options = ["--work-dir", tmp_path, "--cfg-options", "train_cfg.max_epochs=4", "train_cfg.val_interval=4"]
+    """Three of the sample config's 16 epochs, which reach 0.195; all of them, 4 minutes, reach 0.727 (README)."""
+    options = ["--work-dir", tmp_path, "--cfg-options", "train_cfg.max_epochs=3", "train_cfg.val_interval=3"]
     output = run(root, "tools/train.py", "configs/voc_faster_rcnn_sample.py", *options)
-    assert float(printed_metrics(output)["voc/AP50_11point"]) > 0.2
+    assert float(printed_metrics(output)["voc/AP50_11point"]) > 0.1
 
 
 def test_an_untrained_model_scores_nothing_on_the_sample(root, tmp_path):
