@@ -145,7 +145,7 @@ def test_two_processes_test_as_one_does(root, straight, tested, few, tmp_path):
 
 
 def test_the_sample_is_learnt(scenes, tmp_path):
-    """A fifth of the sample config's iterations; the whole of it, 4 minutes, reaches 0.604 (README)."""
+    """A fifth of the sample config's iterations; the whole of it, 2 minutes, reaches 0.604 on one thread (README)."""
     config, few = "configs/ade20k_mask2former_sample.py", {"val_dataloader.dataset.indices": 12}
     length = {"train_cfg.max_iters": 80, "train_cfg.val_interval": 80, "param_scheduler.1.end": 80}
     output = train(config, tmp_path, scenes, {**few, **length})
