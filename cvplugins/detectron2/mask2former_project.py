@@ -24,6 +24,7 @@ __all__ = [
     "import_mask2former",
     "import_train_net",
     "is_mask2former",
+    "named_root",
     "validate_mask2former_config",
 ]
 
@@ -35,6 +36,12 @@ def is_mask2former(cfg: Mapping[str, Any]) -> bool:
     """Return whether a config has the keys of the project, which :func:`add_mask2former_config` adds."""
     model = cfg.get("MODEL", {})
     return isinstance(model, Mapping) and "MASK_FORMER" in model
+
+
+def named_root(*configs: Mapping[str, Any]) -> str:
+    """Return the checkout that the first of some configs names, ``""`` if none does."""
+    roots = (each.get("CVPLUGINS", {}).get("MASK2FORMER", {}).get("ROOT") for each in configs)
+    return next(filter(None, roots), "")
 
 
 def add_mask2former_config(cfg: CfgNode, root: str = "") -> None:

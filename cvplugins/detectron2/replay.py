@@ -15,6 +15,7 @@ from cvplugins.errors import UserError, first_line
 from cvplugins.monitors import Replay
 
 from .config import add_cvplugins_config
+from .mask2former_project import add_mask2former_config, is_mask2former, named_root
 from .model_losses import forward_without_raising, summed_losses
 from .norm import apply_norm_policy
 
@@ -36,9 +37,13 @@ def build_model(config: str | os.PathLike) -> nn.Module:
         content = CfgNode.load_yaml_with_base(os.fspath(config))
         if "META_ARCHITECTURE" not in (content.get("MODEL") or {}):
             raise UserError(f"config {config} has no MODEL.META_ARCHITECTURE; give the run's config.yaml with --config")
+        if is_mask2former(content):
+            add_mask2former_config(cfg, named_root(content))  # registers the model
         cfg.merge_from_other_cfg(CfgNode(content))
         cfg.MODEL.DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
         built = build(cfg)
+    except UserError:
+        raise
     except (AttributeError, KeyError, TypeError, ValueError, OSError, yaml.YAMLError) as error:
         raise UserError(
             f"the model of config {config} cannot be built: {first_line(error)}; for a model of your own code call "

@@ -15,7 +15,7 @@ from detectron2.config import CfgNode, get_cfg
 from cvplugins.errors import UserError, first_line
 
 from .config import add_cvplugins_config
-from .mask2former_project import add_mask2former_config, is_mask2former
+from .mask2former_project import add_mask2former_config, is_mask2former, named_root
 
 __all__ = ["load_config", "parse_options"]
 
@@ -69,8 +69,7 @@ def load_config(path: str | os.PathLike[str], options: Mapping[str, Any] | None 
         raise UserError(f"config {path} has VERSION {loaded['VERSION']}; only {cfg.VERSION} is read")
     changes = _nested(options or {})
     if is_mask2former(loaded) or is_mask2former(changes):
-        roots = [each.get("CVPLUGINS", {}).get("MASK2FORMER", {}).get("ROOT") for each in (changes, loaded)]
-        add_mask2former_config(cfg, roots[0] or roots[1] or "")
+        add_mask2former_config(cfg, named_root(changes, loaded))
     _merge(cfg, loaded, f"config {path}")
     _merge(cfg, changes, "--cfg-options")
     return cfg
