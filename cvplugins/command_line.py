@@ -14,7 +14,7 @@ from typing import Any
 
 from cvplugins.errors import UserError
 
-__all__ = ["Framework", "add_common_arguments", "framework_of", "run"]
+__all__ = ["Framework", "add_common_arguments", "framework_of", "run", "run_without_framework"]
 
 
 @dataclass(frozen=True)
@@ -85,6 +85,17 @@ def run(job: str, parser: argparse.ArgumentParser) -> int:
         return 2
     if _is_first():
         sys.stdout.write(f"{summary}\n")
+    return 0
+
+
+def run_without_framework(job: Callable[..., str], parser: argparse.ArgumentParser) -> int:
+    """Call ``job`` with the arguments, and print what it returns; see :func:`run` for the exit code."""
+    try:
+        summary = job(**vars(parser.parse_args()))
+    except UserError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return 2
+    sys.stdout.write(f"{summary}\n")
     return 0
 
 

@@ -3,7 +3,7 @@
 import argparse
 import sys
 
-from cvplugins.errors import UserError
+from cvplugins.command_line import run_without_framework
 from cvplugins.weights import FRAMEWORKS, convert_checkpoint
 
 
@@ -17,13 +17,7 @@ def main() -> int:
     parser.add_argument(
         "--trust-checkpoint", dest="trusted", action="store_true", help="let IN run code when it is loaded"
     )
-    try:
-        summary = convert_checkpoint(**vars(parser.parse_args()))
-    except UserError as error:
-        sys.stderr.write(f"error: {error}\n")
-        return 2
-    sys.stdout.write(f"{summary}\n")
-    return 0
+    return run_without_framework(convert_checkpoint, parser)
 
 
 if __name__ == "__main__":

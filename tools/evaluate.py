@@ -3,7 +3,7 @@
 import argparse
 import sys
 
-from cvplugins.errors import UserError
+from cvplugins.command_line import run_without_framework
 from cvplugins.evaluation.command import evaluate_saved
 
 
@@ -23,13 +23,7 @@ def main() -> int:
     add("--reduce-zero-label", choices=["none", "labels", "both"], default="none", help="where 0 means no class")
     add("--out-dir", help="folder for results as JSON and figures")
     add("--trust-pickle", action="store_true", help="open a .pkl, which runs the code in it")
-    try:
-        table = evaluate_saved(**vars(parser.parse_args()))
-    except UserError as error:
-        sys.stderr.write(f"error: {error}\n")
-        return 2
-    sys.stdout.write(f"{table}\n")
-    return 0
+    return run_without_framework(evaluate_saved, parser)
 
 
 if __name__ == "__main__":
