@@ -10,6 +10,8 @@ from torch import Tensor
 
 from cvplugins.precision import at_least_float32, full_precision
 
+from .kernels import torchvision_kernels
+
 __all__ = ["ConvGeometry", "DeformConv2dGradients", "deform_conv2d", "deform_conv2d_backward"]
 
 # A sampling point that lies outside of every map; as an int it fits into 32 bits, which the kernels convert it to.
@@ -85,7 +87,7 @@ def deform_conv2d(
     """
     call = _kernel_arguments(input, offset, weight, mask, bias, geometry or ConvGeometry())
     with full_precision(input):
-        output: Tensor = _torchvision_kernels().deform_conv2d(*call)
+        output: Tensor = torchvision_kernels().deform_conv2d(*call)
     return output.to(input.dtype)
 
 
@@ -121,7 +123,7 @@ def deform_conv2d_backward(
     geometry = geometry or ConvGeometry()
     call = _kernel_arguments(input, offset, weight, mask, None, geometry)
     with full_precision(input):
-        gradients = _torchvision_kernels()._deform_conv2d_backward(grad_output.to(call[0].dtype), *call)
+        gradients = torchvision_kernels()._deform_conv2d_backward(grad_output.to(call[0].dtype), *call)
     of_input, of_weight, of_offset, of_mask, of_bias = gradients
     of_offset = of_offset.masked_fill(_outside(call[2], weight, geometry), 0)
     return DeformConv2dGradients(
@@ -157,9 +159,8 @@ def _kernel_arguments(
 
 def _outside(offset: Tensor, weight: Tensor, geometry: ConvGeometry) -> Tensor:
     """Return a mask in the shape of ``offset``: the points one pixel or more above or left of the map."""
-    taps = torch.unflatten(
-        offset, 1, (geometry.offset_groups, *weight.shape[2:], 2)
-    )  # (N, G, K_h, K_w, 2, H_out, W_out)
+    # (N, G, K_h, K_w, 2, H_out, W_out)
+    taps = torch.unflatten(offset, 1, (geometry.offset_groups, *weight.shape[2:], 2))
     rows, columns = (
         torch.arange(taps.shape[5 + axis], device=offset.device) * geometry.stride[axis]
         - geometry.padding[axis]
@@ -169,12 +170,3 @@ def _outside(offset: Tensor, weight: Tensor, geometry: ConvGeometry) -> Tensor:
     above = taps[:, :, :, :, 0] + rows[:, None, :, None] <= -1
     left = taps[:, :, :, :, 1] + columns[None, :, None, :] <= -1
     return (above | left).unsqueeze(4).expand_as(taps).reshape_as(offset)
-
-
-def _torchvision_kernels() -> Any:
-    """Return torchvision's operators, which its import registers; it waits for the first call, for it is slow."""
-    try:
-        import torchvision  # noqa: F401
-    except ImportError as error:
-        raise ImportError("deformable convolution needs torchvision: pip install torchvision") from error
-    return torch.ops.torchvision

@@ -32,11 +32,11 @@ def patches_at(
                 [0., 1.]])
     """
     (height, width), (top, left) = kernel_size, padding
-    # Below and right of the map as far as the kernel reaches from the last pixel.
-    padded = F.pad(image[0], (left, max(width - 1 - left, 0), top, max(height - 1 - top, 0)))
+    # Below and right of the map at least as far as the kernel reaches from the last pixel.
+    padded = F.pad(image[0], (left, max(left, width - 1 - left), top, max(top, height - 1 - top)))
     row = rows + torch.arange(height, device=rows.device)[:, None, None]
     column = columns + torch.arange(width, device=columns.device)[:, None]
-    return padded[:, row, column].reshape(-1, len(rows))
+    return padded[:, row, column].flatten(0, 2)
 
 
 def columns_to_pixels(matrix: Tensor, rows: Tensor, columns: Tensor, output: Tensor) -> None:

@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 
 from torch import Tensor
 
-from cvplugins import ops
+from cvplugins.ops import carafe, deform_conv, masked_conv, psa_mask
 
 # ---------------------------------------------------------------------------------------------------------------------
 # What mmcv says about its build
@@ -31,7 +31,7 @@ def get_compiling_cuda_version() -> str:
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# cvplugins.ops.deform_conv
+# Deformable convolution
 # ---------------------------------------------------------------------------------------------------------------------
 
 
@@ -39,7 +39,7 @@ def deform_conv_forward(
     input: Tensor, weight: Tensor, offset: Tensor, output: Tensor, columns: Tensor, ones: Tensor, **options: int
 ) -> None:
     """Write a deformable convolution to ``output``; the other buffers, and ``im2col_step``, are for mmcv's kernel."""
-    output.copy_(ops.deform_conv2d(input, offset, weight, geometry=_deform_geometry(**options)))
+    output.copy_(deform_conv.deform_conv2d(input, offset, weight, geometry=_deform_geometry(**options)))
 
 
 def deform_conv_backward_input(
@@ -53,7 +53,7 @@ def deform_conv_backward_input(
     **options: int,
 ) -> None:
     """Write two of the three gradients; the third waits in the buffer ``columns`` for the call that asks for it."""
-    gradients = ops.deform_conv2d_backward(gradOutput, input, offset, weight, geometry=_deform_geometry(**options))
+    gradients = deform_conv.deform_conv2d_backward(gradOutput, input, offset, weight, geometry=_deform_geometry(**options))
     gradInput.add_(gradients.input)
     gradOffset.copy_(gradients.offset)
     columns.resize_(weight.shape).copy_(gradients.weight)
@@ -75,7 +75,7 @@ def deform_conv_backward_parameters(
         columns.resize_(0)
         return
     # The gradient does not depend on the weight's values.
-    gradients = ops.deform_conv2d_backward(gradOutput, input, offset, gradWeight, geometry=_deform_geometry(**options))
+    gradients = deform_conv.deform_conv2d_backward(gradOutput, input, offset, gradWeight, geometry=_deform_geometry(**options))
     gradWeight.add_(gradients.weight, alpha=scale)
 
 
@@ -91,8 +91,8 @@ def _deform_geometry(
     group: int,
     deformable_group: int,
     im2col_step: int,
-) -> ops.ConvGeometry:
-    return ops.ConvGeometry((dH, dW), (padH, padW), (dilationH, dilationW), group, deformable_group)
+) -> deform_conv.ConvGeometry:
+    return deform_conv.ConvGeometry((dH, dW), (padH, padW), (dilationH, dilationW), group, deformable_group)
 
 
 def modulated_deform_conv_forward(
@@ -109,7 +109,7 @@ def modulated_deform_conv_forward(
 ) -> None:
     """Write a modulated deformable convolution to ``output``; a bias that is not meant is an empty tensor."""
     geometry = _modulated_geometry(**options)
-    output.copy_(ops.deform_conv2d(input, offset, weight, mask, bias if with_bias else None, geometry))
+    output.copy_(deform_conv.deform_conv2d(input, offset, weight, mask, bias if with_bias else None, geometry))
 
 
 def modulated_deform_conv_backward(
@@ -130,7 +130,7 @@ def modulated_deform_conv_backward(
     **options: int,
 ) -> None:
     """Write the gradients; those of the input and of the parameters are added to what is there, as in mmcv's kernel."""
-    gradients = ops.deform_conv2d_backward(grad_output, input, offset, weight, mask, _modulated_geometry(**options))
+    gradients = deform_conv.deform_conv2d_backward(grad_output, input, offset, weight, mask, _modulated_geometry(**options))
     grad_input.add_(gradients.input)
     grad_weight.add_(gradients.weight)
     grad_offset.copy_(gradients.offset)
@@ -150,25 +150,25 @@ def _modulated_geometry(
     dilation_w: int,
     group: int,
     deformable_group: int,
-) -> ops.ConvGeometry:
-    return ops.ConvGeometry((stride_h, stride_w), (pad_h, pad_w), (dilation_h, dilation_w), group, deformable_group)
+) -> deform_conv.ConvGeometry:
+    return deform_conv.ConvGeometry((stride_h, stride_w), (pad_h, pad_w), (dilation_h, dilation_w), group, deformable_group)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# cvplugins.ops.carafe
+# CARAFE
 # ---------------------------------------------------------------------------------------------------------------------
 
 
 def carafe_naive_forward(features: Tensor, masks: Tensor, output: Tensor, **options: int) -> None:
     """Write the upsampled features to ``output``."""
-    output.copy_(ops.carafe(features, masks, **options))
+    output.copy_(carafe.carafe(features, masks, **options))
 
 
 def carafe_naive_backward(
     top_grad: Tensor, features: Tensor, masks: Tensor, bottom_grad: Tensor, mask_grad: Tensor, **options: int
 ) -> None:
     """Add both gradients to what is there, as mmcv's kernel does."""
-    grad_features, grad_masks = ops.carafe_backward(top_grad, features, masks, **options)
+    grad_features, grad_masks = carafe.carafe_backward(top_grad, features, masks, **options)
     bottom_grad.add_(grad_features)
     mask_grad.add_(grad_masks)
 
@@ -177,7 +177,7 @@ def carafe_forward(
     features: Tensor, masks: Tensor, rfeatures: Tensor, routput: Tensor, rmasks: Tensor, output: Tensor, **options: int
 ) -> None:
     """Write the upsampled features to ``output``, and to ``rfeatures`` what the backward call is given as features."""
-    output.copy_(ops.carafe(features, masks, **options))
+    output.copy_(carafe.carafe(features, masks, **options))
     rfeatures.copy_(features)
 
 
@@ -194,13 +194,13 @@ def carafe_backward(
     **options: int,
 ) -> None:
     """Write both gradients; the tensors with an ``r`` are buffers of mmcv's kernel, but for ``rfeatures``."""
-    grad_features, grad_masks = ops.carafe_backward(top_grad, rfeatures, masks, **options)
+    grad_features, grad_masks = carafe.carafe_backward(top_grad, rfeatures, masks, **options)
     bottom_grad.copy_(grad_features)
     mask_grad.copy_(grad_masks)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# cvplugins.ops.masked_conv
+# Masked convolution
 # ---------------------------------------------------------------------------------------------------------------------
 
 
@@ -215,18 +215,18 @@ def masked_im2col_forward(
     pad_w: int,
 ) -> None:
     """Write the patches of the chosen pixels to ``col``."""
-    col.copy_(ops.patches_at(im, mask_h_idx, mask_w_idx, (kernel_h, kernel_w), (pad_h, pad_w)))
+    col.copy_(masked_conv.patches_at(im, mask_h_idx, mask_w_idx, (kernel_h, kernel_w), (pad_h, pad_w)))
 
 
 def masked_col2im_forward(
     col: Tensor, mask_h_idx: Tensor, mask_w_idx: Tensor, im: Tensor, height: int, width: int, channels: int
 ) -> None:
     """Write the columns to the chosen pixels of ``im``."""
-    ops.columns_to_pixels(col, mask_h_idx, mask_w_idx, im)
+    masked_conv.columns_to_pixels(col, mask_h_idx, mask_w_idx, im)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# cvplugins.ops.psa_mask
+# Masks of point-wise spatial attention
 # ---------------------------------------------------------------------------------------------------------------------
 
 _PSA_COLLECT = 0  # psa_type of mmcv; 1 distributes
@@ -234,7 +234,7 @@ _PSA_COLLECT = 0  # psa_type of mmcv; 1 distributes
 
 def psamask_forward(input: Tensor, output: Tensor, psa_type: int, h_mask: int, w_mask: int, **sizes: int) -> None:
     """Write the weights by absolute position to ``output``; the other sizes follow from the shapes."""
-    forward = ops.psa_collect if psa_type == _PSA_COLLECT else ops.psa_distribute
+    forward = psa_mask.psa_collect if psa_type == _PSA_COLLECT else psa_mask.psa_distribute
     output.copy_(forward(input, (h_mask, w_mask)))
 
 
@@ -242,7 +242,7 @@ def psamask_backward(
     grad_output: Tensor, grad_input: Tensor, psa_type: int, h_mask: int, w_mask: int, **sizes: int
 ) -> None:
     """Write the gradient of the weights by relative position."""
-    backward = ops.psa_collect_backward if psa_type == _PSA_COLLECT else ops.psa_distribute_backward
+    backward = psa_mask.psa_collect_backward if psa_type == _PSA_COLLECT else psa_mask.psa_distribute_backward
     grad_input.copy_(backward(grad_output, (h_mask, w_mask)))
 
 
