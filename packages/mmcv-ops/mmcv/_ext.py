@@ -13,7 +13,10 @@ from typing import Any, NoReturn
 
 from torch import Tensor
 
-from cvplugins.ops import carafe, deform_conv, masked_conv, psa_mask
+from cvplugins.ops import carafe, deform_conv, focal, masked_conv, psa_mask
+from cvplugins.ops import nms as suppression
+from cvplugins.ops import roi_align as aligned_regions
+from cvplugins.ops import roi_pool as pooled_regions
 
 # ---------------------------------------------------------------------------------------------------------------------
 # What mmcv says about its build
@@ -28,6 +31,172 @@ def get_compiler_version() -> str:
 def get_compiling_cuda_version() -> str:
     """Return what an mmcv that was compiled without CUDA returns."""
     return "not available"
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Non-maximum suppression
+# ---------------------------------------------------------------------------------------------------------------------
+
+SOFT_NMS_METHODS = ("naive", "linear", "gaussian")  # by their number in mmcv/ops/nms.py
+
+
+def nms(boxes: Tensor, scores: Tensor, iou_threshold: float, offset: int) -> Tensor:
+    """Return the indices of the kept boxes by falling score."""
+    return suppression.nms(boxes, scores, iou_threshold=iou_threshold, offset=offset)
+
+
+def softnms(
+    boxes: Tensor,
+    scores: Tensor,
+    dets: Tensor,
+    iou_threshold: float,
+    sigma: float,
+    min_score: float,
+    method: int,
+    offset: int,
+) -> Tensor:
+    """Write the kept boxes with their new scores into the first rows of ``dets``; return their indices."""
+    kept, indices = suppression.soft_nms(
+        boxes,
+        scores,
+        iou_threshold=iou_threshold,
+        sigma=sigma,
+        min_score=min_score,
+        method=SOFT_NMS_METHODS[method],
+        offset=offset,
+    )
+    dets[: len(kept)] = kept
+    return indices
+
+
+def nms_match(dets: Tensor, iou_threshold: float) -> list[list[int]]:
+    """Return with the index of each kept box those of the boxes that it suppressed; scores are the fifth column."""
+    return suppression.nms_match(dets[:, :4], dets[:, 4], iou_threshold=iou_threshold)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# RoIAlign and RoIPool
+# ---------------------------------------------------------------------------------------------------------------------
+
+MAXIMUM = 0  # pool_mode in mmcv/ops/roi_align.py; 1 is the average
+
+
+def roi_align_forward(
+    input: Tensor,
+    rois: Tensor,
+    output: Tensor,
+    argmax_y: Tensor,
+    argmax_x: Tensor,
+    aligned_height: int,
+    aligned_width: int,
+    spatial_scale: float,
+    sampling_ratio: int,
+    pool_mode: int,
+    aligned: bool,
+) -> None:
+    """Fill ``output``; for maxima also ``argmax_y`` and ``argmax_x``, which are empty for averages."""
+    grid = aligned_regions.RoIGrid(aligned_height, aligned_width, spatial_scale, sampling_ratio, aligned)
+    if pool_mode == MAXIMUM:
+        for given, found in zip(
+            (output, argmax_y, argmax_x), aligned_regions.roi_align_max(input, rois, grid), strict=True
+        ):
+            given.copy_(found)
+    else:
+        output.copy_(aligned_regions.roi_align(input, rois, grid))
+
+
+def roi_align_backward(
+    grad_output: Tensor,
+    rois: Tensor,
+    argmax_y: Tensor,
+    argmax_x: Tensor,
+    grad_input: Tensor,
+    aligned_height: int,
+    aligned_width: int,
+    spatial_scale: float,
+    sampling_ratio: int,
+    pool_mode: int,
+    aligned: bool,
+) -> None:
+    """Fill ``grad_input``."""
+    grid = aligned_regions.RoIGrid(aligned_height, aligned_width, spatial_scale, sampling_ratio, aligned)
+    if pool_mode == MAXIMUM:
+        found = aligned_regions.roi_align_max_backward(grad_output, rois, argmax_y, argmax_x, grad_input.shape)
+    else:
+        found = aligned_regions.roi_align_backward(grad_output, rois, grad_input.shape, grid)
+    grad_input.copy_(found)
+
+
+def roi_pool_forward(
+    input: Tensor,
+    rois: Tensor,
+    output: Tensor,
+    argmax: Tensor,
+    pooled_height: int,
+    pooled_width: int,
+    spatial_scale: float,
+) -> None:
+    """Fill ``output`` and ``argmax``."""
+    size = (pooled_height, pooled_width)
+    maxima, indices = pooled_regions.roi_pool(input, rois, output_size=size, spatial_scale=spatial_scale)
+    output.copy_(maxima)
+    argmax.copy_(indices)
+
+
+def roi_pool_backward(
+    grad_output: Tensor,
+    rois: Tensor,
+    argmax: Tensor,
+    grad_input: Tensor,
+    pooled_height: int,
+    pooled_width: int,
+    spatial_scale: float,
+) -> None:
+    """Fill ``grad_input``."""
+    grad_input.copy_(pooled_regions.roi_pool_backward(grad_output, rois, argmax, grad_input.shape))
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Focal losses
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def _factors(weight: Tensor) -> Tensor | None:
+    """Return the factors of the classes; mmcv passes an empty tensor for none."""
+    return weight if weight.numel() else None
+
+
+def sigmoid_focal_loss_forward(
+    input: Tensor, target: Tensor, weight: Tensor, output: Tensor, gamma: float, alpha: float
+) -> None:
+    """Fill ``output`` ``(N, C)``."""
+    output.copy_(focal.sigmoid_focal_loss(input, target, gamma=gamma, alpha=alpha, weight=_factors(weight)))
+
+
+def sigmoid_focal_loss_backward(
+    input: Tensor, target: Tensor, weight: Tensor, grad_input: Tensor, gamma: float, alpha: float
+) -> None:
+    """Fill ``grad_input`` ``(N, C)``."""
+    slope = focal.sigmoid_focal_loss_backward(input, target, gamma=gamma, alpha=alpha, weight=_factors(weight))
+    grad_input.copy_(slope)
+
+
+def softmax_focal_loss_forward(
+    input: Tensor, target: Tensor, weight: Tensor, output: Tensor, gamma: float, alpha: float
+) -> None:
+    """Fill ``output`` ``(N,)``; ``input`` is a softmax."""
+    output.copy_(focal.softmax_focal_loss(input, target, gamma=gamma, alpha=alpha, weight=_factors(weight)))
+
+
+def softmax_focal_loss_backward(
+    input: Tensor, target: Tensor, weight: Tensor, buff: Tensor, grad_input: Tensor, gamma: float, alpha: float
+) -> None:
+    """Fill ``buff`` ``(N,)`` and ``grad_input`` ``(N, C)``; ``input`` is a softmax."""
+    slope, gradient = focal.softmax_focal_loss_backward(
+        input, target, gamma=gamma, alpha=alpha, weight=_factors(weight)
+    )
+    buff.copy_(slope)
+    grad_input.copy_(gradient)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -53,7 +222,9 @@ def deform_conv_backward_input(
     **options: int,
 ) -> None:
     """Write two of the three gradients; the third waits in the buffer ``columns`` for the call that asks for it."""
-    gradients = deform_conv.deform_conv2d_backward(gradOutput, input, offset, weight, geometry=_deform_geometry(**options))
+    gradients = deform_conv.deform_conv2d_backward(
+        gradOutput, input, offset, weight, geometry=_deform_geometry(**options)
+    )
     gradInput.add_(gradients.input)
     gradOffset.copy_(gradients.offset)
     columns.resize_(weight.shape).copy_(gradients.weight)
@@ -75,7 +246,9 @@ def deform_conv_backward_parameters(
         columns.resize_(0)
         return
     # The gradient does not depend on the weight's values.
-    gradients = deform_conv.deform_conv2d_backward(gradOutput, input, offset, gradWeight, geometry=_deform_geometry(**options))
+    gradients = deform_conv.deform_conv2d_backward(
+        gradOutput, input, offset, gradWeight, geometry=_deform_geometry(**options)
+    )
     gradWeight.add_(gradients.weight, alpha=scale)
 
 
@@ -130,7 +303,9 @@ def modulated_deform_conv_backward(
     **options: int,
 ) -> None:
     """Write the gradients; those of the input and of the parameters are added to what is there, as in mmcv's kernel."""
-    gradients = deform_conv.deform_conv2d_backward(grad_output, input, offset, weight, mask, _modulated_geometry(**options))
+    gradients = deform_conv.deform_conv2d_backward(
+        grad_output, input, offset, weight, mask, _modulated_geometry(**options)
+    )
     grad_input.add_(gradients.input)
     grad_weight.add_(gradients.weight)
     grad_offset.copy_(gradients.offset)
@@ -151,7 +326,9 @@ def _modulated_geometry(
     group: int,
     deformable_group: int,
 ) -> deform_conv.ConvGeometry:
-    return deform_conv.ConvGeometry((stride_h, stride_w), (pad_h, pad_w), (dilation_h, dilation_w), group, deformable_group)
+    return deform_conv.ConvGeometry(
+        (stride_h, stride_w), (pad_h, pad_w), (dilation_h, dilation_w), group, deformable_group
+    )
 
 
 # ---------------------------------------------------------------------------------------------------------------------
