@@ -7,14 +7,14 @@ from ops.cases import Case
 
 # name: batch, channels, map, kernel, spread of the offsets, options
 GEOMETRIES = {
-    "padded": (2, 3, (5, 6), (3, 3), 1.0, {"padding": (1, 1)}),
-    "strided": (2, 2, (7, 8), (3, 3), 2.0, {"stride": (2, 2), "padding": (2, 2), "dilation": (2, 2)}),
+    "padded": (2, 3, (4, 5), (3, 3), 1.0, {"padding": (1, 1)}),
+    "strided": (1, 2, (7, 6), (3, 3), 2.0, {"stride": (2, 2), "padding": (2, 2), "dilation": (2, 2)}),
     "uneven": (1, 2, (6, 9), (2, 3), 1.0, {"stride": (2, 1), "padding": (0, 1), "dilation": (1, 2)}),
-    "grouped": (2, 4, (5, 5), (3, 3), 1.0, {"padding": (1, 1), "groups": 2, "deform_groups": 2}),
-    "offset_groups": (1, 4, (5, 5), (3, 3), 1.0, {"padding": (1, 1), "deform_groups": 4}),
-    "still": (1, 2, (4, 5), (3, 3), 0.0, {"padding": (1, 1)}),  # points exactly one pixel outside
-    "whole": (1, 2, (4, 5), (3, 3), "whole", {"padding": (1, 1)}),
-    "far": (1, 2, (4, 5), (3, 3), 50.0, {"padding": (1, 1)}),
+    "grouped": (2, 4, (4, 3), (3, 3), 1.0, {"padding": (1, 1), "groups": 2, "deform_groups": 2}),
+    "offset_groups": (1, 4, (3, 4), (3, 3), 1.0, {"padding": (1, 1), "deform_groups": 4}),
+    "still": (1, 2, (3, 4), (3, 3), 0.0, {"padding": (1, 1)}),  # points exactly one pixel outside
+    "whole": (1, 2, (4, 4), (3, 3), "whole", {"padding": (1, 1)}),
+    "far": (1, 2, (3, 4), (3, 3), 50.0, {"padding": (1, 1)}),
     "one_pixel": (2, 3, (1, 1), (1, 1), 0.4, {}),
 }
 
@@ -28,6 +28,9 @@ def inputs_of(geometry: str, modulated: bool, dtype: type = np.float32) -> dict[
     out = [(size[d] + 2 * padding[d] - dilation[d] * (kernel[d] - 1) - 1) // stride[d] + 1 for d in (0, 1)]
     taps = options.get("deform_groups", 1) * kernel[0] * kernel[1]
     offset = rng.randn(batch, 2 * taps, *out)
+    if dtype is np.float16:
+        # mmcv's kernel rounds the points too; those on sixteenths stay where they are, and no slope jumps.
+        offset = np.round(offset * 16) / 16
     inputs = {
         "input": rng.randn(batch, channels, *size),
         "offset": np.round(offset * 1.5) if spread == "whole" else offset * spread,
@@ -116,16 +119,16 @@ CASES = [
     Case(
         "deform_conv",
         "only_weight",
-        inputs_of("grouped", False),
-        mmcv_deform_conv(**options_of("grouped")),
+        inputs_of("uneven", False),
+        mmcv_deform_conv(**options_of("uneven")),
         ("weight",),
         atol=1e-5,
     ),
     Case(
         "deform_conv",
         "only_input",
-        inputs_of("grouped", False),
-        mmcv_deform_conv(**options_of("grouped")),
+        inputs_of("uneven", False),
+        mmcv_deform_conv(**options_of("uneven")),
         ("input", "offset"),
         atol=1e-5,
     ),

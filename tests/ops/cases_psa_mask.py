@@ -7,10 +7,10 @@ from ops.cases import Case
 
 # name: batch, map, window
 SIZES = {
-    "covering": (2, (3, 4), (5, 7)),
+    "covering": (2, (2, 3), (3, 5)),
     "larger": (1, (2, 3), (7, 9)),
-    "smaller": (2, (5, 4), (3, 1)),
-    "even": (1, (4, 4), (4, 2)),
+    "smaller": (2, (4, 3), (3, 1)),
+    "even": (1, (3, 4), (4, 2)),
     "no_image": (0, (2, 2), (3, 3)),
 }
 

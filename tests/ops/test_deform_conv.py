@@ -116,8 +116,8 @@ def test_no_images(modulated):
     tensors = tensors_of("padded", modulated)
     none = {key: tensor if key in ("weight", "bias") else tensor[:0] for key, tensor in tensors.items()}
     geometry = geometry_of("padded")
-    output, gradients = computed(none, geometry, torch.zeros(0, 4, 5, 6))
-    assert output.shape == (0, 4, 5, 6)
+    output, gradients = computed(none, geometry, torch.zeros(0, 4, 4, 5))
+    assert output.shape == (0, 4, 4, 5)
     assert gradients["input"].shape == none["input"].shape
     assert gradients["weight"].abs().sum() == 0
 
