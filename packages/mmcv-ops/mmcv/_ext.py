@@ -406,12 +406,12 @@ def masked_col2im_forward(
 # Masks of point-wise spatial attention
 # ---------------------------------------------------------------------------------------------------------------------
 
-_PSA_COLLECT = 0  # psa_type of mmcv; 1 distributes
+COLLECT = 0  # psa_type in mmcv/ops/psa_mask.py; 1 distributes
 
 
 def psamask_forward(input: Tensor, output: Tensor, psa_type: int, h_mask: int, w_mask: int, **sizes: int) -> None:
     """Write the weights by absolute position to ``output``; the other sizes follow from the shapes."""
-    forward = psa_mask.psa_collect if psa_type == _PSA_COLLECT else psa_mask.psa_distribute
+    forward = psa_mask.psa_collect if psa_type == COLLECT else psa_mask.psa_distribute
     output.copy_(forward(input, (h_mask, w_mask)))
 
 
@@ -419,7 +419,7 @@ def psamask_backward(
     grad_output: Tensor, grad_input: Tensor, psa_type: int, h_mask: int, w_mask: int, **sizes: int
 ) -> None:
     """Write the gradient of the weights by relative position."""
-    backward = psa_mask.psa_collect_backward if psa_type == _PSA_COLLECT else psa_mask.psa_distribute_backward
+    backward = psa_mask.psa_collect_backward if psa_type == COLLECT else psa_mask.psa_distribute_backward
     grad_input.copy_(backward(grad_output, (h_mask, w_mask)))
 
 
