@@ -442,9 +442,20 @@ def __getattr__(name: str) -> Callable[..., Any]:
 
 
 def _compile_command() -> str:
-    """Return the command that compiles the installed version of mmcv; mmcv-lite is mmcv without operators."""
-    installed = {found.metadata["Name"]: found.version for found in metadata.distributions()}
-    source = "onedl-mmcv" if "onedl-mmcv" in installed else "mmcv"
-    version = installed.get(source) or installed.get("mmcv-lite")
-    requirement = source if version is None else f"{source}=={version}"
-    return f"pip install --no-build-isolation --no-cache-dir --force-reinstall --no-deps {requirement}"
+    """Return the command that compiles the installed version of mmcv; mmcv-lite is mmcv without its operators."""
+    fork, original, lite = (_installed(name) for name in ("onedl-mmcv", "mmcv", "mmcv-lite"))
+    tools, source = (
+        ("setuptools>=80", f"onedl-mmcv=={fork}") if fork else ("setuptools<70", f"mmcv=={original or lite}")
+    )
+    commands = [
+        f'pip install "{tools}" wheel ninja',
+        f"pip install --no-build-isolation --no-cache-dir --force-reinstall --no-deps {source}",
+    ]
+    return " && ".join(["pip uninstall -y mmcv-lite", *commands] if lite else commands)
+
+
+def _installed(name: str) -> str | None:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
