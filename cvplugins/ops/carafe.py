@@ -35,12 +35,19 @@ def carafe(features: Tensor, masks: Tensor, *, kernel_size: int, group_size: int
     Returns:
         Shape ``(N, C, H * scale_factor, W * scale_factor)``, dtype of ``features``.
 
+    Raises:
+        ValueError: ``masks`` do not fit ``features`` and the options.
+
     Example:
         >>> features, keep = torch.tensor([[[[1.0, 2.0]]]]), torch.ones(1, 1, 2, 4)
         >>> carafe(features, keep, kernel_size=1, group_size=1, scale_factor=2)[0, 0]
         tensor([[1., 1., 2., 2.],
                 [1., 1., 2., 2.]])
     """
+    batch, _, height, width = features.shape
+    expected = (batch, group_size * kernel_size**2, height * scale_factor, width * scale_factor)
+    if masks.shape != expected:
+        raise ValueError(f"masks {tuple(masks.shape)} do not fit features {tuple(features.shape)}: expected {expected}")
     padded = _padded(features, kernel_size)
     output = features.new_empty(*features.shape[:2], *masks.shape[2:])
     with full_precision(features):

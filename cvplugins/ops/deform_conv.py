@@ -14,7 +14,7 @@ from .kernels import torchvision_kernels
 
 __all__ = ["ConvGeometry", "DeformConv2dGradients", "deform_conv2d", "deform_conv2d_backward"]
 
-# A sampling point that lies outside of every map; as an int it fits into 32 bits, which the kernels convert it to.
+# A sampling point outside of every map that still fits into 32 bits: the kernels convert points to int.
 _FAR = 1e9
 
 
@@ -107,7 +107,7 @@ def deform_conv2d_backward(
 
     Args:
         grad_output: Shape ``(N, C_out, H_out, W_out)``.
-        input: As in the forward call; and so on.
+        input: As in the forward call.
         offset: As in the forward call.
         weight: As in the forward call.
         mask: As in the forward call.
@@ -140,7 +140,7 @@ def _kernel_arguments(
 ) -> tuple[Any, ...]:
     """Return what torchvision's kernels take: one dtype, and a mask and a bias in any case."""
     input, weight = at_least_float32(input), at_least_float32(weight)
-    # torchvision's kernels read outside of the memory at a NaN.
+    # torchvision's kernels read out of bounds at a NaN, which ends the process; OpenMMLab's see a 0 there.
     offset = at_least_float32(offset).nan_to_num(nan=-_FAR, posinf=_FAR, neginf=-_FAR)
     return (
         input,

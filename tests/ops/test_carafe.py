@@ -114,3 +114,9 @@ def test_no_pixels(shape):
     assert output.shape == (*shape[:2], shape[2] * 2, shape[3] * 2)
     of_features, of_masks = carafe_backward(output, features, masks, **options)
     assert (of_features.shape, of_masks.shape) == (features.shape, masks.shape)
+
+
+def test_masks_that_do_not_fit_are_refused():
+    features, masks, options = tensors_of("usual")
+    with pytest.raises(ValueError, match=r"masks \(1, 25, 6, 7\) do not fit .* expected \(1, 25, 6, 8\)"):
+        carafe(features, masks[..., :7], **options)
