@@ -90,7 +90,7 @@ def measured_lines(output: str) -> tuple[tuple[str, str], ...]:
     found = []
     for line in output.splitlines():
         heading = re.fullmatch(r"\s{8,}(\S.*)", line)
-        values = re.fullmatch(r"(\S.*?)\s{2,}(.*\d.*)", line)
+        values = re.fullmatch(r"\s{0,7}(\S.*?)\s{2,}(.*\d.*)", line)
         if heading:
             found.append(("", " ".join(heading[1].split())))
         elif values:
