@@ -117,12 +117,15 @@ def test_pytests_file_is_counted():
 
 
 def test_measurements_are_found_in_what_a_benchmark_prints():
-    output = "cuda, torch 2.11\n\n          ms  times\nGIoU 20k pairs    cvplugins   1.29    1.00\n 512  Triton  0.5\nno values  here\n"
-    assert measured_lines(output) == (
-        ("", "ms times"),
-        ("GIoU 20k pairs", "cvplugins 1.29 1.00"),
-        ("512", "Triton 0.5"),
-    )
+    lines = [
+        "cuda, torch 2.11",
+        "",
+        "          ms  times",
+        "GIoU 20k pairs    ours   1.29    1.00",
+        " 512  Triton  0.5",
+    ]
+    expected = (("", "ms times"), ("GIoU 20k pairs", "ours 1.29 1.00"), ("512", "Triton 0.5"))
+    assert measured_lines("\n".join([*lines, "no values  here"])) == expected
 
 
 def test_the_table_has_a_line_for_each_part_and_measurement():
