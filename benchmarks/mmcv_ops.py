@@ -6,7 +6,8 @@ the rows. Each line is the median over the rounds of one call, forward and, wher
 CPU of processor time, which other work on the machine moves little. An operator that the compiled mmcv lacks on a CPU
 is said to be missing.
 
-``OMP_NUM_THREADS=1 python benchmarks/mmcv_ops.py --rounds 5`` with torch 2.12 on a busy shared machine with two cores gave this, in ms::
+``OMP_NUM_THREADS=1 python benchmarks/mmcv_ops.py --rounds 5`` with torch 2.12 on a busy shared machine with two cores
+gave this, in ms::
 
                                               cvplugins-mmcv-ops  compiled
     nms 1000                                                3.41      3.54
