@@ -108,42 +108,44 @@ def soft_nms(
         tensor([[ 0.0000,  0.0000, 10.0000,  5.0000,  0.8000],
                 [ 0.0000,  0.0000, 10.0000, 10.0000,  0.2500]])
     """
-    if method not in _SOFT_DECAYS:
-        raise ValueError(f"method must be one of {sorted(_SOFT_DECAYS)}, not {method!r}")
-    dtype = _computed_in(boxes)
-    places = np.concatenate([boxes.detach().to("cpu", dtype), scores.detach().to("cpu", dtype)[:, None]], axis=1)
-    areas = (places[:, 2] - places[:, 0] + offset) * (places[:, 3] - places[:, 1] + offset)
-    places = np.concatenate([places, areas[:, None]], axis=1).T.copy()
-    threshold, width, lowest = (places.dtype.type(option) for option in (iou_threshold, sigma, min_score))
-    decay = _SOFT_DECAYS[method]
-    indices, count = np.arange(len(boxes)), len(boxes)
-    best = 0
-    with np.errstate(invalid="ignore"):  # two empty boxes overlap by NaN, which no threshold reaches
-        while best < count:
-            found = best + _first_best(places[4, best:count])
-            places[:, [best, found]] = places[:, [found, best]]
-            indices[best], indices[found] = indices[found], indices[best]
-            rest = places[:, best + 1 : count]
-            decay(rest[4], _overlap_with(places[:, best], rest, offset), threshold, width)
-            best += 1
-            count = best + _fill_gaps(places, indices, best, count, lowest)
-    dets = torch.from_numpy(places[:5, :count].T.copy()).to(boxes)
-    return dets, torch.from_numpy(indices[:count]).to(boxes.device)
+    if method not in _FACTORS:
+        raise ValueError(f"method must be one of {sorted(_FACTORS)}, not {method!r}")
+    xyxy, order = boxes.detach().to("cpu", _computed_in(boxes)), np.arange(len(boxes))
+    new_scores = scores.detach().to("cpu", xyxy.dtype).numpy().copy()
+    lowest, factors = new_scores.dtype.type(min_score), _FACTORS[method]
+    best, count = 0, len(boxes)
+    rows: dict[int, Array] = {}
+    while best < count:
+        found = best + _first_best(new_scores[best:count])
+        for places in (new_scores, order):
+            places[best], places[found] = places[found], places[best]
+        if order[best] not in rows:  # with those of the next few, which are likely to be wanted soon
+            likely = order[best + np.argsort(-new_scores[best:count])[:CANDIDATES_AT_ONCE]]
+            wanted = [order[best], *(index for index in likely if index != order[best] and index not in rows)]
+            overlap = _overlaps(xyxy[wanted], xyxy, offset)
+            rows.update(zip(wanted, factors(overlap, iou_threshold, sigma).numpy(), strict=True))
+        row = rows.pop(order[best])
+        best += 1
+        new_scores[best:count] *= row[order[best:count]]
+        count = best + _fill_gaps(new_scores, order, best, count, lowest)
+    kept = torch.from_numpy(order[:count])
+    dets = torch.cat([xyxy[kept], torch.from_numpy(new_scores[:count, None])], 1)
+    return dets.to(boxes), kept.to(boxes.device)
 
 
-def _decay_naive(scores: Array, overlap: Array, threshold: np.floating, sigma: np.floating) -> None:
-    scores[overlap >= threshold] *= 0
+def _naive_factors(overlap: Tensor, iou_threshold: float, sigma: float) -> Tensor:
+    return overlap.new_ones(()).where(~(overlap >= iou_threshold), 0.0)  # NaN is not at the threshold
 
 
-def _decay_linear(scores: Array, overlap: Array, threshold: np.floating, sigma: np.floating) -> None:
-    np.multiply(scores, 1 - overlap, out=scores, where=overlap >= threshold)
+def _linear_factors(overlap: Tensor, iou_threshold: float, sigma: float) -> Tensor:
+    return (1 - overlap).where(overlap >= iou_threshold, 1.0)
 
 
-def _decay_gaussian(scores: Array, overlap: Array, threshold: np.floating, sigma: np.floating) -> None:
-    scores *= np.exp(-(overlap * overlap) / sigma)
+def _gaussian_factors(overlap: Tensor, iou_threshold: float, sigma: float) -> Tensor:
+    return (-overlap.square() / sigma).exp()
 
 
-_SOFT_DECAYS = {"naive": _decay_naive, "linear": _decay_linear, "gaussian": _decay_gaussian}
+_FACTORS = {"naive": _naive_factors, "linear": _linear_factors, "gaussian": _gaussian_factors}
 
 
 def _first_best(scores: Array) -> int:
@@ -154,32 +156,16 @@ def _first_best(scores: Array) -> int:
     return 0 if np.isnan(scores[0]) else int(np.nanargmax(scores))
 
 
-def _overlap_with(box: Array, boxes: Array, offset: int) -> Array:
-    """Return the IoU of one box with others; both hold x1, y1, x2, y2, score, area in rows."""
-    x1, y1, x2, y2, _, area = boxes
-    width = np.minimum(box[2], x2) - np.maximum(box[0], x1)
-    height = np.minimum(box[3], y2) - np.maximum(box[1], y1)
-    if offset:
-        width += offset
-        height += offset
-    intersection: Array = np.maximum(width, 0, out=width)
-    intersection *= np.maximum(height, 0, out=height)
-    union = box[5] + area
-    union -= intersection
-    intersection /= union
-    return intersection
-
-
-def _fill_gaps(places: Array, indices: npt.NDArray[np.int64], first: int, count: int, lowest: np.floating) -> int:
+def _fill_gaps(scores: Array, order: npt.NDArray[np.int64], first: int, count: int, lowest: np.floating) -> int:
     """Move the last boxes into the places of those below the lowest score; return how many remain."""
-    low = places[4, first:count] < lowest
+    low = scores[first:count] < lowest
     if not low.any():
         return count - first
     remaining = int(len(low) - low.sum())
     gaps = first + np.flatnonzero(low[:remaining])
     fillers = first + remaining + np.flatnonzero(~low[remaining:])[::-1]
-    places[:, gaps] = places[:, fillers]
-    indices[gaps] = indices[fillers]
+    for places in (scores, order):
+        places[gaps] = places[fillers]
     return remaining
 
 
@@ -205,13 +191,12 @@ def _suppressors(boxes: Tensor, iou_threshold: float, offset: int, *, at_thresho
 
     The next few candidates are compared with all that is left at once; which of them are kept is found one by one.
     """
-    areas = (boxes[:, 2] - boxes[:, 0] + offset) * (boxes[:, 3] - boxes[:, 1] + offset)
     threshold = _rounded(iou_threshold, boxes)
     left = torch.arange(len(boxes), device=boxes.device)
     suppressor = left.clone()
     while len(left):
         head = left[:CANDIDATES_AT_ONCE]
-        overlap = _overlaps(boxes[head], areas[head], boxes[left], areas[left], offset)
+        overlap = _overlaps(boxes[head], boxes[left], offset)
         hit = overlap >= threshold if at_threshold else overlap > threshold
         hit[:, : len(head)].triu_(1).fill_diagonal_(True)
         kept = torch.tensor(_greedy(hit[:, : len(head)].cpu().numpy()), device=boxes.device)
@@ -224,14 +209,17 @@ def _suppressors(boxes: Tensor, iou_threshold: float, offset: int, *, at_thresho
     return suppressor
 
 
-def _overlaps(boxes: Tensor, areas: Tensor, others: Tensor, other_areas: Tensor, offset: int) -> Tensor:
+def _overlaps(boxes: Tensor, others: Tensor, offset: int) -> Tensor:
     """Return the IoU of all pairs ``(A, B)``, rounded step by step as the compiled operators do."""
     x1, y1, x2, y2 = boxes.T[:, :, None]
     others_x1, others_y1, others_x2, others_y2 = others.T.contiguous()
     width = torch.minimum(x2, others_x2).sub_(torch.maximum(x1, others_x1)).add_(offset).clamp_(min=0)
     height = torch.minimum(y2, others_y2).sub_(torch.maximum(y1, others_y1)).add_(offset).clamp_(min=0)
-    intersection = width.mul_(height)
-    return intersection / (areas[:, None] + other_areas - intersection)
+    intersection: Tensor = width.mul_(height)
+    area = (x2 - x1 + offset) * (y2 - y1 + offset)
+    other_area = (others_x2 - others_x1 + offset) * (others_y2 - others_y1 + offset)
+    overlap: Tensor = intersection / (area + other_area - intersection)
+    return overlap
 
 
 def _greedy(hit: npt.NDArray[np.bool_]) -> list[int]:

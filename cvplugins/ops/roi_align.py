@@ -16,11 +16,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from cvplugins.losses.chunks import values_at_once
+
 from .kernels import kernel_dtype, torchvision_kernels
 
 __all__ = ["RoIGrid", "roi_align", "roi_align_backward", "roi_align_max", "roi_align_max_backward"]
 
-SAMPLES_AT_ONCE = 1 << 24  # samples of all channels that are held at once where torchvision has no kernel
 FLOAT32_LOWEST = torch.finfo(torch.float32).min
 
 
@@ -148,14 +149,17 @@ def roi_align_max_backward(
         tensor([[[[0.7500, 0.2500]]]])
     """
     dtype = torch.float64 if gradient.dtype == torch.float64 else torch.float32
-    given = gradient.to(dtype) * (rows != -1)
-    images = rois[:, 0].long()[:, None, None, None]
-    first = (images * shape[1] + torch.arange(shape[1], device=rois.device)[:, None, None]) * shape[2] * shape[3]
-    total = given.new_zeros(shape[0] * shape[1] * shape[2] * shape[3])
-    for row, row_share in _neighbours(rows.to(dtype), shape[2]):
-        for column, column_share in _neighbours(columns.to(dtype), shape[3]):
-            pixel = first + row * shape[3] + column
-            total.index_add_(0, pixel.flatten(), (given * row_share * column_share).flatten())
+    images, channels = rois[:, 0].long(), torch.arange(shape[1], device=rois.device)
+    plane = ((images[:, None] * shape[1] + channels) * shape[2] * shape[3])[:, :, None, None]
+    total = gradient.new_zeros(shape[0] * shape[1] * shape[2] * shape[3], dtype=dtype)
+    at_once = max(1, values_at_once(rois) // max(1, gradient[:1].numel()))
+    for some in torch.arange(len(rois), device=rois.device).split(at_once):  # type: ignore[no-untyped-call]
+        given, y, x, first = (part[some] for part in (gradient, rows, columns, plane))
+        given = given.to(dtype) * (y != -1)
+        for row, row_share in _neighbours(y.to(dtype), shape[2]):
+            of_row, start = given * row_share, first + row * shape[3]
+            for column, column_share in _neighbours(x.to(dtype), shape[3]):
+                total.index_add_(0, (start + column).flatten(), (of_row * column_share).flatten())
     return total.reshape(shape).to(gradient.dtype)
 
 
@@ -173,8 +177,8 @@ def _samples(rois: Tensor, grid: RoIGrid, channels: int) -> Iterator[tuple[Tenso
     for number, (high, wide) in enumerate(kinds.tolist()):
         if high <= 0 or wide <= 0:
             continue
-        of_kind = (kind == number).nonzero()[:, 0]
-        for chosen in of_kind.split(max(1, SAMPLES_AT_ONCE // (bins[0] * high * bins[1] * wide * max(1, channels)))):
+        at_once = max(1, values_at_once(rois) // (bins[0] * high * bins[1] * wide * max(1, channels)))
+        for chosen in (kind == number).nonzero()[:, 0].split(at_once):
             y, x = (
                 _along(start[chosen, axis], extent[chosen, axis], bins[axis], count)
                 for axis, count in enumerate((high, wide))

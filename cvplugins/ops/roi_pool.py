@@ -14,9 +14,10 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from cvplugins.losses.chunks import values_at_once
+
 __all__ = ["roi_pool", "roi_pool_backward"]
 
-PIXELS_AT_ONCE = 1 << 24  # of all channels
 FLOAT32_LOWEST = torch.finfo(torch.float32).min
 
 
@@ -54,7 +55,7 @@ def roi_pool(
     for number, (high, wide) in enumerate(kinds.tolist()):
         if high == 0 or wide == 0:
             continue
-        at_once = max(1, PIXELS_AT_ONCE // (max(1, shape[1]) * shape[2] * high * shape[3] * wide))
+        at_once = max(1, values_at_once(pixels) // (max(1, shape[1]) * shape[2] * high * shape[3] * wide))
         for chosen in (kind == number).nonzero()[:, 0].split(at_once):
             rows, columns = _Span(top[chosen], bottom[chosen], high), _Span(left[chosen], right[chosen], wide)
             maxima[chosen], indices[chosen] = _bin_maxima(pixels, boxes[chosen, 0].long(), rows, columns)

@@ -122,7 +122,7 @@ def test_nan_is_no_maximum():
 def test_pieces_are_the_whole(monkeypatch):
     regions = rois().repeat(4, 1)
     whole = roi_align_max(features(), regions, GRIDS[0])
-    monkeypatch.setattr(module, "SAMPLES_AT_ONCE", 1)
+    monkeypatch.setattr(module, "values_at_once", lambda values: 1)
     for piece, expected in zip(roi_align_max(features(), regions, GRIDS[0]), whole, strict=True):
         assert torch.equal(piece, expected)
 

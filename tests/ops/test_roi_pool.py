@@ -71,7 +71,7 @@ def test_many_regions_equal_a_loop():
 
 def test_pieces_are_the_whole(monkeypatch):
     whole = roi_pool(features(), regions().repeat(4, 1), output_size=SIZE, spatial_scale=0.25)
-    monkeypatch.setattr(module, "PIXELS_AT_ONCE", 1)
+    monkeypatch.setattr(module, "values_at_once", lambda values: 1)
     pieces = roi_pool(features(), regions().repeat(4, 1), output_size=SIZE, spatial_scale=0.25)
     assert all(torch.equal(piece, expected) for piece, expected in zip(pieces, whole, strict=True))
 
