@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import importlib.resources
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any
 
@@ -17,7 +17,7 @@ from cvplugins.errors import UserError, first_line
 from .config import add_cvplugins_config
 from .mask2former_project import add_mask2former_config, is_mask2former, named_root
 
-__all__ = ["load_config", "parse_options"]
+__all__ = ["load_config"]
 
 ZOO = "detectron2::"
 
@@ -73,25 +73,6 @@ def load_config(path: str | os.PathLike[str], options: Mapping[str, Any] | None 
     _merge(cfg, loaded, f"config {path}")
     _merge(cfg, changes, "--cfg-options")
     return cfg
-
-
-def parse_options(tokens: Sequence[str]) -> dict[str, str]:
-    """Return the dotted keys and values of ``KEY=VALUE`` tokens, or of Detectron2's ``KEY VALUE`` pairs of tokens.
-
-    Raises:
-        UserError: A key has no value.
-
-    Example:
-        >>> parse_options(["SOLVER.MAX_ITER=10", "SOLVER.BASE_LR", "0.01"])
-        {'SOLVER.MAX_ITER': '10', 'SOLVER.BASE_LR': '0.01'}
-    """
-    options, rest = {}, iter(tokens)
-    for token in rest:
-        key, equals, value = token.partition("=")
-        if not equals and (value := next(rest, None)) is None:
-            raise UserError(f"--cfg-options {token}: expected KEY=VALUE or KEY VALUE, such as SOLVER.MAX_ITER=100")
-        options[key] = value
-    return options
 
 
 def _nested(options: Mapping[str, Any]) -> dict[str, Any]:

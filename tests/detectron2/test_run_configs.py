@@ -56,7 +56,7 @@ def test_the_sample_is_the_fpn_model_shrunk(root):
 
 def test_options_of_the_command_line(root):
     from cvplugins.detectron2 import load_config
-    from cvplugins.detectron2.run_files import parse_options
+    from cvplugins.detectron2.options import parse_options
 
     tokens = ["SOLVER.MAX_ITER=10", "SOLVER.BASE_LR", "0.01", "CVPLUGINS.LOSSES.CLS.type=FocalLoss"]
     tokens += ["CVPLUGINS.LOSSES.CLS.gamma=1.5", "DATASETS.TEST", "('a', 'b')", "OUTPUT_DIR=a=b"]
@@ -85,7 +85,7 @@ def test_options_of_the_command_line(root):
 )
 def test_mistakes_in_files_and_options(tmp_path, text, options, message):
     from cvplugins.detectron2 import load_config
-    from cvplugins.detectron2.run_files import parse_options
+    from cvplugins.detectron2.options import parse_options
     from cvplugins.errors import UserError
 
     path = tmp_path / "broken.yaml"
