@@ -1,15 +1,14 @@
-"""Options that a config or a command line gives: are there such, and are all there that are needed?"""
+"""Options that a config gives: are there such, and are all there that are needed?"""
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Collection, Mapping
-from pathlib import Path
 from typing import Any
 
 from .errors import UserError
 
-__all__ = ["check_options", "check_out", "plain"]
+__all__ = ["check_options", "plain"]
 
 
 def check_options(function: Callable[..., Any], options: Collection[str], name: str | None = None) -> None:
@@ -38,12 +37,6 @@ def check_options(function: Callable[..., Any], options: Collection[str], name: 
     missing = sorted(needed - set(options))
     if missing:
         raise UserError(f"{name} needs {', '.join(missing)}; it has {', '.join(accepted)}")
-
-
-def check_out(out: str | None) -> None:
-    """Raise ``UserError`` unless the file of ``--out`` has a suffix by which a test knows what to write."""
-    if out is not None and Path(out).suffix not in {".json", ".pkl", ".pickle"}:
-        raise UserError(f"--out {out}: use a name that ends in .json (metrics) or .pkl (predictions)")
 
 
 def plain(value: Any) -> Any:

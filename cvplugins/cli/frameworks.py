@@ -7,9 +7,8 @@ import importlib
 import importlib.util
 import os
 import sys
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from cvplugins.config_files import check_syntax, find_config
 from cvplugins.errors import UserError
@@ -17,8 +16,7 @@ from cvplugins.errors import UserError
 __all__ = ["Framework", "add_common_arguments", "check_checkpoint", "existing_config", "framework_of", "run_job"]
 
 
-@dataclass(frozen=True)
-class Framework:
+class Framework(NamedTuple):
     """A framework that trains and tests.
 
     Attributes:

@@ -79,6 +79,7 @@ def run_command(
         epilog=None if description else rest.strip("\n"),
         formatter_class=argparse.HelpFormatter if description else argparse.RawDescriptionHelpFormatter,
     )
+    parser.add_argument("--version", action="version", version=f"cvplugins {__version__}", help=argparse.SUPPRESS)
     command.add_arguments(parser)
     arguments = parser.parse_args(argv)
     try:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import argparse
 
-from cvplugins.options import check_out
+from cvplugins.files import check_out
 
 from .frameworks import add_common_arguments, check_checkpoint, existing_config, run_job
 

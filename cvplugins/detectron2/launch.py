@@ -18,8 +18,7 @@ from detectron2.utils.logger import setup_logger
 from torch import nn
 
 from cvplugins.errors import UserError, first_line
-from cvplugins.files import write_whole
-from cvplugins.options import check_out
+from cvplugins.files import check_out, write_whole
 from cvplugins.reporting import summary_lines, write_metrics
 
 from .config import validate_cvplugins_config

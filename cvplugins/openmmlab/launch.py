@@ -16,7 +16,7 @@ from mmengine.runner import Runner
 from torch import nn
 
 from cvplugins.errors import UserError
-from cvplugins.options import check_out
+from cvplugins.files import check_out
 from cvplugins.reporting import write_metrics
 
 from .checkpoint import check_weights_fit, fetch_checkpoint, find_checkpoint, open_checkpoint
