@@ -57,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             + (f"did you mean {close[0]}?" if close else f"there are {', '.join(COMMANDS)}")
         )
     parser.parse_args(given)
-    parser.error("which command? Options of a command stand behind it")
+    parser.error("name a command; its options come after its name")
 
 
 def run_command(

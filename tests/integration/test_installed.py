@@ -42,8 +42,8 @@ def uv(*arguments):
 def installed(root, tmp_path_factory):
     """The folder of the programs of a fresh environment with both wheels."""
     folder = tmp_path_factory.mktemp("installed")
-    for package in (root, root / "packages" / "mmcv-ops"):
-        uv("build", "--quiet", "--wheel", "--out-dir", folder / "wheels", package)
+    for package in (root, root / "packages" / "mmcv-ops"):  # by their sdists: a folder build/ may hold old files
+        uv("build", "--quiet", "--out-dir", folder / "wheels", package)
     # The versions that these tests run with, which lie in uv's cache.
     versions = {each.name.lower(): each.version for each in importlib.metadata.distributions() if each.name}
     ours = [name for name in versions if name.startswith("cvplugins")]
