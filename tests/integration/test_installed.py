@@ -105,8 +105,8 @@ def test_a_training_by_name_draws_its_sample_first(trained, empty, sample):
     assert "voc/AP50_11point" in trained
     work = empty / "work_dirs" / "voc_faster_rcnn_sample"
     assert (work / "epoch_1.pth").is_file()
-    assert list(work.glob("*/vis_data/*_results.json"))
-    assert list(work.glob("*/vis_data/*.png"))  # by matplotlib
+    assert list(work.glob("*/voc_results.json"))
+    assert list(work.glob("*/voc_figure.png"))  # by matplotlib
     drawn = empty / "data" / "sample" / "VOCdevkit"
     names = {path.relative_to(sample) for path in sample.rglob("*") if path.is_file()}
     few = Path("VOC2007/ImageSets/Main/few.txt")
@@ -123,9 +123,13 @@ def test_its_checkpoint_is_tested_and_its_predictions_evaluated(command, empty):
     command("cvplugins", "test", "voc_faster_rcnn_sample", checkpoint, *options)
     annotations = ("--annotations", "data/sample/VOCdevkit/VOC2007", "--split", "few", "--rules", "voc2007")
     command("cvplugins", "evaluate", "found.pkl", *annotations, "--trust-pickle", "--out-dir", "evaluated")
-    tested = json.loads(next((empty / "tested").glob("*/vis_data/*_results.json")).read_text())
-    evaluated = json.loads(next((empty / "evaluated").glob("*_results.json")).read_text())
-    assert evaluated["mean"]["AP50"] == pytest.approx(tested["mean"]["AP50_11point"], abs=1e-3)
+    tested, evaluated = (
+        json.loads(next((empty / folder).rglob("*_results.json")).read_text())["per_class"]
+        for folder in ("tested", "evaluated")
+    )
+    counts = {name: (each["num_truths"], each["num_detections"]) for name, each in tested.items()}
+    assert counts == {name: (each["num_truths"], each["num_detections"]) for name, each in evaluated.items()}
+    assert all(sum(numbers) > 0 for numbers in zip(*counts.values(), strict=True))
     assert list((empty / "evaluated").glob("*.png"))
 
 
