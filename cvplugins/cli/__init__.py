@@ -1,0 +1,1 @@
+"""The console command ``cvplugins``: one file a subcommand."""

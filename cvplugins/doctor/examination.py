@@ -1,0 +1,131 @@
+"""Collect the facts once, and let every part judge them."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from .distributions import Distribution, read_distributions
+from .findings import Finding, Report, Section, error
+from .imports import Outcome, Probe, try_imports
+from .installer import Installer, this_installer
+from .machine import Machine, read_machine
+
+__all__ = ["Facts", "Part", "collect", "examine"]
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What the checks judge, all of it plain data.
+
+    Attributes:
+        machine: Its numbers.
+        distributions: What is installed, by normalised name.
+        outcomes: How the probes went, by their names.
+        environment: Environment variables.
+        installer: Writes commands.
+        python: Version of Python.
+        pkg_resources_users: Packages that import ``pkg_resources`` although there is none.
+    """
+
+    machine: Machine = field(default_factory=Machine)
+    distributions: Mapping[str, Distribution] = field(default_factory=dict)
+    outcomes: Mapping[str, Outcome] = field(default_factory=dict)
+    environment: Mapping[str, str] = field(default_factory=dict)
+    installer: Installer = field(default_factory=Installer)
+    python: tuple[int, int, int] = (3, 11, 0)
+    pkg_resources_users: tuple[str, ...] = ()
+
+    def outcome(self, name: str) -> Outcome:
+        """Return how a probe went; as if nothing were installed if it was not tried."""
+        return self.outcomes.get(name, Outcome("missing"))
+
+    def version(self, distribution: str) -> str:
+        """Return the version of a distribution, empty if it is not installed."""
+        found = self.distributions.get(distribution)
+        return found.version if found else ""
+
+    def lacks_pkg_resources(self, packages: Iterable[str]) -> str:
+        """Return what is missing, if one of some packages imports ``pkg_resources`` and there is none; else empty."""
+        users = [package for package in packages if package in self.pkg_resources_users]
+        version = self.version("setuptools")
+        found = f"setuptools {version} has no pkg_resources" if version else "there is no setuptools"
+        return f"{found}, which {' and '.join(users)} imports" if users else ""
+
+    @property
+    def torch_version(self) -> str:
+        """The version of torch, with what its build adds, such as ``+cpu``, which its metadata may lack."""
+        return str(self.outcome("torch").answers.get("version", "")) or self.version("torch")
+
+    @property
+    def has_gpu(self) -> bool:
+        """Whether the driver or torch shows a GPU."""
+        return bool(self.machine.gpus or self.outcome("torch").answers.get("devices"))
+
+
+@dataclass(frozen=True)
+class Part:
+    """A subject of the doctor.
+
+    Attributes:
+        title: Heading of its section.
+        check: Judges the facts.
+        probes: What it wants to be tried; after those of the parts before it.
+        packages: Packages in whose files a use of ``pkg_resources`` is searched for.
+    """
+
+    title: str
+    check: Callable[[Facts], Sequence[Finding]]
+    probes: tuple[Probe, ...] = ()
+    packages: tuple[str, ...] = ()
+
+
+def examine(parts: Iterable[Part]) -> Report:
+    """Try everything, and return what each part says of it; a check that fails is a finding too."""
+    parts = list(parts)
+    facts = collect(parts)
+    return Report([Section(part.title, _checked(part, facts)) for part in parts])
+
+
+def collect(parts: Sequence[Part]) -> Facts:
+    """Return the facts about this machine and this environment."""
+    return Facts(
+        machine=read_machine(),
+        distributions=read_distributions(),
+        outcomes=try_imports([probe for part in parts for probe in part.probes]),
+        environment=dict(os.environ),
+        installer=this_installer(),
+        python=sys.version_info[:3],
+        pkg_resources_users=_pkg_resources_users(package for part in parts for package in part.packages),
+    )
+
+
+def _checked(part: Part, facts: Facts) -> Sequence[Finding]:
+    try:
+        return part.check(facts)
+    except Exception as problem:
+        value = f"the check of this part failed: {type(problem).__name__}: {problem}"
+        return [error("doctor", value, "report this line to the developers of cvplugins")]
+
+
+def _pkg_resources_users(packages: Iterable[str]) -> tuple[str, ...]:
+    if importlib.util.find_spec("pkg_resources") is not None:
+        return ()
+    return tuple(package for package in packages if any(map(_uses_pkg_resources, _files(package))))
+
+
+def _files(package: str) -> Iterable[Path]:
+    spec = importlib.util.find_spec(package)
+    # A folder of this name without an __init__.py, such as a checkout, is not the package.
+    folders = spec.submodule_search_locations if spec is not None and spec.origin is not None else None
+    return (file for folder in folders or () for file in Path(folder).rglob("*.py"))
+
+
+def _uses_pkg_resources(file: Path) -> bool:
+    text = file.read_text(encoding="utf-8", errors="replace")
+    return re.search(r"^\s*(import|from) pkg_resources\b", text, flags=re.MULTILINE) is not None
