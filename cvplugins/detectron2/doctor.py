@@ -5,6 +5,10 @@ No framework is imported here; the imports are tried in the process that :mod:`c
 
 from __future__ import annotations
 
+import re
+import shlex
+from pathlib import Path
+
 from cvplugins.doctor import Facts, Finding, Part, Probe
 from cvplugins.doctor.findings import error, ok, warning
 from cvplugins.doctor.import_errors import Package, explain, shortened
@@ -54,9 +58,15 @@ def _detectron2(facts: Facts) -> Finding:
         if outcome.missing or outcome.needs:
             return problem
         return error(name, problem.value, facts.installer.reinstall(INSTALL))
-    if outcome.answers.get("compiled"):
-        return ok(name, f"{version}, compiled, in {outcome.answers['folder']}")
-    return ok(name, f"{version}, not compiled: no rotated boxes or deformable convolution; {outcome.answers['folder']}")
+    folder = Path(outcome.answers["folder"])
+    if not outcome.answers["has_configs"]:  # its setup.py links them, so that a folder on the path has none
+        link = (
+            f"ln -s {shlex.quote(str(folder.parent / 'configs'))} {shlex.quote(str(folder / 'model_zoo' / 'configs'))}"
+        )
+        return warning(name, f"{version}, without the zoo's configs, which ours inherit from; {folder}", link)
+    if outcome.answers["compiled"]:
+        return ok(name, f"{version}, compiled; {folder}")
+    return ok(name, f"{version}, not compiled: no rotated boxes or deformable convolution; {folder}")
 
 
 def _mask2former(facts: Facts) -> Finding:
@@ -64,14 +74,20 @@ def _mask2former(facts: Facts) -> Finding:
     root = facts.environment.get("MASK2FORMER_ROOT", "")
     if facts.outcome("detectron2").state != "ok":
         return ok(name, f"MASK2FORMER_ROOT={root}, not tried without Detectron2" if root else "needs Detectron2")
-    if outcome.type == "UserError":  # its message ends with the next step
-        said, _, advice = outcome.error.rpartition(": " if "not installed" in outcome.error else "; ")
-        return error(name, said or outcome.error, advice)
-    if outcome.state != "ok":
-        said = shortened(f"{outcome.type}: {outcome.error}" if outcome.type else outcome.error)
-        return error(name, f"{root}: {said}", "git pull in the checkout, or clone it anew, and try again")
-    folder = outcome.answers.get("folder")
-    return ok(name, str(folder) if folder else "the original: none; MASK2FORMER_ROOT would name its checkout")
+    if outcome.state == "ok":
+        folder = outcome.answers.get("folder")
+        return ok(name, str(folder) if folder else "the original: none; MASK2FORMER_ROOT would name its checkout")
+    if outcome.type == "UserError":
+        needed = re.search(r"needs ([\w.]+), which is not installed", outcome.error)
+        if needed:
+            return error(name, f"{root} {needed.group()}", facts.installer.install(needed.group(1)))
+        said, _, advice = outcome.error.rpartition("; ")  # its message ends with the next step
+        return error(name, said, advice)
+    said = shortened(f"{outcome.type}: {outcome.error}" if outcome.type else outcome.error)
+    if "'_C' from 'detectron2'" in outcome.error:
+        value = f"{root} needs a compiled Detectron2 ({said})"
+        return error(name, value, facts.installer.reinstall(INSTALL))
+    return error(name, f"{root}: {said}", f"git -C {shlex.quote(root or '.')} status; then clone it anew, or git pull")
 
 
 PART = Part("Detectron2", check, PROBES, ("detectron2",))

@@ -14,9 +14,11 @@ def describe_detectron2() -> dict[str, Any]:
     """Return version and folder, and whether the extension is compiled."""
     import detectron2
 
+    folder = Path(detectron2.__file__).parent
     return {
         "version": detectron2.__version__,
-        "folder": str(Path(detectron2.__file__).parent),
+        "folder": str(folder),
+        "has_configs": (folder / "model_zoo" / "configs").is_dir(),
         "compiled": importlib.util.find_spec("detectron2._C") is not None,
     }
 

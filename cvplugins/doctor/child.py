@@ -10,6 +10,7 @@ import importlib
 import json
 import os
 import sys
+import threading
 import time
 from typing import Any, TextIO
 
@@ -26,6 +27,34 @@ class BrokenModules:
             raise ImportError(f"{name} cannot be imported", name=name)
 
 
+class Watchdog:
+    """End the process after some seconds without progress; as long as modules are loaded, a machine is only slow.
+
+    The end comes from faulthandler, which needs no lock of the interpreter, so that compiled code cannot hold it up.
+    """
+
+    def __init__(self, limit: float) -> None:
+        self.limit = limit
+        self.over = threading.Event()
+        self.thread = threading.Thread(target=self._watch, daemon=True)
+
+    def __enter__(self) -> None:
+        faulthandler.dump_traceback_later(self.limit, exit=True)
+        self.thread.start()
+
+    def __exit__(self, *error: object) -> None:
+        self.over.set()
+        self.thread.join()
+        faulthandler.cancel_dump_traceback_later()
+
+    def _watch(self) -> None:
+        loaded = len(sys.modules)
+        while not self.over.wait(0.5):
+            if len(sys.modules) != loaded:
+                loaded = len(sys.modules)
+                faulthandler.dump_traceback_later(self.limit, exit=True)  # takes the place of the one before
+
+
 def main() -> None:
     """Read the request from standard input, and append one line of JSON before and after each probe."""
     request = json.load(sys.stdin)
@@ -35,9 +64,8 @@ def main() -> None:
     faulthandler.enable()
     with open(request["out"], "a", encoding="utf-8", buffering=1) as out:
         for probe in request["probes"]:
-            faulthandler.dump_traceback_later(probe["limit"], exit=True)
-            outcome = attempt(probe, broken, out)
-            faulthandler.cancel_dump_traceback_later()
+            with Watchdog(probe["limit"]):
+                outcome = attempt(probe, broken, out)
             out.write(json.dumps({"name": probe["name"], **outcome}) + "\n")
     # Some libraries crash or wait when Python takes them down; all is said.
     os._exit(0)

@@ -16,7 +16,8 @@ from typing import Any
 __all__ = ["Outcome", "Probe", "try_imports"]
 
 CHILD = Path(__file__).with_name("child.py")
-LIMIT = 120.0  # seconds; a busy core takes 25 for the longest import of a detector's package
+PATIENCE = 10  # of the limits together: when the process is ended whose own watchdog does not
+LIMIT = 120.0  # seconds; loading one module of torch takes 10 on a very busy machine
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,7 @@ class Probe:
         modules: What to import, in this order.
         question: ``"module:function"``, called after the imports; it returns a dictionary that JSON can hold.
         arguments: What the function is called with.
-        limit: Seconds after which the probe counts as hanging.
+        limit: Seconds without a module being loaded, after which the probe counts as hanging.
     """
 
     name: str
@@ -92,7 +93,7 @@ def _try_in_one_process(probes: Sequence[Probe], path: list[str], broken: list[s
         out.touch()
         request = {"path": path, "broken": broken, "out": str(out), "probes": [vars(probe) for probe in probes]}
         with errors.open("wb") as stderr:
-            code = _run_child(json.dumps(request), stderr, sum(probe.limit for probe in probes) + 10)
+            code = _run_child(json.dumps(request), stderr, PATIENCE * sum(probe.limit for probe in probes))
         lines = [json.loads(line) for line in out.read_text(encoding="utf-8").splitlines()]
         outcomes = {line.pop("name"): Outcome(**line) for line in lines}
         if not outcomes:  # Python itself did not come up
@@ -122,7 +123,7 @@ def _run_child(request: str, stderr: Any, limit: float) -> int | None:
 def _death(code: int | None, log: str, probe: Probe, module: str) -> Outcome:
     place = _innermost_file(log)
     if code is None or "Timeout (" in log:  # the words of Python's faulthandler
-        return Outcome("hung", f"no end after {probe.limit:.0f} s{place}", module=module, seconds=probe.limit)
+        return Outcome("hung", f"no progress for {probe.limit:.0f} s{place}", module=module, seconds=probe.limit)
     how = f"by signal {_signal_name(-code)}" if code < 0 else f"with exit code {code}"
     return Outcome("died", f"ended Python {how}{place}", module=module)
 
@@ -136,5 +137,8 @@ def _signal_name(number: int) -> str:
 
 def _innermost_file(log: str) -> str:
     """Return where Python was, in the words of a sentence, by the trace that faulthandler wrote."""
-    found = re.findall(r'^  File "([^"<][^"]*)", line (\d+)', log, flags=re.MULTILINE)
-    return f", in {found[0][0]}, line {found[0][1]}" if found else ""
+    threads = re.split(r"^(?=(?:Current thread|Thread) 0x)", log, flags=re.MULTILINE)
+    # A crash names its thread; a timeout shows all, the main one last.
+    thread = next((each for each in threads if each.startswith("Current thread")), threads[-1])
+    found = re.search(r'^  File "([^"<][^"]*)", line (\d+)', thread, flags=re.MULTILINE)
+    return f", in {found[1]}, line {found[2]}" if found else ""

@@ -123,7 +123,7 @@ def test_undefined_symbol_in_a_compiled_file():
     ("outcome", "words"),
     [
         (Outcome("died", "ended Python by signal SIGSEGV, in /x/cv2.py, line 3", module="cv2"), "its import crashes"),
-        (Outcome("hung", "no end after 120 s", module="cv2"), "its import hangs"),
+        (Outcome("hung", "no progress for 120 s", module="cv2"), "its import hangs"),
         (Outcome("died", "ended Python by signal SIGILL"), "its use crashes"),
     ],
 )
