@@ -6,6 +6,7 @@ import importlib.util
 import os
 import re
 import sys
+import sysconfig
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,6 +31,7 @@ class Facts:
         environment: Environment variables.
         installer: Writes commands.
         python: Version of Python.
+        has_python_headers: Whether C code can be compiled for this Python.
         pkg_resources_users: Packages that import ``pkg_resources`` although there is none.
     """
 
@@ -39,6 +41,7 @@ class Facts:
     environment: Mapping[str, str] = field(default_factory=dict)
     installer: Installer = field(default_factory=Installer)
     python: tuple[int, int, int] = (3, 11, 0)
+    has_python_headers: bool = True
     pkg_resources_users: tuple[str, ...] = ()
 
     def outcome(self, name: str) -> Outcome:
@@ -101,6 +104,7 @@ def collect(parts: Sequence[Part]) -> Facts:
         environment=dict(os.environ),
         installer=this_installer(),
         python=sys.version_info[:3],
+        has_python_headers=Path(sysconfig.get_path("include"), "Python.h").is_file(),
         pkg_resources_users=_pkg_resources_users(package for part in parts for package in part.packages),
     )
 

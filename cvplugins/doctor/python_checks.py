@@ -23,6 +23,7 @@ PROBES = (
 )
 OLDEST_PYTHON, NEWEST_PYTHON = (3, 10), (3, 12)
 OLDEST_TORCH = "2.1"
+OLDEST_TRITON = "3.0"
 NUMPY_2_TORCH = "2.3"  # the first that was built for NumPy 2
 OPENCV = ("opencv-python", "opencv-python-headless", "opencv-contrib-python", "opencv-contrib-python-headless")
 # The first driver for each major version of CUDA, by NVIDIA's table of minor version compatibility.
@@ -187,7 +188,7 @@ def _several_opencv(facts: Facts) -> Finding:
 
 
 def _triton(facts: Facts) -> Finding:
-    """Return which path multi-scale deformable attention takes: the kernel needs a GPU, Triton and a C compiler."""
+    """Return which path multi-scale deformable attention takes."""
     name, outcome, version = "Triton", facts.outcome("triton"), facts.version("triton")
     has_gpu = bool(facts.outcome("torch").answers.get("devices"))
     slow = "deformable attention takes the path in torch"
@@ -198,7 +199,14 @@ def _triton(facts: Facts) -> Finding:
     if outcome.state != "ok":
         problem = explain(Package(name, "triton", version), outcome, facts.installer)
         return warning(name, f"{problem.value}; {slow}, which is slower", problem.advice)
+    if version and is_older(version, OLDEST_TRITON):
+        value = f"{version}, older than {OLDEST_TRITON}; {slow}, which is slower"
+        return warning(name, value, "take a newer torch, which brings its own Triton")
+    # It compiles a small C file when its first kernel starts.
     if not facts.machine.c_compiler.version:
-        value = f"{version}, but no C compiler, which it needs at the first call of a kernel"
-        return warning(name, value, "install gcc: apt-get install gcc, or let CC name a C compiler")
+        value = f"{version}, but there is no C compiler that runs; {slow}, which is slower"
+        return warning(name, value, "apt-get install gcc, or let CC name a C compiler")
+    if not facts.has_python_headers:
+        value = f"{version}, but Python's headers are missing; {slow}, which is slower"
+        return warning(name, value, "apt-get install python3-dev, or take a Python of uv, which has them")
     return ok(name, f"{version}; deformable attention takes its kernel")

@@ -190,15 +190,19 @@ def test_nccl_is_missing_from_a_build_for_gpus():
     [
         ({"outcomes": {"triton": Outcome("missing")}}, "not installed"),
         ({"outcomes": {"triton": raised("no libtriton", module="triton")}}, "no libtriton"),
+        ({"distributions": installed(distribution("triton", "2.1.0", "triton"))}, "older than 3.0"),
+        ({"has_python_headers": False}, "headers are missing"),
         ({"c_compiler": Compiler()}, "no C compiler"),
         ({"c_compiler": Compiler("/bin/false")}, "no C compiler"),  # there, but it does not run
     ],
 )
 def test_deformable_attention_is_slow_on_a_gpu(changes, words):
     given = on_gpu(driver_cuda=13000, devices=[DEVICE])
-    given["outcomes"] |= changes.pop("outcomes", {})
-    given["machine"] = replace(given["machine"], **changes)
-    found = python(**given)["Triton"]
+    given["outcomes"] |= changes.get("outcomes", {})
+    compiler = changes.get("c_compiler", FINE.c_compiler)
+    given["machine"] = replace(given["machine"], c_compiler=compiler)
+    others = {key: value for key, value in changes.items() if key in ("distributions", "has_python_headers")}
+    found = python(**given, **others)["Triton"]
     assert (found.status, words in found.value) == (Status.WARNING, True)
 
 
