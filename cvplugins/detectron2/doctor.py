@@ -46,7 +46,7 @@ def _detectron2(facts: Facts) -> Finding:
     name, outcome = "Detectron2", facts.outcome("detectron2")
     version = str(outcome.answers.get("version", "")) or facts.version("detectron2")
     if outcome.state == "missing":
-        return ok(name, f"not installed: {facts.installer.install(INSTALL)}")
+        return ok(name, "not installed", facts.installer.install(INSTALL))
     if outcome.missing.startswith("detectron2."):
         return error(
             name,
@@ -73,7 +73,7 @@ def _mask2former(facts: Facts) -> Finding:
     name, outcome = "Mask2Former", facts.outcome("mask2former")
     root = facts.environment.get("MASK2FORMER_ROOT", "")
     if facts.outcome("detectron2").state != "ok":
-        return ok(name, f"MASK2FORMER_ROOT={root}, not tried without Detectron2" if root else "needs Detectron2")
+        return ok(name, f"not tried without Detectron2{f', MASK2FORMER_ROOT={root}' if root else ''}")
     if outcome.state == "ok":
         folder = outcome.answers.get("folder")
         return ok(name, str(folder) if folder else "the original: none; MASK2FORMER_ROOT would name its checkout")

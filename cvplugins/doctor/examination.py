@@ -10,6 +10,7 @@ import sysconfig
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 from .distributions import Distribution, read_distributions
 from .findings import Finding, Report, Section, error
@@ -18,6 +19,9 @@ from .installer import Installer, this_installer
 from .machine import Machine, read_machine
 
 __all__ = ["Facts", "Part", "collect", "examine"]
+
+T = TypeVar("T")
+REPORT_IT = "report this line to the developers of cvplugins"
 
 
 @dataclass(frozen=True)
@@ -32,6 +36,7 @@ class Facts:
         installer: Writes commands.
         python: Version of Python.
         has_python_headers: Whether C code can be compiled for this Python.
+        problems: What could not be found out, and why.
         pkg_resources_users: Packages that import ``pkg_resources`` although there is none.
     """
 
@@ -42,6 +47,7 @@ class Facts:
     installer: Installer = field(default_factory=Installer)
     python: tuple[int, int, int] = (3, 11, 0)
     has_python_headers: bool = True
+    problems: tuple[str, ...] = ()
     pkg_resources_users: tuple[str, ...] = ()
 
     def outcome(self, name: str) -> Outcome:
@@ -92,20 +98,36 @@ def examine(parts: Iterable[Part]) -> Report:
     """Try everything, and return what each part says of it; a check that fails is a finding too."""
     parts = list(parts)
     facts = collect(parts)
-    return Report([Section(part.title, _checked(part, facts)) for part in parts])
+    sections = [Section(part.title, _checked(part, facts)) for part in parts]
+    if facts.problems:
+        sections.append(Section("Doctor", [error("facts", problem, REPORT_IT) for problem in facts.problems]))
+    return Report(sections)
 
 
 def collect(parts: Sequence[Part]) -> Facts:
     """Return the facts about this machine and this environment."""
+    problems: list[str] = []
+
+    def tried(read: Callable[[], T], otherwise: T) -> T:
+        """Return what is read; files of a broken installation can be anything."""
+        try:
+            return read()
+        except Exception as problem:
+            problems.append(f"{type(problem).__name__}: {problem}")
+            return otherwise
+
+    packages = [package for part in parts for package in part.packages]
+    probes = [probe for part in parts for probe in part.probes]
     return Facts(
-        machine=read_machine(),
-        distributions=read_distributions(),
-        outcomes=try_imports([probe for part in parts for probe in part.probes]),
+        machine=tried(read_machine, Machine()),
+        distributions=tried(read_distributions, {}),
+        outcomes=tried(lambda: try_imports(probes), {}),
         environment=dict(os.environ),
-        installer=this_installer(),
+        installer=tried(this_installer, Installer()),
         python=sys.version_info[:3],
         has_python_headers=Path(sysconfig.get_path("include"), "Python.h").is_file(),
-        pkg_resources_users=_pkg_resources_users(package for part in parts for package in part.packages),
+        pkg_resources_users=tried(lambda: _pkg_resources_users(packages), ()),
+        problems=tuple(problems),  # the last one, for what stands above fills it
     )
 
 
@@ -114,7 +136,7 @@ def _checked(part: Part, facts: Facts) -> Sequence[Finding]:
         return part.check(facts)
     except Exception as problem:
         value = f"the check of this part failed: {type(problem).__name__}: {problem}"
-        return [error("doctor", value, "report this line to the developers of cvplugins")]
+        return [error("doctor", value, REPORT_IT)]
 
 
 def _pkg_resources_users(packages: Iterable[str]) -> tuple[str, ...]:

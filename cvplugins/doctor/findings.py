@@ -34,13 +34,13 @@ class Finding:
     advice: str = ""
 
 
-def ok(name: str, value: str) -> Finding:
-    """Return a finding that asks for nothing.
+def ok(name: str, value: str, advice: str = "") -> Finding:
+    """Return a finding that asks for nothing; it may say how to get what is not needed.
 
     >>> ok("cores", "2").status.value
     'ok'
     """
-    return Finding(name, Status.OK, value)
+    return Finding(name, Status.OK, value, advice)
 
 
 def warning(name: str, value: str, advice: str) -> Finding:

@@ -6,6 +6,7 @@ imports are tried in the process that :mod:`cvplugins.doctor` starts.
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -15,7 +16,7 @@ from cvplugins.doctor.import_errors import Package, explain
 from cvplugins.doctor.versions import fits, is_older
 
 from .doctor_files import Files, read_files
-from .doctor_operators import check_operators
+from .doctor_operators import check_operators, operators_folder
 
 __all__ = ["PART", "check"]
 
@@ -61,7 +62,7 @@ def check(facts: Facts, files: Files) -> list[Finding]:
     """
     present = [library for library in LIBRARIES if _is_present(facts, library)]
     if not present:
-        return [ok("OpenMMLab", f"not installed: {facts.installer.install('cvplugins[openmmlab]')}")]
+        return [ok("OpenMMLab", "not installed", _install_all(facts))]
     findings = []
     for library in LIBRARIES:
         findings += _library(facts, files, library, present)
@@ -71,6 +72,16 @@ def check(facts: Facts, files: Files) -> list[Finding]:
     if lacking:
         findings.append(error("setuptools", lacking, facts.installer.install('"setuptools<82"')))
     return findings
+
+
+def _install_all(facts: Facts) -> str:
+    """Return the command that installs the forks and our operators, from the checkout where this is one."""
+    operators = operators_folder()
+    if operators is None:
+        return facts.installer.install("'cvplugins[openmmlab]'")
+    return facts.installer.install(
+        f"-e {shlex.quote(f'{operators.parents[1]}[openmmlab]')} {shlex.quote(str(operators))}"
+    )
 
 
 def _is_present(facts: Facts, library: Library) -> bool:
@@ -92,6 +103,8 @@ def _library(facts: Facts, files: Files, library: Library, present: Sequence[Lib
     if outcome.missing.partition(".")[0] in NAMES:
         missing = outcome.missing.partition(".")[0]
         return [error(name, f"{version}, needs {missing}, which is not installed", f"mend {missing} first")]
+    if outcome.needs.startswith("mmcv."):
+        return [error(name, f"{version}, needs {outcome.needs}, which is broken", "mend the operators first")]
     if outcome.state != "ok":
         distribution = found[0].name if found else library.fork
         return [explain(Package(name, distribution, version, facts.torch_version), outcome, facts.installer)]
@@ -107,7 +120,7 @@ def _kind(library: Library, distribution: Distribution) -> str:
 def _absent(facts: Facts, library: Library, present: Sequence[Library]) -> Finding:
     """The others need mmengine and mmcv; only their own models need mmdet and mmseg."""
     if library.name in ("mmdet", "mmseg"):
-        return ok(library.name, f"not installed; its models need {_wanted(facts, library)}")
+        return ok(library.name, "not installed", facts.installer.install(_wanted(facts, library)))
     needing = " and ".join(each.name for each in present if each.name != "mmengine") or "mmcv"
     return error(
         library.name, f"not installed, and {needing} needs it", facts.installer.install(_wanted(facts, library))

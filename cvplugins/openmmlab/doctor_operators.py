@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from cvplugins.doctor.import_errors import Package, explain
 
 from .doctor_files import Files
 
-__all__ = ["check_operators"]
+__all__ = ["check_operators", "operators_folder"]
 
 NAME, OURS = "operators", "cvplugins-mmcv-ops"
 
@@ -68,9 +67,11 @@ def _without(facts: Facts, files: Files) -> str:
 
 def _install_ours(facts: Facts) -> str:
     """Return the command that installs our operators, from the checkout where this is one."""
+    folder = operators_folder()
+    return facts.installer.install(OURS) if folder is None else facts.installer.reinstall(shlex.quote(str(folder)))
+
+
+def operators_folder() -> Path | None:
+    """Return where this checkout has our operators, None if it is no checkout."""
     folder = Path(cvplugins.__file__).parents[1] / "packages" / "mmcv-ops"
-    if not folder.is_dir():
-        return facts.installer.install(OURS)
-    path = os.path.relpath(folder)
-    shown = str(folder) if path.startswith("..") else os.path.join(".", path)
-    return facts.installer.reinstall(shlex.quote(shown))
+    return folder if folder.is_dir() else None

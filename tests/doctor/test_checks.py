@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import importlib.util
 from dataclasses import replace
 
 import pytest
 from doctor_facts import DEVICE, FINE, GPU, by_name, distribution, facts, installed, raised, torch
 
-from cvplugins.doctor import Installer, Outcome, Part, Status, check_machine, check_python, examine
+from cvplugins.doctor import Installer, Outcome, Part, Status, check_machine, check_python, examination, examine
 from cvplugins.doctor.machine import GIB, Compiler
 from cvplugins.doctor.versions import version_key
 
@@ -254,6 +255,31 @@ def test_a_check_that_fails_is_a_finding():
 
     (found,) = examine([Part("Part", broken)]).findings
     assert (found.status, "KeyError" in found.value) == (Status.ERROR, True)
+
+
+def test_files_that_nobody_can_read_are_a_finding(monkeypatch):
+    def unreadable():
+        raise UnicodeDecodeError("utf-8", b"", 0, 1, "invalid start byte")
+
+    monkeypatch.setattr("cvplugins.doctor.examination.read_distributions", unreadable)
+    (found,) = examine([Part("Part", lambda facts: [])]).findings
+    assert (found.status, "invalid start byte" in found.value) == (Status.ERROR, True)
+
+
+def test_who_imports_pkg_resources(tmp_path, monkeypatch):
+    """Without pkg_resources, packages that import it anywhere are found by their text."""
+    for name, line in {"asks": "    import pkg_resources", "names": "text = 'import pkg_resources'"}.items():
+        (tmp_path / name / "deep").mkdir(parents=True)
+        (tmp_path / name / "__init__.py").touch()
+        (tmp_path / name / "deep" / "file.py").write_text(f"def function():\n{line}\n")
+    (tmp_path / "checkout" / "asks").mkdir(parents=True)
+    (tmp_path / "checkout" / "setup.py").write_text("import pkg_resources\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    packages = ["asks", "names", "checkout", "absent"]
+    find_spec = importlib.util.find_spec
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "pkg_resources" else find_spec(name))
+    found = examination.collect([Part("Part", lambda facts: [], packages=tuple(packages))])
+    assert (found.pkg_resources_users, found.problems) == (("asks",), ())
 
 
 def test_versions_sort_as_packaging_sorts_them():
