@@ -68,12 +68,13 @@ def _config_part(config: str) -> Part:
 
 def check_config(facts: Facts, config: str) -> Finding:
     """Return how the dry run of a config went."""
-    outcome = facts.outcome(DRY_RUN)
+    name, outcome = "config", facts.outcome(DRY_RUN)
     if outcome.state == "ok":
-        return ok(config, "config, plugins and data are fine")
+        return ok(name, f"{config}, its plugins and its data are fine")
     if outcome.needs:
-        return error(config, f"needs {outcome.needs}, which is broken", f"mend {outcome.needs} first")
-    if outcome.type == "UserError":
-        return error(config, outcome.error, f"mend it, then: cvplugins doctor --config {config}")
+        broken = outcome.needs.partition(".")[0]
+        return error(name, f"{config} needs {outcome.needs}, which is broken", f"mend {broken} first")
+    if outcome.type == "UserError":  # its message names the config and the next step
+        return error(name, outcome.error, f"mend it, then: cvplugins doctor --config {config}")
     said = shortened(f"{outcome.type}: {outcome.error}" if outcome.type else outcome.error)
-    return error(config, said, f"cvplugins train {config} --dry-run shows where")
+    return error(name, f"{config}: {said}", f"cvplugins train {config} --dry-run shows where")

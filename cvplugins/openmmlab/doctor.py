@@ -143,7 +143,7 @@ def _several(facts: Facts, library: Library, found: Sequence[Distribution]) -> F
     remove = facts.installer.uninstall(" ".join(each.name for each in found))
     return error(
         library.name,
-        f"{value} install the same package and overwrite each other's files",
+        f"{value} install the same package: files of one hide or replace those of another",
         f"{remove} && {facts.installer.install(f'{kept.name}=={kept.version}')}",
     )
 

@@ -117,7 +117,7 @@ def test_colours_are_for_terminals_alone_and_can_be_turned_off(monkeypatch, caps
 
 def test_a_config_that_is_fine():
     found = check_config(facts(outcomes={"dry run": Outcome("ok")}), "x.py")
-    assert (found.status, found.value) == (Status.OK, "config, plugins and data are fine")
+    assert (found.status, found.value) == (Status.OK, "x.py, its plugins and its data are fine")
 
 
 @pytest.mark.parametrize(

@@ -116,7 +116,7 @@ def test_two_distributions_that_install_one_package(names, package, kept):
     family = {name: each for name, each in FORKS.items() if package not in each.packages}
     family |= installed(*(distribution(name, "2.1.0", package) for name in names))
     found = findings(family, installer=Installer("uv pip"))[package]
-    assert (found.status, "overwrite each other" in found.value) == (Status.ERROR, True)
+    assert (found.status, "install the same package" in found.value) == (Status.ERROR, True)
     assert found.advice == f"uv pip uninstall {' '.join(names)} && uv pip install {kept}==2.1.0"
 
 
