@@ -82,7 +82,7 @@ def _mask2former(facts: Facts) -> Finding:
         if needed:
             return error(name, f"{root} {needed.group()}", facts.installer.install(needed.group(1)))
         said, _, advice = outcome.error.rpartition("; ")  # its message ends with the next step
-        return error(name, said, advice)
+        return error(name, said, advice.replace(", then ", " && "))
     said = shortened(f"{outcome.type}: {outcome.error}" if outcome.type else outcome.error)
     if "'_C' from 'detectron2'" in outcome.error:
         value = f"{root} needs a compiled Detectron2 ({said})"

@@ -101,9 +101,9 @@ def _gpus_of_torch(facts: Facts, answers: Mapping[str, Any]) -> Finding:
     major = version_key(cuda)[0]
     if driver_cuda and driver_cuda // 1000 < major:
         newest = f"{driver_cuda // 1000}.{driver_cuda % 1000 // 10}"
-        update = f"or update the driver to {DRIVERS[major]} or newer" if major in DRIVERS else "or update the driver"
-        value = f"driver {facts.machine.driver} runs CUDA up to {newest}; torch is built for {cuda}"
-        return error(name, value, f"{facts.installer.torch()}, {update}")
+        needed = f" (driver {DRIVERS[major]} or newer)" if major in DRIVERS else ""
+        value = f"driver {facts.machine.driver} runs CUDA up to {newest}; torch is built for {cuda}{needed}"
+        return error(name, value, facts.installer.torch())
     if "CUDA_VISIBLE_DEVICES" in facts.environment:
         value = f"hidden by CUDA_VISIBLE_DEVICES={facts.environment['CUDA_VISIBLE_DEVICES']!r}"
         return warning(name, value, "unset CUDA_VISIBLE_DEVICES")

@@ -53,13 +53,32 @@ def _lines(finding: Finding, name_width: int, width: int, colour: bool) -> list[
     lines = [f"  {status}  {finding.name:<{name_width}}  {first}".rstrip(), *(indent + line for line in rest)]
     if finding.advice:
         indent = " " * (2 + STATUS_WIDTH + 2)
-        first, *rest = _wrapped(finding.advice, width - len(indent) - 2)
+        first, *rest = _wrapped_command(finding.advice, width - len(indent) - 2)
         lines += [f"{indent}→ {first}", *(f"{indent}  {line}" for line in rest)]
     return lines
 
 
 def _wrapped(text: str, width: int) -> list[str]:
     return textwrap.wrap(text, max(width, 20), break_long_words=False, break_on_hyphens=False)
+
+
+def _wrapped_command(text: str, width: int) -> list[str]:
+    r"""Break a line as a shell allows it, so that it can be copied.
+
+    >>> _wrapped_command("pip uninstall one && pip install another", 30)
+    ['pip uninstall one &&', 'pip install another']
+    >>> _wrapped_command("pip install --reinstall one two", 26)
+    ['pip install --reinstall \\', 'one two']
+    """
+    if len(text) <= width:
+        return [text]
+    commands = [_wrapped(command, width - len(" &&")) for command in text.split(" && ")]
+    broken = [[*(f"{line} \\" for line in lines[:-1]), lines[-1]] for lines in commands]
+    return [
+        line if command is broken[-1] or line is not command[-1] else f"{line} &&"
+        for command in broken
+        for line in command
+    ]
 
 
 def _verdict(report: Report, colour: bool) -> str:

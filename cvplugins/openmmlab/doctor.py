@@ -16,7 +16,7 @@ from cvplugins.doctor.import_errors import Package, explain
 from cvplugins.doctor.versions import fits, is_older
 
 from .doctor_files import Files, read_files
-from .doctor_operators import check_operators, operators_folder
+from .doctor_operators import check_operators, operators_folder, shown
 
 __all__ = ["PART", "check"]
 
@@ -79,9 +79,8 @@ def _install_all(facts: Facts) -> str:
     operators = operators_folder()
     if operators is None:
         return facts.installer.install("'cvplugins[openmmlab]'")
-    return facts.installer.install(
-        f"-e {shlex.quote(f'{operators.parents[1]}[openmmlab]')} {shlex.quote(str(operators))}"
-    )
+    checkout = shlex.quote(f"{operators.parents[1]}[openmmlab]")
+    return facts.installer.install(f"-e {checkout} {shown(operators)}")
 
 
 def _is_present(facts: Facts, library: Library) -> bool:

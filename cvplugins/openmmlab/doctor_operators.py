@@ -12,7 +12,7 @@ from cvplugins.doctor.import_errors import Package, explain
 
 from .doctor_files import Files
 
-__all__ = ["check_operators", "operators_folder"]
+__all__ = ["check_operators", "operators_folder", "shown"]
 
 NAME, OURS = "operators", "cvplugins-mmcv-ops"
 
@@ -68,7 +68,14 @@ def _without(facts: Facts, files: Files) -> str:
 def _install_ours(facts: Facts) -> str:
     """Return the command that installs our operators, from the checkout where this is one."""
     folder = operators_folder()
-    return facts.installer.install(OURS) if folder is None else facts.installer.reinstall(shlex.quote(str(folder)))
+    return facts.installer.install(OURS) if folder is None else facts.installer.reinstall(shown(folder))
+
+
+def shown(folder: Path) -> str:
+    """Return a folder for a shell: from the current one, if it lies in that."""
+    current = Path.cwd()
+    relative = f"./{folder.relative_to(current).as_posix()}" if folder.is_relative_to(current) else str(folder)
+    return shlex.quote(relative)
 
 
 def operators_folder() -> Path | None:

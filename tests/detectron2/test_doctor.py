@@ -57,9 +57,11 @@ def test_compiled_for_another_torch():
 
 
 def test_the_root_of_mask2former_is_no_checkout():
-    error = raised("/x is no checkout of Mask2Former: it has no mask2former/__init__.py; git clone Y", "UserError")
+    error = raised(
+        "/x is no checkout of Mask2Former: it has no mask2former/__init__.py; git clone Y, then export Z", "UserError"
+    )
     found = findings(mask2former=error)["Mask2Former"]
-    assert (found.status, found.advice) == (Status.ERROR, "git clone Y")
+    assert (found.status, found.advice) == (Status.ERROR, "git clone Y && export Z")
 
 
 def test_mask2former_needs_a_package():

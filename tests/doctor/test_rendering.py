@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
 
 import pytest
 
@@ -44,9 +45,20 @@ def test_values_begin_in_one_column():
 
 
 def test_nothing_is_lost_where_lines_are_broken():
-    text = " ".join(to_text(REPORT, width=60).split())
+    text = " ".join(to_text(REPORT, width=60).replace(" \\\n", "\n").split())
     assert LONG.strip() in text
     assert ("pip install " + "package " * 14).strip() in text
+
+
+def test_a_broken_command_is_still_one_for_a_shell():
+    """Oracle: bash itself."""
+    advice = "echo one && " + "echo " + "word " * 30 + "&& echo three"
+    report = Report([Section("Part", [error("x", "y", advice)])])
+    lines = to_text(report, width=60).splitlines()
+    start = next(index for index, line in enumerate(lines) if "→" in line)
+    script = "\n".join(lines[start:-2]).replace("→", "")
+    printed = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=True).stdout
+    assert printed.split() == ["one", *["word"] * 30, "three"]
 
 
 def test_colours_add_nothing_but_codes():
