@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 from doctor_facts import facts, raised
 
-from cvplugins.cli.doctor import add_arguments, check_config, run
-from cvplugins.doctor import Outcome, Report, Section, Status
+from cvplugins.cli.doctor import _config_part, add_arguments, check_config, run
+from cvplugins.doctor import Outcome, Report, Section, Status, collect
 from cvplugins.doctor.findings import error, ok, warning
 
 ROOT = Path(__file__).parents[2]
@@ -132,3 +132,11 @@ def test_a_config_that_is_fine():
 def test_a_config_that_fails(outcome, value, advice):
     found = check_config(facts(outcomes={"dry run": outcome}), "x.py")
     assert (found.status, value in found.value, advice in found.advice) == (Status.ERROR, True, True)
+
+
+def test_a_dry_run_for_real():
+    """What needs no framework comes first, so that this takes no time: the config does not exist."""
+    part = _config_part("no_such_config")
+    (found,) = part.check(collect([part]))
+    assert (found.status, "no_such_config does not exist" in found.value) == (Status.ERROR, True)
+    assert "cvplugins doctor --config no_such_config" in found.advice
