@@ -80,9 +80,8 @@ def try_imports(probes: Sequence[Probe], path: Iterable[str] | None = None) -> d
     rest = list(probes)
     while rest:
         outcomes |= _try_in_one_process(rest, path, broken)
-        last = next((probe for probe in rest if outcomes[probe.name].state in ("died", "hung")), None)
         broken = [each.module for each in outcomes.values() if each.module and each.state != "missing"]
-        rest = [] if last is None else rest[rest.index(last) + 1 :]
+        rest = [probe for probe in rest if probe.name not in outcomes]
     return outcomes
 
 

@@ -153,3 +153,12 @@ def test_importing_the_command_imports_nothing_heavy():
     heavy = "{'torch', 'numpy', 'mmengine', 'mmcv', 'mmdet', 'mmseg', 'detectron2'}"
     code = f"import sys, cvplugins.cli.doctor; found = {heavy} & set(sys.modules); assert not found, found"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[2])
+
+
+def test_the_end_comes_from_a_thread_of_a_package_that_is_fine(tmp_path):
+    """Whoever is imported at that moment is blamed; all that were not tried yet still are."""
+    (tmp_path / "leaves_later.py").write_text("import os, threading\nthreading.Timer(0.5, os._exit, [5]).start()\n")
+    (tmp_path / "waits.py").write_text("import time\ntime.sleep(2)\n")
+    probes = [Probe("a", ("leaves_later",)), Probe("b", ("waits",)), Probe("c", ("json",))]
+    outcomes = try_imports(probes, path=[str(tmp_path), *sys.path])
+    assert [outcomes[name].state for name in "abc"] == ["ok", "died", "ok"]
