@@ -14,8 +14,10 @@ from typing import Any
 
 from detectron2.config import CfgNode
 from detectron2.projects.deeplab import add_deeplab_config
+from torch import Tensor
 
 from cvplugins.errors import UserError
+from cvplugins.ops.deformable_attention import deformable_attention_backward, deformable_attention_forward
 
 from .losses import MASK2FORMER_PLACES
 
@@ -96,7 +98,7 @@ def validate_mask2former_config(cfg: CfgNode) -> None:
 
 
 def import_mask2former(root: str | os.PathLike[str] = "") -> ModuleType:
-    """Return the package ``mask2former``; without its compiled CUDA op its own path in pure torch computes.
+    """Return the package ``mask2former``; without its compiled CUDA op ``cvplugins.ops`` computes.
 
     Args:
         root: See :func:`find_mask2former`; if empty also what is imported already.
@@ -184,17 +186,45 @@ def has_cuda_op() -> bool:
 
 @contextlib.contextmanager
 def _cuda_op() -> Iterator[None]:
-    """Let an import of the compiled op find an empty module where there is none.
+    """Let an import of the compiled op find one of the same functions on ``cvplugins.ops`` where there is none.
 
-    mask2former/modeling/pixel_decoder/ops/functions/ms_deform_attn_func.py raises without the op, although
-    ops/modules/ms_deform_attn.py computes in pure torch whenever a call of the op fails. Nothing else is imported in
-    the meantime that asks for the op, and the empty module is forgotten afterwards.
+    mask2former/modeling/pixel_decoder/ops/functions/ms_deform_attn_func.py raises without the op. Nothing else is
+    imported in the meantime that asks for it, and the module is forgotten afterwards by all but that file.
     """
     if has_cuda_op():
         yield
         return
-    sys.modules[CUDA_OP] = ModuleType(CUDA_OP)
+    module = ModuleType(CUDA_OP)
+    module.ms_deform_attn_forward = _attention_forward
+    module.ms_deform_attn_backward = _attention_backward
+    sys.modules[CUDA_OP] = module
     try:
         yield
     finally:
         del sys.modules[CUDA_OP]
+
+
+def _attention_forward(
+    value: Tensor,
+    spatial_shapes: Tensor,
+    level_start_index: Tensor,
+    sampling_locations: Tensor,
+    attention_weights: Tensor,
+    im2col_step: int,
+) -> Tensor:
+    """Take the op's arguments; ``im2col_step`` is how many images it computes at once, here all."""
+    return deformable_attention_forward(value, spatial_shapes, level_start_index, sampling_locations, attention_weights)
+
+
+def _attention_backward(
+    value: Tensor,
+    spatial_shapes: Tensor,
+    level_start_index: Tensor,
+    sampling_locations: Tensor,
+    attention_weights: Tensor,
+    grad_output: Tensor,
+    im2col_step: int,
+) -> tuple[Tensor, Tensor, Tensor]:
+    return deformable_attention_backward(
+        grad_output, value, spatial_shapes, level_start_index, sampling_locations, attention_weights
+    )

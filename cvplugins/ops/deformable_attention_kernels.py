@@ -7,13 +7,13 @@ program; only that of ``value`` needs atomic additions, always in float32 or flo
 slow ones, for bfloat16, and sums of many halves would lose what is small.
 
 A program of the backward pass takes the channels of a pixel at once, each thread several that lie side by side, or
-eight at a time, each thread one. The first needs fewer instructions and adds atomically in vectors where the GPU can
-(Hopper and later); the second fills whole sectors of memory with each atomic addition where it can not.
+eight at a time, each thread one. The first needs fewer instructions, and is taken where the GPU adds vectors atomically
+(Hopper and later). Elsewhere an atomic addition of the second fills whole sectors of memory, and both are tried.
 """
 
+# mypy: disable-error-code="import-untyped, no-untyped-call, no-untyped-def, untyped-decorator"
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from functools import cache
 from typing import Any
@@ -23,7 +23,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-__all__ = ["backward", "backward_kernel", "forward", "forward_kernel"]
+__all__ = ["backward", "backward_kernel", "forward", "forward_kernel", "options_of", "try_on"]
 
 
 # What one atomic addition of float32 moves in memory: 32 bytes.
@@ -227,6 +227,22 @@ def backward_kernel(
         )
 
 
+@triton.jit
+def _one(output_ptr):
+    tl.store(output_ptr, 1.0)
+
+
+def try_on(device: int) -> None:
+    """Compile a kernel and run it on a GPU; with an index below 0, in the interpreter.
+
+    Raises:
+        Exception: Whatever keeps Triton from starting.
+    """
+    output = torch.zeros(1, device=f"cuda:{device}" if device >= 0 else "cpu")
+    with torch.cuda.device_of(output):
+        _one[(1,)](output)
+
+
 def forward(
     value: Tensor, spatial_shapes: Tensor, level_start_index: Tensor, locations: Tensor, weights: Tensor
 ) -> Tensor:
@@ -239,7 +255,7 @@ def forward(
     arguments = [each.contiguous() for each in (value, spatial_shapes, level_start_index, locations, weights)]
     sizes = _sizes(value, locations)
     with torch.cuda.device_of(value):
-        _tuned(forward_kernel, sizes["PADDED"])[_grid(batch, queries, heads)](
+        _tuned(forward_kernel, sizes["PADDED"], sizes["POINTS"], value.device)[_grid(batch, queries, heads)](
             *arguments, output, pixels, queries, **sizes
         )
     return output
@@ -266,7 +282,7 @@ def backward(
     arguments = [each.contiguous() for each in tensors]
     sizes = _sizes(value, locations)
     with torch.cuda.device_of(value):
-        _tuned(backward_kernel, sizes["PADDED"])[_grid(batch, queries, heads)](
+        _tuned(backward_kernel, sizes["PADDED"], sizes["POINTS"], value.device)[_grid(batch, queries, heads)](
             *arguments, grad_value, grad_locations, grad_weights, pixels, queries, **sizes
         )
     return grad_value.to(value.dtype), grad_locations, grad_weights
@@ -292,13 +308,13 @@ def _grid(batch: int, queries: int, heads: int) -> Callable[[dict[str, Any]], tu
 
 
 @cache
-def _tuned(kernel: Any, padded: int) -> Any:
+def _tuned(kernel: Any, padded: int, points: int, device: torch.device) -> Any:
     """Return a kernel that tries its options once in a process for each kind of arguments, not for each size of image.
 
     In Triton's interpreter there is nothing to try.
     """
-    options = options_of(kernel, padded)
-    if os.environ.get("TRITON_INTERPRET") == "1":
+    options = options_of(kernel, padded, points, adds_vectors=_adds_vectors(device))
+    if device.type == "cpu":
         options = options[:1]
     return triton.autotune(
         [triton.Config(sizes, num_warps=warps, num_stages=1) for sizes, warps in options],
@@ -307,15 +323,27 @@ def _tuned(kernel: Any, padded: int) -> Any:
     )(kernel)
 
 
-def options_of(kernel: Any, padded: int) -> list[tuple[dict[str, int], int]]:
-    """Return the sizes and the number of warps that are tried for so many channels."""
+def _adds_vectors(device: torch.device) -> bool:
+    """Return whether a GPU has atomic additions of several float32 at once."""
+    return device.type == "cpu" or torch.cuda.get_device_capability(device) >= (9, 0)
+
+
+def options_of(kernel: Any, padded: int, points: int, *, adds_vectors: bool) -> list[tuple[dict[str, int], int]]:
+    """Return the sizes of a program and its number of warps that are tried."""
 
     def queries(numbers: int) -> int:
         return max(1, numbers // padded)
 
     if kernel is forward_kernel:
-        return [({"QUERIES": queries(512)}, 4), ({"QUERIES": queries(1024)}, 4), ({"QUERIES": queries(512)}, 2)]
-    at_once = [({"QUERIES": queries(numbers), "AT_ONCE": padded}, 4) for numbers in (512, 1024)]
-    if padded <= CHANNELS_OF_A_SECTOR:
-        return at_once
-    return [*at_once, *(({"QUERIES": 16, "AT_ONCE": CHANNELS_OF_A_SECTOR}, warps) for warps in (4, 2))]
+        return [({"QUERIES": queries(numbers)}, warps) for numbers, warps in ((512, 4), (1024, 4), (512, 2))]
+    # A program gathers the two coordinates of all points of a level along its channels.
+    if adds_vectors or padded <= CHANNELS_OF_A_SECTOR or 2 * points > CHANNELS_OF_A_SECTOR:
+        return [
+            ({"QUERIES": queries(numbers), "AT_ONCE": padded}, warps)
+            for numbers, warps in ((512, 4), (1024, 4), (256, 2))
+        ]
+    return [
+        ({"QUERIES": 16, "AT_ONCE": CHANNELS_OF_A_SECTOR}, 4),
+        ({"QUERIES": 16, "AT_ONCE": CHANNELS_OF_A_SECTOR}, 2),
+        ({"QUERIES": queries(512), "AT_ONCE": padded}, 4),
+    ]
