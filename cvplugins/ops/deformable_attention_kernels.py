@@ -38,8 +38,8 @@ def _along_axis(location, size, there, ACCUMULATED: tl.constexpr):
     # Compared as numbers: false for NaN, whose share makes the output NaN, but which reads and adds nothing.
     lower_exists = there & (lower >= 0) & (lower < size)
     upper_exists = there & (lower >= -1) & (lower < size - 1)
-    # Far outside, a number is too large for an integer; what is clamped is outside still.
-    pixel = tl.minimum(tl.maximum(lower, -2.0), size.to(ACCUMULATED)).to(tl.int32)
+    # Far outside, a number is too large for an integer, and NaN is none; what is clamped is outside still.
+    pixel = tl.minimum(tl.where(lower > -2, lower, -2.0), size.to(ACCUMULATED)).to(tl.int32)
     return pixel, position - lower, lower_exists, upper_exists
 
 
