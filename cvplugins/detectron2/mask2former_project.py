@@ -14,12 +14,11 @@ from typing import Any
 
 from detectron2.config import CfgNode
 from detectron2.projects.deeplab import add_deeplab_config
-from torch import Tensor
 
 from cvplugins.errors import UserError
-from cvplugins.ops.deformable_attention import deformable_attention_backward, deformable_attention_forward
 
 from .losses import MASK2FORMER_PLACES
+from .mask2former_attention import attention_module
 
 __all__ = [
     "add_mask2former_config",
@@ -194,37 +193,8 @@ def _cuda_op() -> Iterator[None]:
     if has_cuda_op():
         yield
         return
-    module = ModuleType(CUDA_OP)
-    module.ms_deform_attn_forward = _attention_forward
-    module.ms_deform_attn_backward = _attention_backward
-    sys.modules[CUDA_OP] = module
+    sys.modules[CUDA_OP] = attention_module(CUDA_OP)
     try:
         yield
     finally:
         del sys.modules[CUDA_OP]
-
-
-def _attention_forward(
-    value: Tensor,
-    spatial_shapes: Tensor,
-    level_start_index: Tensor,
-    sampling_locations: Tensor,
-    attention_weights: Tensor,
-    im2col_step: int,
-) -> Tensor:
-    """Take the op's arguments; ``im2col_step`` is how many images it computes at once, here all."""
-    return deformable_attention_forward(value, spatial_shapes, level_start_index, sampling_locations, attention_weights)
-
-
-def _attention_backward(
-    value: Tensor,
-    spatial_shapes: Tensor,
-    level_start_index: Tensor,
-    sampling_locations: Tensor,
-    attention_weights: Tensor,
-    grad_output: Tensor,
-    im2col_step: int,
-) -> tuple[Tensor, Tensor, Tensor]:
-    return deformable_attention_backward(
-        grad_output, value, spatial_shapes, level_start_index, sampling_locations, attention_weights
-    )
