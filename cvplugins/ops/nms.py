@@ -26,7 +26,7 @@ def nms(boxes: Tensor, scores: Tensor, *, iou_threshold: float, offset: int = 0)
 
     Args:
         boxes: ``(N, 4)``; half precision is computed in float32.
-        scores: ``(N,)``; of equal scores the first is the better one.
+        scores: ``(N,)``; equal ones come in the order of torch's sort, which is not always that of the input.
         iou_threshold: A box is dropped above it; at it, it stays.
         offset: 0 or 1, see the module.
 
@@ -188,8 +188,11 @@ def _computed_in(boxes: Tensor) -> torch.dtype:
 
 
 def _sort(boxes: Tensor, scores: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the boxes by falling score, in a type with arithmetic, and the indices that sort them."""
-    order = scores.detach().sort(descending=True, stable=True).indices
+    """Return the boxes by falling score, in a type with arithmetic, and the indices that sort them.
+
+    The compiled operators call the same sort: equal scores come in the same order on the same machine.
+    """
+    order = scores.detach().sort(descending=True).indices
     return boxes.detach()[order].to(_computed_in(boxes)), order
 
 

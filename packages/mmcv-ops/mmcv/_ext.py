@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 
 from torch import Tensor
 
-from cvplugins.ops import deformable_attention, focal
+from cvplugins.ops import carafe, deform_conv, deformable_attention, focal, masked_conv, psa_mask
 from cvplugins.ops import nms as suppression
 from cvplugins.ops import roi_align as aligned_regions
 from cvplugins.ops import roi_pool as pooled_regions
@@ -244,6 +244,230 @@ def ms_deform_attn_backward(
 
 
 # ---------------------------------------------------------------------------------------------------------------------
+# Deformable convolution
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def deform_conv_forward(
+    input: Tensor, weight: Tensor, offset: Tensor, output: Tensor, columns: Tensor, ones: Tensor, **options: int
+) -> None:
+    """Write a deformable convolution to ``output``; the other buffers, and ``im2col_step``, are for mmcv's kernel."""
+    output.copy_(deform_conv.deform_conv2d(input, offset, weight, geometry=_deform_geometry(**options)))
+
+
+def deform_conv_backward_input(
+    input: Tensor,
+    offset: Tensor,
+    gradOutput: Tensor,
+    gradInput: Tensor,
+    gradOffset: Tensor,
+    weight: Tensor,
+    columns: Tensor,
+    **options: int,
+) -> None:
+    """Write two of the three gradients; the third waits in the buffer ``columns`` for the call that asks for it."""
+    gradients = deform_conv.deform_conv2d_backward(
+        gradOutput, input, offset, weight, geometry=_deform_geometry(**options)
+    )
+    gradInput.add_(gradients.input)
+    gradOffset.copy_(gradients.offset)
+    columns.resize_(weight.shape).copy_(gradients.weight)
+
+
+def deform_conv_backward_parameters(
+    input: Tensor,
+    offset: Tensor,
+    gradOutput: Tensor,
+    gradWeight: Tensor,
+    columns: Tensor,
+    ones: Tensor,
+    scale: float,
+    **options: int,
+) -> None:
+    """Add the weight's gradient, which ``deform_conv_backward_input`` may have left in ``columns``."""
+    if columns.shape == gradWeight.shape:
+        gradWeight.add_(columns, alpha=scale)
+        columns.resize_(0)
+        return
+    # The gradient does not depend on the weight's values.
+    gradients = deform_conv.deform_conv2d_backward(
+        gradOutput, input, offset, gradWeight, geometry=_deform_geometry(**options)
+    )
+    gradWeight.add_(gradients.weight, alpha=scale)
+
+
+def _deform_geometry(
+    kW: int,
+    kH: int,
+    dW: int,
+    dH: int,
+    padW: int,
+    padH: int,
+    dilationW: int,
+    dilationH: int,
+    group: int,
+    deformable_group: int,
+    im2col_step: int,
+) -> deform_conv.ConvGeometry:
+    return deform_conv.ConvGeometry((dH, dW), (padH, padW), (dilationH, dilationW), group, deformable_group)
+
+
+def modulated_deform_conv_forward(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    ones: Tensor,
+    offset: Tensor,
+    mask: Tensor,
+    output: Tensor,
+    columns: Tensor,
+    with_bias: bool,
+    **options: int,
+) -> None:
+    """Write a modulated deformable convolution to ``output``; a bias that is not meant is an empty tensor."""
+    geometry = _modulated_geometry(**options)
+    output.copy_(deform_conv.deform_conv2d(input, offset, weight, mask, bias if with_bias else None, geometry))
+
+
+def modulated_deform_conv_backward(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    ones: Tensor,
+    offset: Tensor,
+    mask: Tensor,
+    columns: Tensor,
+    grad_input: Tensor,
+    grad_weight: Tensor,
+    grad_bias: Tensor,
+    grad_offset: Tensor,
+    grad_mask: Tensor,
+    grad_output: Tensor,
+    with_bias: bool,
+    **options: int,
+) -> None:
+    """Write the gradients; those of the input and of the parameters are added to what is there, as in mmcv's kernel."""
+    gradients = deform_conv.deform_conv2d_backward(
+        grad_output, input, offset, weight, mask, _modulated_geometry(**options)
+    )
+    grad_input.add_(gradients.input)
+    grad_weight.add_(gradients.weight)
+    grad_offset.copy_(gradients.offset)
+    grad_mask.copy_(gradients.mask)
+    if with_bias:
+        grad_bias.add_(gradients.bias)
+
+
+def _modulated_geometry(
+    kernel_h: int,
+    kernel_w: int,
+    stride_h: int,
+    stride_w: int,
+    pad_h: int,
+    pad_w: int,
+    dilation_h: int,
+    dilation_w: int,
+    group: int,
+    deformable_group: int,
+) -> deform_conv.ConvGeometry:
+    return deform_conv.ConvGeometry(
+        (stride_h, stride_w), (pad_h, pad_w), (dilation_h, dilation_w), group, deformable_group
+    )
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# CARAFE
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def carafe_naive_forward(features: Tensor, masks: Tensor, output: Tensor, **options: int) -> None:
+    """Write the upsampled features to ``output``."""
+    output.copy_(carafe.carafe(features, masks, **options))
+
+
+def carafe_naive_backward(
+    top_grad: Tensor, features: Tensor, masks: Tensor, bottom_grad: Tensor, mask_grad: Tensor, **options: int
+) -> None:
+    """Add both gradients to what is there, as mmcv's kernel does."""
+    grad_features, grad_masks = carafe.carafe_backward(top_grad, features, masks, **options)
+    bottom_grad.add_(grad_features)
+    mask_grad.add_(grad_masks)
+
+
+def carafe_forward(
+    features: Tensor, masks: Tensor, rfeatures: Tensor, routput: Tensor, rmasks: Tensor, output: Tensor, **options: int
+) -> None:
+    """Write the upsampled features to ``output``, and to ``rfeatures`` what the backward call is given as features."""
+    output.copy_(carafe.carafe(features, masks, **options))
+    rfeatures.copy_(features)
+
+
+def carafe_backward(
+    top_grad: Tensor,
+    rfeatures: Tensor,
+    masks: Tensor,
+    rtop_grad: Tensor,
+    rbottom_grad_hs: Tensor,
+    rbottom_grad: Tensor,
+    rmask_grad: Tensor,
+    bottom_grad: Tensor,
+    mask_grad: Tensor,
+    **options: int,
+) -> None:
+    """Write both gradients; the tensors with an ``r`` are buffers of mmcv's kernel, but for ``rfeatures``."""
+    grad_features, grad_masks = carafe.carafe_backward(top_grad, rfeatures, masks, **options)
+    bottom_grad.copy_(grad_features)
+    mask_grad.copy_(grad_masks)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Masked convolution
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def masked_im2col_forward(
+    im: Tensor,
+    mask_h_idx: Tensor,
+    mask_w_idx: Tensor,
+    col: Tensor,
+    kernel_h: int,
+    kernel_w: int,
+    pad_h: int,
+    pad_w: int,
+) -> None:
+    """Write the patches of the chosen pixels to ``col``."""
+    col.copy_(masked_conv.patches_at(im, mask_h_idx, mask_w_idx, (kernel_h, kernel_w), (pad_h, pad_w)))
+
+
+def masked_col2im_forward(
+    col: Tensor, mask_h_idx: Tensor, mask_w_idx: Tensor, im: Tensor, height: int, width: int, channels: int
+) -> None:
+    """Write the columns to the chosen pixels of ``im``."""
+    masked_conv.columns_to_pixels(col, mask_h_idx, mask_w_idx, im)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Masks of point-wise spatial attention
+# ---------------------------------------------------------------------------------------------------------------------
+
+COLLECT = 0  # psa_type in mmcv/ops/psa_mask.py; 1 distributes
+
+
+def psamask_forward(input: Tensor, output: Tensor, psa_type: int, h_mask: int, w_mask: int, **sizes: int) -> None:
+    """Write the weights by absolute position to ``output``; the other sizes follow from the shapes."""
+    forward = psa_mask.psa_collect if psa_type == COLLECT else psa_mask.psa_distribute
+    output.copy_(forward(input, (h_mask, w_mask)))
+
+
+def psamask_backward(
+    grad_output: Tensor, grad_input: Tensor, psa_type: int, h_mask: int, w_mask: int, **sizes: int
+) -> None:
+    """Write the gradient of the weights by relative position."""
+    backward = psa_mask.psa_collect_backward if psa_type == COLLECT else psa_mask.psa_distribute_backward
+    grad_input.copy_(backward(grad_output, (h_mask, w_mask)))
+
+
+# ---------------------------------------------------------------------------------------------------------------------
 # Everything else
 # ---------------------------------------------------------------------------------------------------------------------
 
@@ -262,9 +486,20 @@ def __getattr__(name: str) -> Callable[..., Any]:
 
 
 def _compile_command() -> str:
-    """Return the command that compiles the installed version of mmcv; mmcv-lite is mmcv without operators."""
-    installed = {found.metadata["Name"]: found.version for found in metadata.distributions()}
-    source = "onedl-mmcv" if "onedl-mmcv" in installed else "mmcv"
-    version = installed.get(source) or installed.get("mmcv-lite")
-    requirement = source if version is None else f"{source}=={version}"
-    return f"pip install --no-build-isolation --no-cache-dir --force-reinstall --no-deps {requirement}"
+    """Return the command that compiles the installed version of mmcv; mmcv-lite is mmcv without its operators."""
+    fork, original, lite = (_installed(name) for name in ("onedl-mmcv", "mmcv", "mmcv-lite"))
+    tools, source = (
+        ("setuptools>=80", f"onedl-mmcv=={fork}") if fork else ("setuptools<70", f"mmcv=={original or lite}")
+    )
+    commands = [
+        f'pip install "{tools}" wheel ninja',
+        f"pip install --no-build-isolation --no-cache-dir --force-reinstall --no-deps {source}",
+    ]
+    return " && ".join(["pip uninstall -y mmcv-lite", *commands] if lite else commands)
+
+
+def _installed(name: str) -> str | None:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
