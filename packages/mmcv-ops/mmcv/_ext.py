@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 
 from torch import Tensor
 
-from cvplugins.ops import carafe, deform_conv, focal, masked_conv, psa_mask
+from cvplugins.ops import carafe, deform_conv, deformable_attention, focal, masked_conv, psa_mask
 from cvplugins.ops import nms as suppression
 from cvplugins.ops import roi_align as aligned_regions
 from cvplugins.ops import roi_pool as pooled_regions
@@ -197,6 +197,50 @@ def softmax_focal_loss_backward(
     )
     buff.copy_(slope)
     grad_input.copy_(gradient)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Multi-scale deformable attention
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def ms_deform_attn_forward(
+    value: Tensor,
+    value_spatial_shapes: Tensor,
+    value_level_start_index: Tensor,
+    sampling_locations: Tensor,
+    attention_weights: Tensor,
+    im2col_step: int,
+) -> Tensor:
+    """Return the output; all images of a batch are computed at once, whatever ``im2col_step`` is."""
+    return deformable_attention.deformable_attention_forward(
+        value, value_spatial_shapes, value_level_start_index, sampling_locations, attention_weights
+    )
+
+
+def ms_deform_attn_backward(
+    value: Tensor,
+    value_spatial_shapes: Tensor,
+    value_level_start_index: Tensor,
+    sampling_locations: Tensor,
+    attention_weights: Tensor,
+    grad_output: Tensor,
+    grad_value: Tensor,
+    grad_sampling_loc: Tensor,
+    grad_attn_weight: Tensor,
+    im2col_step: int,
+) -> None:
+    """Fill ``grad_value``, ``grad_sampling_loc`` and ``grad_attn_weight``."""
+    gradients = deformable_attention.deformable_attention_backward(
+        grad_output,
+        value,
+        value_spatial_shapes,
+        value_level_start_index,
+        sampling_locations,
+        attention_weights,
+    )
+    for given, found in zip((grad_value, grad_sampling_loc, grad_attn_weight), gradients, strict=True):
+        given.copy_(found)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
