@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 from pathlib import Path
 
 import pytest
 import torch
+from skips import has_gpu, has_mask2former, is_installed, pytest_addoption, pytest_configure  # noqa: F401
 
 ROOT = Path(__file__).parent.parent
 collect_ignore = ["integration/tiny.py", "integration/tiny_mask2former.py"]  # configs, not modules
-
-
-def is_installed(package: str) -> bool:
-    """Return whether there is such a package; tests/detectron2 alone would count as one without an origin."""
-    found = importlib.util.find_spec(package)
-    return found is not None and found.origin is not None
-
 
 NEEDS = {
     "openmmlab": (
@@ -29,10 +22,10 @@ NEEDS = {
         "detectron2 is not installed (see the README: Detectron2)",
     ),
     "mask2former": (
-        is_installed("detectron2") and is_installed("timm") and "MASK2FORMER_ROOT" in os.environ,
+        has_mask2former(),
         "no original Mask2Former: set MASK2FORMER_ROOT to a checkout, and install detectron2 and timm",
     ),
-    "gpu": (torch.cuda.is_available(), "no CUDA device"),
+    "gpu": (has_gpu(), "no CUDA device"),
 }
 
 

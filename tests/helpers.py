@@ -11,11 +11,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
 TORCH = tuple(int(part) for part in torch.__version__.split(".")[:2])  # (2, 1)
+
+
+def needs_torch(major: int, minor: int, why: str) -> pytest.MarkDecorator:
+    """Skip a test where torch is older; ``why`` says what is lacking there."""
+    return pytest.mark.skipif((major, minor) > TORCH, reason=f"needs torch {major}.{minor}: {why}")
 
 
 def run_ranks(function: Callable[..., Any], world_size: int, *args: Any, timeout: float = 180.0) -> list[Any]:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import difflib
-import importlib.resources
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
+import detectron2
 import yaml
 from detectron2.config import CfgNode, get_cfg
 
@@ -29,9 +29,15 @@ class _ZooNode(CfgNode):
     def _open_cfg(cls, filename: str) -> IO[str]:
         # fvcore (0.1.5) puts the folder of the derived config in front, and in front of the zoo's own bases too.
         _, found, in_zoo = filename.rpartition(ZOO)
-        # Not by detectron2.model_zoo, whose import needs pkg_resources, which setuptools no longer has.
-        zoo = importlib.resources.files("detectron2").joinpath("model_zoo", "configs")
-        return super()._open_cfg(str(zoo.joinpath(os.path.normpath(in_zoo))) if found else filename)
+        return super()._open_cfg(str(zoo_folder() / os.path.normpath(in_zoo)) if found else filename)
+
+
+def zoo_folder() -> Path:
+    """Return the folder of Detectron2's configs, which a checkout that nobody has installed has beside the package."""
+    # Not by detectron2.model_zoo, whose import needs pkg_resources, which setuptools no longer has.
+    package = Path(detectron2.__path__[0])
+    installed = package / "model_zoo" / "configs"
+    return installed if installed.is_dir() else package.parent / "configs"
 
 
 def load_config(path: str | os.PathLike[str], options: Mapping[str, Any] | None = None) -> CfgNode:
