@@ -91,10 +91,12 @@ def parse_options(tokens: Sequence[str]) -> dict[str, str]:
         >>> parse_options(["SOLVER.MAX_ITER=10", "SOLVER.BASE_LR", "0.01"])
         {'SOLVER.MAX_ITER': '10', 'SOLVER.BASE_LR': '0.01'}
     """
-    options, rest = {}, iter(tokens)
+    options: dict[str, str] = {}
+    rest = iter(tokens)
     for token in rest:
-        key, equals, value = token.partition("=")
-        if not equals and (value := next(rest, None)) is None:
+        key, equals, given = token.partition("=")
+        value = given if equals else next(rest, None)
+        if value is None:
             raise UserError(f"--cfg-options {token}: expected KEY=VALUE or KEY VALUE, such as SOLVER.MAX_ITER=100")
         options[key] = value
     return options
