@@ -1,4 +1,4 @@
-"""Which tests may be skipped, and the count of what ran and what did not: a plugin of pytest.
+"""Which tests may be skipped, and the count of what ran and what did not: options and hooks of pytest.
 
 With ``--strict-skips`` a run fails if a test is skipped for any other reason than those of :data:`ALLOWED`, such as a
 package that is missing, or for one of them where the thing is there.
@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 import pytest
 
-__all__ = ["ALLOWED", "Allowed", "is_installed"]
+__all__ = ["ALLOWED", "Allowed", "count_tests", "is_installed", "pytest_addoption"]
 
 PARTS = ("openmmlab", "detectron2", "mask2former", "gpu")  # markers whose tests are counted
 
@@ -76,7 +76,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
-def pytest_configure(config: pytest.Config) -> None:
+def count_tests(config: pytest.Config) -> None:
+    """Count what this run tests and skips, and print it at its end; for ``pytest_configure``."""
     if not hasattr(config, "workerinput"):  # a worker of pytest-xdist only hands its reports on
         config.pluginmanager.register(_Skips(config.getoption("strict_skips")), "cvplugins-skips")
 

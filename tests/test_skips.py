@@ -26,7 +26,7 @@ def run(tmp_path, monkeypatch):
     Path(tmp_path, "pytest.ini").write_text(
         f"[pytest]\npythonpath = {Path(skips.__file__).parent}\nmarkers =\n{markers}"
     )
-    Path(tmp_path, "conftest.py").write_text("from skips import pytest_addoption, pytest_configure\n")
+    Path(tmp_path, "conftest.py").write_text("from skips import count_tests as pytest_configure, pytest_addoption\n")
 
     def _run(contents, *options):
         for index, content in enumerate(contents):
