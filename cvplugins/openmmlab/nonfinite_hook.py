@@ -71,7 +71,8 @@ class NonFiniteGuardHook(MonitorHook):
         """Register with the model, which computes the losses, and with every optimizer."""
         self._model = runner.model.module if is_model_wrapper(runner.model) else runner.model
         self._wrappers = list(optim_wrappers(runner).values())
-        self._batch, self._losses, self._is_observed = None, {}, False
+        self._batch, self._is_observed = None, False
+        self._losses: dict[str, Any] = {}
         self._handles = [self._model.register_forward_hook(self._keep_losses, with_kwargs=True)]
         self._averages = [hook.ema_model for hook in runner.hooks if isinstance(hook, EMAHook)]
         for optimizer in self._optimizers:
