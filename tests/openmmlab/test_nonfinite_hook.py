@@ -78,7 +78,7 @@ def test_raises_before_weights_and_statistics_are_spoilt(start):
         "loss loss",
         "statistic norm.running_mean",
         "first layer: data_preprocessor",
-        "tools/replay.py",
+        "cvplugins replay",
     ]:
         assert part in str(caught.value)
     assert is_finite(run.model)
