@@ -117,7 +117,7 @@ MISTAKES = [
     (["train", "voc_faster_rcnn_R_50_C4"], "did you mean detectron2/voc_faster_rcnn_R_50_C4?"),
     (["train", "broken.py"], "config broken.py, line 1: '(' was never closed"),
     (["train", SAMPLE, "--resume", "none.pth"], "checkpoint none.pth does not exist"),
-    (["test", "none.py", "none.pth", "--out", "a.csv"], "config none.py does not exist\n"),
+    (["test", "none.py", "none.pth", "--out", "a.csv"], "config none.py does not exist"),
     (["test", SAMPLE, "none.pth", "--out", "a.csv"], "--out a.csv: use a name that ends in .json"),
     (["test", SAMPLE, "none.pth"], "checkpoint none.pth does not exist"),
     (["evaluate", "none.json", "--annotations", "broken.py"], "none.json: does not exist"),
