@@ -83,7 +83,12 @@ def run_command(
     command.add_arguments(parser)
     arguments = parser.parse_args(argv)
     try:
-        return int(command.run(arguments))
+        code = int(command.run(arguments))
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:  # whoever reads has enough, as `head` does; what is still to be written goes nowhere
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     except UserError as error:
         # Slurm's and MPI's ranks get this variable only when the processes have joined.
         if int(os.environ.get("RANK", 0)) == 0:

@@ -222,3 +222,16 @@ def test_python_m_is_the_command(tmp_path):
     assert finished.returncode == 2
     assert "cvplugins: error: there is no command 'trian'; did you mean train?" in finished.stderr
     assert os.listdir(tmp_path) == []
+
+
+def test_a_reader_that_has_enough_ends_a_command_without_a_trace(tmp_path):
+    """The oracle is what `head` does: it closes its end of the pipe before anything is written."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "cvplugins", "sample", "voc", str(tmp_path / "kit")],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    process.stdout.close()
+    assert process.stderr.read() == ""
+    assert process.wait() == 1
