@@ -93,7 +93,10 @@ class Clock:
         """Measure every method of a hook."""
         name = getattr(hook, "name", None) if isinstance(hook, ReadGradients) else None
         for attribute in dir(hook):
-            if not attribute.startswith("__") and callable(method := getattr(hook, attribute)) and _is_method(method):
+            if attribute.startswith("__") or isinstance(getattr(type(hook), attribute, None), property):
+                continue  # a property may need the training to have begun
+            method = getattr(hook, attribute)
+            if callable(method) and _is_method(method):
                 setattr(hook, attribute, self._timed(name or type(hook).__name__, attribute, method))
 
     def _timed(self, hook: str, attribute: str, method: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Write files whole or not at all."""
+"""Files that are written: whole or not at all, and under a name that says what is in them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ["write_whole"]
+from .errors import UserError
+
+__all__ = ["check_out", "write_whole"]
 
 
 @contextmanager
@@ -35,3 +37,9 @@ def write_whole(target: str | os.PathLike[str]) -> Iterator[Path]:
         temporary.replace(target)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def check_out(out: str | None) -> None:
+    """Raise ``UserError`` unless the file of ``--out`` has a suffix by which a test knows what to write."""
+    if out is not None and Path(out).suffix not in {".json", ".pkl", ".pickle"}:
+        raise UserError(f"--out {out}: use a name that ends in .json (metrics) or .pkl (predictions)")

@@ -14,10 +14,7 @@ from typing import Any
 try:
     from mmengine import registry as root
 except ImportError as error:
-    raise ImportError(
-        "cvplugins.registry needs mmengine: pip install 'cvplugins[openmmlab]' (see the README for the "
-        "order in which torch and mmcv have to be installed)"
-    ) from error
+    raise ImportError("cvplugins.registry needs mmengine: pip install 'cvplugins[openmmlab]'") from error
 
 __all__ = [
     "DATA_SAMPLERS",

@@ -1,4 +1,4 @@
-"""Run a failed iteration again from its replay file, whichever framework it is from: what ``tools/replay.py`` calls."""
+"""Run a failed iteration again from its replay file, of either framework: what ``cvplugins replay`` calls."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from scipy.ndimage import gaussian_filter
 
 from .ade20k import ADE20K_CLASSES
 from .glyphs import GLYPHS, Colour, Glyph, Shape
-from .painting import add_clutter, blend, draw_glyph, finish, on_canvas, run_command, whole_folder, write_jpeg
+from .painting import add_clutter, blend, draw_glyph, finish, on_canvas, whole_folder, write_jpeg
 
 __all__ = ["draw_scene", "write_ade20k_sample"]
 
@@ -270,7 +270,7 @@ def write_ade20k_sample(root: str | Path, *, seed: int = 0, overwrite: bool = Fa
         UserError: ``root`` exists and is not an older sample, or is one and ``overwrite`` is False.
         ImportError: Pillow is missing.
     """
-    command = f"python -m cvplugins.datasets.ade20k_sample --seed {seed}"
+    command = f"cvplugins sample ade20k --seed {seed}"
     categories: list[str] = []
     counts: dict[str, Array] = {}
     with whole_folder(root, command=command, overwrite=overwrite) as new:
@@ -303,12 +303,3 @@ def _object_info(pixels: Array) -> str:
     share = pixels[1 : len(ADE20K_CLASSES) + 1] / pixels[1:].sum()
     rows = [f"{index}\t{share[index - 1]:.4f}\t{name}\n" for index, name in enumerate(ADE20K_CLASSES, start=1)]
     return "Idx\tRatio\tName\n" + "".join(rows)
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line."""
-    run_command(write_ade20k_sample, "cvplugins.datasets.ade20k_sample", __doc__, arguments)
-
-
-if __name__ == "__main__":
-    main()

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import argparse
 import colorsys
-import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,7 +17,7 @@ from cvplugins.errors import UserError
 
 from .glyphs import Colour, Glyph, Shape, rasterise
 
-__all__ = ["add_clutter", "blend", "draw_glyph", "finish", "on_canvas", "run_command", "whole_folder", "write_jpeg"]
+__all__ = ["add_clutter", "blend", "draw_glyph", "finish", "on_canvas", "whole_folder", "write_jpeg"]
 
 Array = NDArray[Any]
 
@@ -141,24 +139,7 @@ def whole_folder(root: str | Path, *, command: str, overwrite: bool) -> Iterator
         yield new
         (new / MARKER).write_text(f"{command}\n")
         if root.exists():
+            if not overwrite:
+                return  # another process has drawn it in the meantime
             root.rename(Path(temporary, "old"))
         new.rename(root)
-
-
-def run_command(
-    write: Callable[..., None], name: str, description: str | None, arguments: Sequence[str] | None
-) -> None:
-    """Run the command line of a sample: folder, ``--seed`` and ``--force``."""
-    parser = argparse.ArgumentParser(prog=f"python -m {name}", description=description)
-    parser.add_argument("root", type=Path, help="the folder to make, such as one in data/sample")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--force", action="store_true", help="replace an older sample")
-    options = parser.parse_args(arguments)
-    try:
-        write(options.root, seed=options.seed, overwrite=options.force)
-    except UserError as error:
-        parser.error(str(error))
-    files = [path for path in options.root.rglob("*") if path.is_file()]
-    images = sum(path.suffix == ".jpg" for path in files)
-    size = sum(path.stat().st_size for path in files) / 1e6
-    sys.stdout.write(f"{options.root}: {images} images, {len(files)} files, {size:.1f} MB\n")

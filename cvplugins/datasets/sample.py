@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
 from .glyphs import GLYPHS
-from .painting import add_clutter, blend, draw_glyph, finish, on_canvas, run_command, whole_folder, write_jpeg
+from .painting import add_clutter, blend, draw_glyph, finish, on_canvas, whole_folder, write_jpeg
 from .voc import VOC_CLASSES, VOCAnnotation, VOCObject
 
 __all__ = ["draw_image", "write_sample"]
@@ -63,7 +63,7 @@ def write_sample(root: str | Path, *, seed: int = 0, overwrite: bool = False) ->
         UserError: ``root`` exists and is not an older sample, or is one and ``overwrite`` is False.
         ImportError: Pillow is missing.
     """
-    command = f"python -m cvplugins.datasets.sample --seed {seed}"
+    command = f"cvplugins sample voc --seed {seed}"
     with whole_folder(root, command=command, overwrite=overwrite) as new:
         for index, split in enumerate(SPLITS):
             # NumPy promises that RandomState never changes; of its newer generators it does not.
@@ -199,12 +199,3 @@ def _to_xml(annotation: VOCAnnotation, folder: str) -> bytes:
 def _add(parent: Element, **children: object) -> None:
     for tag, text in children.items():
         SubElement(parent, tag).text = str(text)
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line."""
-    run_command(write_sample, "cvplugins.datasets.sample", __doc__, arguments)
-
-
-if __name__ == "__main__":
-    main()

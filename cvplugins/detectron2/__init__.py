@@ -43,6 +43,7 @@ _HOMES = {
     "insert_hooks": "hooks",
     "load_config": "run_files",
     "register_ade20k": "ade20k",
+    "register_datasets": "data",
     "register_voc": "data",
     "validate_cvplugins_config": "config",
 }

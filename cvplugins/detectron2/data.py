@@ -14,6 +14,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.structures import BoxMode
 
 from cvplugins.datasets import VOC_CLASSES, check_voc, read_annotation, read_split
+from cvplugins.datasets.samples import draw_missing
 from cvplugins.distributed import gather_objects
 from cvplugins.errors import UserError
 
@@ -93,6 +94,8 @@ def voc_records(
 def check_data(cfg: CfgNode, names: Sequence[str]) -> None:
     """Check datasets, file by file where they are PASCAL VOC's; the first process of every node does it for all.
 
+    A sample that is missing is drawn first.
+
     Args:
         cfg: A config that :func:`register_voc` was called with.
         names: Of datasets.
@@ -113,6 +116,7 @@ def check_data(cfg: CfgNode, names: Sequence[str]) -> None:
 
 
 def _check(cfg: CfgNode, names: Sequence[str]) -> None:
+    draw_missing(cfg.CVPLUGINS.DATA.ROOT)
     for name in names:
         if name not in DatasetCatalog:
             raise UserError(f"DATASETS: there is no dataset {name!r}; {_similar(name)}")

@@ -1,4 +1,4 @@
-"""Train and test with CvpluginsTrainer: what ``tools/train.py`` and ``tools/test.py`` call for a .yaml config."""
+"""Train and test with CvpluginsTrainer: what ``cvplugins train`` and ``cvplugins test`` call for a .yaml config."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from detectron2.utils.logger import setup_logger
 from torch import nn
 
 from cvplugins.errors import UserError, first_line
-from cvplugins.files import write_whole
+from cvplugins.files import check_out, write_whole
 from cvplugins.reporting import summary_lines, write_metrics
 
 from .config import validate_cvplugins_config
@@ -28,11 +28,11 @@ from .mask2former_project import is_mask2former
 from .predictions import DrawPredictions, DumpPredictions, WriteLabelMaps
 from .processes import joined_processes
 from .run_checkpoint import RunCheckpointer, check_exists, last_checkpoint
-from .run_files import load_config, parse_options
+from .run_files import load_config
 from .test_time import use_inference, with_several_sizes
 from .trainer import CvpluginsTrainer
 
-__all__ = ["evaluate", "parse_options", "train"]
+__all__ = ["evaluate", "train"]
 
 logger = logging.getLogger(__name__)
 
@@ -132,8 +132,7 @@ def evaluate(
     Raises:
         UserError: Something is wrong that the user can mend.
     """
-    if out is not None and Path(out).suffix not in {".json", ".pkl", ".pickle"}:
-        raise UserError(f"--out {out}: use a name that ends in .json (metrics) or .pkl (predictions)")
+    check_out(out)
     cfg = _load(config, work_dir, cfg_options)
     _require(cfg, config, "TEST")
     use_inference(cfg, mode, scales, flip)

@@ -56,7 +56,8 @@ class CvpluginsMaskFormer(MaskFormer):
         """Return the arguments that a config stands for."""
         if not has_cuda_op():
             logger.info(
-                "Mask2Former's CUDA op is not compiled: its own path in pure torch is used (docs/mask2former.md)"
+                "Mask2Former's CUDA op is not compiled: cvplugins computes its deformable attention, "
+                "on a GPU with Triton (docs/mask2former.md)"
             )
         options = super().from_config(cfg)
         options["criterion"] = CvpluginsCriterion.like(

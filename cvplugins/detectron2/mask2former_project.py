@@ -18,6 +18,7 @@ from detectron2.projects.deeplab import add_deeplab_config
 from cvplugins.errors import UserError
 
 from .losses import MASK2FORMER_PLACES
+from .mask2former_attention import attention_module
 
 __all__ = [
     "add_mask2former_config",
@@ -96,7 +97,7 @@ def validate_mask2former_config(cfg: CfgNode) -> None:
 
 
 def import_mask2former(root: str | os.PathLike[str] = "") -> ModuleType:
-    """Return the package ``mask2former``; without its compiled CUDA op its own path in pure torch computes.
+    """Return the package ``mask2former``; without its compiled CUDA op ``cvplugins.ops`` computes.
 
     Args:
         root: See :func:`find_mask2former`; if empty also what is imported already.
@@ -184,16 +185,15 @@ def has_cuda_op() -> bool:
 
 @contextlib.contextmanager
 def _cuda_op() -> Iterator[None]:
-    """Let an import of the compiled op find an empty module where there is none.
+    """Let an import of the compiled op find one of the same functions on ``cvplugins.ops`` where there is none.
 
-    mask2former/modeling/pixel_decoder/ops/functions/ms_deform_attn_func.py raises without the op, although
-    ops/modules/ms_deform_attn.py computes in pure torch whenever a call of the op fails. Nothing else is imported in
-    the meantime that asks for the op, and the empty module is forgotten afterwards.
+    mask2former/modeling/pixel_decoder/ops/functions/ms_deform_attn_func.py raises without the op. Nothing else is
+    imported in the meantime that asks for it, and the module is forgotten afterwards by all but that file.
     """
     if has_cuda_op():
         yield
         return
-    sys.modules[CUDA_OP] = ModuleType(CUDA_OP)
+    sys.modules[CUDA_OP] = attention_module(CUDA_OP)
     try:
         yield
     finally:

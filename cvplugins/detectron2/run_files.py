@@ -3,54 +3,70 @@
 from __future__ import annotations
 
 import difflib
-import importlib.resources
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any
 
+import detectron2
 import yaml
 from detectron2.config import CfgNode, get_cfg
 
+from cvplugins.config_files import config_folder, find_config
 from cvplugins.errors import UserError, first_line
 
 from .config import add_cvplugins_config
 from .mask2former_project import add_mask2former_config, is_mask2former, named_root
 
-__all__ = ["load_config", "parse_options"]
-
-ZOO = "detectron2::"
+__all__ = ["load_config"]
 
 
 class _ZooNode(CfgNode):
-    """A node whose files may name a config of the installed zoo as their base."""
+    """A node whose files may name a config of the installed zoo, or one of ours, as their base."""
 
     @classmethod
     def _open_cfg(cls, filename: str) -> IO[str]:
-        # fvcore (0.1.5) puts the folder of the derived config in front, and in front of the zoo's own bases too.
-        _, found, in_zoo = filename.rpartition(ZOO)
-        # Not by detectron2.model_zoo, whose import needs pkg_resources, which setuptools no longer has.
-        zoo = importlib.resources.files("detectron2").joinpath("model_zoo", "configs")
-        return super()._open_cfg(str(zoo.joinpath(os.path.normpath(in_zoo))) if found else filename)
+        # fvcore (0.1.5) puts the folder of the derived config in front, and in front of the base's own bases too.
+        before, _, inside = filename.rpartition("::")
+        if before.endswith("detectron2"):
+            folder = zoo_folder()
+        elif before.endswith("cvplugins"):
+            folder = config_folder()
+        else:
+            return super()._open_cfg(filename)
+        return super()._open_cfg(os.path.normpath(folder / inside))
+
+
+def zoo_folder() -> Path:
+    """Return the folder of Detectron2's configs, which a checkout that nobody has installed has beside the package."""
+    # Not by detectron2.model_zoo, whose import needs pkg_resources, which setuptools no longer has.
+    package = Path(detectron2.__path__[0])
+    installed = package / "model_zoo" / "configs"
+    return installed if installed.is_dir() else package.parent / "configs"
 
 
 def load_config(path: str | os.PathLike[str], options: Mapping[str, Any] | None = None) -> CfgNode:
-    """Load a YAML config on top of Detectron2's defaults and ours.
+    """Load a YAML config on top of Detectron2's defaults and ours: a config with every key, ready for a trainer.
 
-    Its ``_BASE_`` may be a file beside it, or a config of the installed zoo such as
-    ``detectron2::PascalVOC-Detection/faster_rcnn_R_50_C4.yaml``. If it has keys of ``MODEL.MASK_FORMER``, the
-    original Mask2Former is imported, whose keys these are.
+    Its ``_BASE_`` may be a file beside it, a config of the installed zoo such as
+    ``detectron2::PascalVOC-Detection/faster_rcnn_R_50_C4.yaml``, or one that comes with this package such as
+    ``cvplugins::detectron2/voc_faster_rcnn_R_50_C4.yaml``. Detectron2's own ``merge_from_file`` knows neither of the
+    latter. If it has keys of ``MODEL.MASK_FORMER``, the original Mask2Former is imported, whose keys these are.
 
     Args:
-        path: The config file.
+        path: The config file, or the name of one that comes with this package, such as ``"voc_faster_rcnn_R_50_C4"``.
         options: Dotted keys and values that replace those of the file.
+
+    Example::
+
+        cfg = load_config("voc_faster_rcnn_sample", {"SOLVER.MAX_ITER": 100})
+        register_datasets(cfg)
+        trainer = CvpluginsTrainer(cfg)
 
     Raises:
         UserError: The file or a base is missing or broken, or a key or value does not fit.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise UserError(f"config {path} does not exist{_similar_file(path)}")
+    path = find_config(path, "detectron2")
     try:
         loaded = _ZooNode.load_yaml_with_base(str(path), allow_unsafe=False)
     except yaml.constructor.ConstructorError as error:
@@ -73,25 +89,6 @@ def load_config(path: str | os.PathLike[str], options: Mapping[str, Any] | None 
     _merge(cfg, loaded, f"config {path}")
     _merge(cfg, changes, "--cfg-options")
     return cfg
-
-
-def parse_options(tokens: Sequence[str]) -> dict[str, str]:
-    """Return the dotted keys and values of ``KEY=VALUE`` tokens, or of Detectron2's ``KEY VALUE`` pairs of tokens.
-
-    Raises:
-        UserError: A key has no value.
-
-    Example:
-        >>> parse_options(["SOLVER.MAX_ITER=10", "SOLVER.BASE_LR", "0.01"])
-        {'SOLVER.MAX_ITER': '10', 'SOLVER.BASE_LR': '0.01'}
-    """
-    options, rest = {}, iter(tokens)
-    for token in rest:
-        key, equals, value = token.partition("=")
-        if not equals and (value := next(rest, None)) is None:
-            raise UserError(f"--cfg-options {token}: expected KEY=VALUE or KEY VALUE, such as SOLVER.MAX_ITER=100")
-        options[key] = value
-    return options
 
 
 def _nested(options: Mapping[str, Any]) -> dict[str, Any]:
@@ -122,9 +119,3 @@ def _similar_key(cfg: CfgNode, dotted: str) -> str:
         cfg = cfg.get(folder, {})
     close = difflib.get_close_matches(name, cfg, n=1)
     return f"; did you mean {'.'.join([*folders, close[0]])}?" if close else ""
-
-
-def _similar_file(path: Path) -> str:
-    files = [str(file) for file in path.parent.glob("*.yaml")] if path.parent.is_dir() else []
-    close = difflib.get_close_matches(str(path), files, n=1)
-    return f"; did you mean {close[0]}?" if close else ""

@@ -1,4 +1,4 @@
-"""What ``tools/evaluate.py`` does with its arguments."""
+"""What ``cvplugins evaluate`` does with its arguments."""
 
 from __future__ import annotations
 

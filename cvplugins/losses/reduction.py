@@ -8,6 +8,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from cvplugins.precision import at_least_float32, full_precision
+
 __all__ = [
     "REDUCTIONS",
     "at_least_float32",
@@ -23,15 +25,6 @@ __all__ = [
 ]
 
 REDUCTIONS = ("none", "sum", "mean")
-
-
-def at_least_float32(logits: Tensor) -> Tensor:
-    """Return half precision as float32, and anything wider as it is.
-
-    >>> at_least_float32(torch.zeros(1, dtype=torch.float16)).dtype
-    torch.float32
-    """
-    return logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
 
 
 def class_weights(name: str, value: float | Sequence[float] | Tensor, logits: Tensor) -> Tensor:
@@ -62,18 +55,6 @@ def constant(value: float | Sequence[float] | Tensor, like: Tensor) -> Tensor:
     if isinstance(value, (int, float)):
         return like.new_full((), value)  # written by the device itself
     return torch.as_tensor(value, dtype=like.dtype).to(like.device, non_blocking=True)
-
-
-def full_precision(values: Tensor) -> torch.autocast:
-    """Return a context in which autocast leaves matrix products alone.
-
-    Elementwise functions compute in the type of their input; products of matrices are what autocast would round.
-
-    >>> with torch.autocast("cpu"), full_precision(torch.ones(2, 2)):
-    ...     (torch.ones(2, 2) @ torch.ones(2, 2)).dtype
-    torch.float32
-    """
-    return torch.autocast(values.device.type, enabled=False)
 
 
 def check_over(over: str) -> str:

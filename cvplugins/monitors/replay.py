@@ -141,7 +141,7 @@ class ReplayWriter:
             replay.save(path)
         except Exception as error:  # a full disk must not hide the fault
             return f"; no replay file: {type(error).__name__}: {first_line(error)}"
-        return f"; to repeat it: python tools/replay.py {path}"
+        return f"; to repeat it: cvplugins replay {path}"
 
 
 def reproduce(replay: Replay, model: nn.Module, forward: Callable[[], Losses]) -> tuple[Fault, ...]:

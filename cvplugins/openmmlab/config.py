@@ -2,27 +2,26 @@
 
 from __future__ import annotations
 
-import argparse
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-from mmengine.config import Config, DictAction
+from mmengine.config import Config
 
 from cvplugins import registry
+from cvplugins.config_files import check_syntax, find_config
 from cvplugins.errors import UserError, first_line
 
 from .compat import make_mmseg_configs_reachable
 
-__all__ = ["check_plugin_names", "load_config", "parse_options", "type_name", "walk_dicts"]
+__all__ = ["check_plugin_names", "load_config", "type_name", "walk_dicts"]
 
 
 def load_config(path: str | os.PathLike, options: Mapping[str, Any] | None = None) -> Config:
     """Load an mmengine config, apply ``options`` and check the names of our plugins in it.
 
     Args:
-        path: The config file.
+        path: The config file, or the name of one that comes with this package, such as ``"voc_faster_rcnn"``.
         options: Dotted keys and values, as ``--cfg-options`` gives them. ``data_root`` moves every dataset
             that lies in the config's own ``data_root``, and the metrics' files there; in mmengine it is a
             variable without effect.
@@ -31,15 +30,15 @@ def load_config(path: str | os.PathLike, options: Mapping[str, Any] | None = Non
         UserError: The file is missing or broken, a base is missing, a key cannot be set, a plugin is unknown.
     """
     make_mmseg_configs_reachable()
-    path = Path(path)
-    if not path.is_file():
-        raise UserError(f"config {path} does not exist{_similar(path)}")
+    path = find_config(path)
+    if path.suffix == ".py":
+        check_syntax(path)
     try:
         config = Config.fromfile(path)
         list(config.values())  # a config of the new style imports its classes here
-    except SyntaxError as error:
+    except SyntaxError as error:  # mmengine parses a base without its name
         line = (error.text or "").strip()
-        raise UserError(f"{_where(path)}, line {error.lineno}: {error.msg}: {line}") from error
+        raise UserError(f"a base of config {path}, line {error.lineno}: {error.msg}: {line}") from error
     except ModuleNotFoundError as error:
         raise UserError(f"config {path}: {first_line(error)}; install the package that it builds on") from error
     except Exception as error:  # a config is Python code: it can raise anything
@@ -65,20 +64,6 @@ def walk_dicts(node: Any) -> Iterator[dict]:
         children = list(node) if isinstance(node, (list, tuple)) else []
     for child in children:
         yield from walk_dicts(child)
-
-
-def parse_options(pairs: Sequence[str]) -> dict[str, Any]:
-    """Return the dotted keys and values of ``KEY=VALUE`` pairs, read as OpenMMLab's own tools read them.
-
-    Raises:
-        UserError: A pair has no ``=``.
-    """
-    for pair in pairs:
-        if "=" not in pair:
-            raise UserError(f"--cfg-options {pair}: expected KEY=VALUE, such as train_dataloader.batch_size=4")
-    options = argparse.Namespace(given={})
-    DictAction([], "given")(argparse.ArgumentParser(), options, list(pairs))
-    return options.given
 
 
 def check_plugin_names(config: Config) -> None:
@@ -116,20 +101,3 @@ def _move_data_root(config: Config, data_root: str) -> None:
         for key, value in node.items():
             if isinstance(value, str) and (value == old or value.startswith(head)):
                 node[key] = os.path.join(data_root, value.removeprefix(head)) if value != old else data_root
-
-
-def _where(path: Path) -> str:
-    """Say whether a syntax error is in a config or in a base of it; mmengine parses both without their names."""
-    try:
-        compile(path.read_text(encoding="utf-8"), str(path), "exec")
-    except SyntaxError:
-        return f"config {path}"
-    return f"a base of config {path}"
-
-
-def _similar(path: Path) -> str:
-    import difflib
-
-    files = [str(file) for file in path.parent.glob("*.py")] if path.parent.is_dir() else []
-    close = difflib.get_close_matches(str(path), files, n=1)
-    return f"; did you mean {close[0]}?" if close else ""

@@ -11,6 +11,7 @@ from typing import NamedTuple
 from mmengine.config import Config
 
 from cvplugins.datasets import VOC_CLASSES, check_voc, read_split
+from cvplugins.datasets.samples import draw_missing
 from cvplugins.distributed import gather_objects
 from cvplugins.errors import UserError
 
@@ -35,7 +36,7 @@ def check_data(config: Config, loaders: tuple[str, ...]) -> None:
 
     VOC layouts and folders of label maps are checked file by file. With ``skip_broken = True`` in the config, VOC's
     broken images and annotations are left out: a list of the whole ones is written to the work dir and replaces the
-    split. Of other datasets only the annotation file has to exist.
+    split. Of other datasets only the annotation file has to exist. A sample that is missing is drawn first.
 
     Args:
         config: A loaded config with ``work_dir``.
@@ -61,6 +62,10 @@ def check_data(config: Config, loaders: tuple[str, ...]) -> None:
 
 def _check(config: Config, loaders: tuple[str, ...]) -> dict[Split | None, str]:
     """Check every dataset once; return the lists of whole images that replace splits with broken ones."""
+    for root in {
+        str(node["data_root"]) for name in loaders for node in walk_dicts(config.get(name)) if node.get("data_root")
+    }:
+        draw_missing(root)
     check_segmentation_data(config, loaders)
     whole_lists: dict[Split | None, str] = {}
     checked = set()

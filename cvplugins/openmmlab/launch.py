@@ -1,4 +1,4 @@
-"""Train and test with mmengine's Runner: what ``tools/train.py`` and ``tools/test.py`` call."""
+"""Train and test with mmengine's Runner: what ``cvplugins train`` and ``cvplugins test`` call."""
 
 from __future__ import annotations
 
@@ -16,16 +16,17 @@ from mmengine.runner import Runner
 from torch import nn
 
 from cvplugins.errors import UserError
+from cvplugins.files import check_out
 from cvplugins.reporting import write_metrics
 
 from .checkpoint import check_weights_fit, fetch_checkpoint, find_checkpoint, open_checkpoint
-from .config import load_config, parse_options, type_name
+from .config import load_config, type_name
 from .data_checks import check_data
 from .inference import use_inference
 from .processes import joined_processes
 from .summary import LastValidation, summarize
 
-__all__ = ["evaluate", "parse_options", "train"]
+__all__ = ["evaluate", "train"]
 
 
 def train(
@@ -125,8 +126,7 @@ def evaluate(
     Raises:
         UserError: Something is wrong that the user can mend.
     """
-    if out is not None and Path(out).suffix not in {".json", ".pkl", ".pickle"}:
-        raise UserError(f"--out {out}: use a name that ends in .json (metrics) or .pkl (predictions)")
+    check_out(out)
     cfg = _load(config, work_dir, cfg_options, launcher)
     _require(cfg, config, "test_dataloader", "test_cfg", "test_evaluator")
     cfg.load_from, cfg.resume = str(fetch_checkpoint(checkpoint)), False

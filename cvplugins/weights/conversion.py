@@ -1,4 +1,4 @@
-"""What ``tools/convert_weights.py`` does: one framework's checkpoint file into the other's."""
+"""What ``cvplugins convert-weights`` does: one framework's checkpoint file into the other's."""
 
 from __future__ import annotations
 

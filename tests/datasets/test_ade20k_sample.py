@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 import cvplugins.datasets.ade20k_sample as generator
+from cvplugins.cli import main
 from cvplugins.datasets import ADE20K_CLASSES
-from cvplugins.datasets.ade20k_sample import KINDS, STUFF, THINGS, draw_scene, main, write_ade20k_sample
+from cvplugins.datasets.ade20k_sample import KINDS, STUFF, THINGS, draw_scene, write_ade20k_sample
 from cvplugins.errors import UserError
 
 image = pytest.importorskip("PIL.Image")
@@ -91,13 +92,11 @@ def test_equal_seeds_give_equal_scenes_and_others_do_not():
 def test_the_command_says_what_it_wrote_and_replaces_only_a_sample(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(generator, "SPLITS", (("training", 2, "{}"), ("validation", 1, "{}")))
     root = tmp_path / "scenes"
-    main([str(root)])
+    assert main(["sample", "ade20k", str(root)]) == 0
     assert "3 images, 9 files" in capsys.readouterr().out
-    with pytest.raises(SystemExit) as caught:
-        main([str(root)])
-    assert caught.value.code == 2
+    assert main(["sample", "ade20k", str(root)]) == 2
     assert "--force replaces it" in capsys.readouterr().err
-    main([str(root), "--force"])
+    assert main(["sample", "ade20k", str(root), "--force"]) == 0
     (root / "drawn.txt").unlink()
     with pytest.raises(UserError, match="not a sample"):
         write_ade20k_sample(root, overwrite=True)

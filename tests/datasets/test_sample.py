@@ -15,10 +15,11 @@ import pytest
 
 import cvplugins.datasets.painting as painting
 import cvplugins.datasets.sample as generator
+from cvplugins.cli import main
 from cvplugins.datasets import VOC_CLASSES, check_voc, read_annotation, read_split
 from cvplugins.datasets.glyphs import GLYPHS, Glyph, Shape, rasterise
 from cvplugins.datasets.painting import COLOURS
-from cvplugins.datasets.sample import draw_image, main, write_sample
+from cvplugins.datasets.sample import draw_image, write_sample
 from cvplugins.errors import UserError
 
 image = pytest.importorskip("PIL.Image")
@@ -214,14 +215,13 @@ def test_every_class_has_a_drawing_that_fills_its_grid():
 @pytest.mark.usefixtures("few_images")
 def test_the_command_writes_and_replaces_only_samples(tmp_path, capsys):
     root = tmp_path / "VOCdevkit"
-    main([str(root)])
+    assert main(["sample", "voc", str(root)]) == 0
     assert "12 images" in capsys.readouterr().out
     assert len(check_voc(root, SPLITS).splits) == 3
-    with pytest.raises(SystemExit, match="2"):
-        main([str(root)])
+    assert main(["sample", "voc", str(root)]) == 2
     assert "--force replaces it" in capsys.readouterr().err
     (root / "VOC2007/JPEGImages/000001.jpg").unlink()
-    main([str(root), "--force"])
+    assert main(["sample", "voc", str(root), "--force"]) == 0
     assert (root / "VOC2007/JPEGImages/000001.jpg").is_file()
     assert list(tmp_path.iterdir()) == [root]
 

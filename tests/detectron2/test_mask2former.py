@@ -263,3 +263,28 @@ def test_swin_is_built_from_the_config_too():
     losses, gradients, _ = losses_and_gradients(built(cfg), batch())
     assert all(loss.isfinite() for loss in losses.values())
     assert any(name.startswith("backbone.") for name in gradients)
+
+
+def test_the_projects_attention_is_computed_by_ours():
+    """Its Function alone: its layer would hide an error and compute without it. Oracle: its own formula in torch."""
+    from mask2former.modeling.pixel_decoder.ops.functions import MSDeformAttnFunction, ms_deform_attn_func
+
+    from cvplugins.detectron2.mask2former_project import has_cuda_op
+
+    rand = torch.Generator().manual_seed(0)
+    shapes, starts = torch.tensor([[4, 6], [2, 3]]), torch.tensor([0, 24])
+    inputs = (
+        torch.randn(2, 30, 2, 8, generator=rand),
+        torch.rand(2, 5, 2, 2, 4, 2, generator=rand),
+        torch.rand(2, 5, 2, 2, 4, generator=rand),
+    )
+    outer = torch.randn(2, 5, 16, generator=rand)
+    device = "cuda" if has_cuda_op() else "cpu"  # the compiled op has nothing for a CPU
+    value, places, weights = (each.to(device).requires_grad_() for each in inputs)
+    shapes, starts, outer = shapes.to(device), starts.to(device), outer.to(device)
+    found = MSDeformAttnFunction.apply(value, shapes, starts, places, weights, 128)
+    expected = ms_deform_attn_func.ms_deform_attn_core_pytorch(value, shapes, places, weights)
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+    gradients = torch.autograd.grad(found, (value, places, weights), outer)
+    for gradient, other in zip(gradients, torch.autograd.grad(expected, (value, places, weights), outer), strict=True):
+        torch.testing.assert_close(gradient, other, rtol=1e-4, atol=1e-4)

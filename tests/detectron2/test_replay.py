@@ -49,7 +49,7 @@ def test_tool_replays_a_mask_rcnn_from_the_config_of_the_run(tool, tmp_path):
     (tmp_path / "config.yaml").write_text(cfg.dump())
     message = fail(tmp_path, cfg)
     path = tmp_path / "replay" / "iter_0_rank0.pt"
-    assert message.endswith(f"to repeat it: python tools/replay.py {path}")
+    assert message.endswith(f"to repeat it: cvplugins replay {path}")
     code, out, err = tool(path)
     assert (code, err) == (0, "")
     assert "again: parameter roi_heads.box_predictor.bbox_pred.weight: 0 NaN and 1 infinite" in out

@@ -56,7 +56,7 @@ def test_the_sample_is_the_fpn_model_shrunk(root):
 
 def test_options_of_the_command_line(root):
     from cvplugins.detectron2 import load_config
-    from cvplugins.detectron2.run_files import parse_options
+    from cvplugins.detectron2.options import parse_options
 
     tokens = ["SOLVER.MAX_ITER=10", "SOLVER.BASE_LR", "0.01", "CVPLUGINS.LOSSES.CLS.type=FocalLoss"]
     tokens += ["CVPLUGINS.LOSSES.CLS.gamma=1.5", "DATASETS.TEST", "('a', 'b')", "OUTPUT_DIR=a=b"]
@@ -85,7 +85,7 @@ def test_options_of_the_command_line(root):
 )
 def test_mistakes_in_files_and_options(tmp_path, text, options, message):
     from cvplugins.detectron2 import load_config
-    from cvplugins.detectron2.run_files import parse_options
+    from cvplugins.detectron2.options import parse_options
     from cvplugins.errors import UserError
 
     path = tmp_path / "broken.yaml"
@@ -100,3 +100,62 @@ def test_a_missing_file_is_named_with_the_closest_one(root):
 
     with pytest.raises(UserError, match=r"does not exist; did you mean .*voc_faster_rcnn_sample.yaml"):
         load_config(root / FOLDER / "voc_faster_rcnn_samples.yaml")
+
+
+def test_a_config_is_read_by_its_name(root, tmp_path, monkeypatch):
+    """Oracle: the same file by its path."""
+    from cvplugins.detectron2 import load_config
+
+    monkeypatch.chdir(tmp_path)
+    expected = load_config(root / FOLDER / "voc_faster_rcnn_sample.yaml")
+    assert load_config("voc_faster_rcnn_sample") == load_config("detectron2/voc_faster_rcnn_sample") == expected
+
+
+@pytest.mark.parametrize("name", ["voc_faster_rcnn_R_50_C4", "voc_faster_rcnn_sample"])
+def test_a_config_of_ones_own_inherits_by_name(tmp_path, name):
+    from cvplugins.detectron2 import load_config
+
+    path = tmp_path / "mine.yaml"
+    path.write_text(f"_BASE_: cvplugins::detectron2/{name}.yaml\nSOLVER: {{MAX_ITER: 7}}\n")
+    cfg = load_config(path)
+    assert differences(cfg, load_config(name)) == {"SOLVER.MAX_ITER": 7}
+
+
+def test_a_script_of_ones_own_reads_a_config_with_one_call(root):
+    """Detectron2's own builders take it: its model, and its loader of the registered data."""
+    from detectron2.data import get_detection_dataset_dicts
+    from detectron2.modeling import build_model
+
+    from cvplugins.detectron2 import load_config, register_datasets
+
+    data = {"CVPLUGINS.DATA.ROOT": str(root / "data/sample/VOCdevkit"), "MODEL.DEVICE": "cpu"}
+    cfg = load_config("voc_faster_rcnn_sample", data)
+    register_datasets(cfg)
+    assert len(get_detection_dataset_dicts(cfg.DATASETS.TEST, filter_empty=False)) == 91
+    model = build_model(cfg)
+    assert model.roi_heads.num_classes == 20
+    assert model.backbone.fpn_output2.out_channels == 64
+
+
+@pytest.mark.mask2former
+@pytest.mark.parametrize("name", ["ade20k_mask2former_R50", "ade20k_mask2former_swin_L", "ade20k_mask2former_sample"])
+def test_a_config_of_mask2former_has_every_key_of_the_project(name):
+    """Oracle: the keys that the project itself adds."""
+    from detectron2.config import get_cfg
+
+    from cvplugins.detectron2 import add_cvplugins_config, add_mask2former_config, load_config
+
+    project = get_cfg()
+    add_cvplugins_config(project)
+    add_mask2former_config(project)
+    assert leaf_names(load_config(name)) == leaf_names(project)
+
+
+def leaf_names(node, prefix=""):
+    from detectron2.config import CfgNode
+
+    below = (
+        leaf_names(each, f"{prefix}{key}.") if isinstance(each, CfgNode) else {prefix + key}
+        for key, each in node.items()
+    )
+    return set().union(*below)

@@ -211,7 +211,8 @@ def test_mistakes_of_detections(tool, coco, tmp_path, sample):
     (tmp_path / "empty").mkdir()
     cases = [
         ((tmp_path / "nowhere.json", "--annotations", annotations), "nowhere.json: does not exist"),
-        ((results, "--annotations", tmp_path / "nowhere"), "neither a .json file nor a folder"),
+        ((results, "--annotations", tmp_path / "nowhere"), "nowhere: does not exist"),
+        ((results, "--annotations", tmp_path), "neither a .json file nor a folder of PASCAL VOC's layout"),
         ((results, "--annotations", voc), "which images? Give --split; there are"),
         ((results, "--annotations", voc, "--split", "test"), "need COCO annotations"),
         ((results, "--annotations", annotations, "--split", "test"), "has no split 'test'"),

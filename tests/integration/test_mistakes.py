@@ -171,7 +171,8 @@ def test_config_without_a_part(refused, tmp_path):
     path = tmp_path / "part.py"
     path.write_text("test_dataloader = None\ntrain_cfg = dict()\n")
     refused("has no train_dataloader, optim_wrapper", "train", path)
-    refused("has no test_dataloader, test_cfg, test_evaluator", "test", path, tmp_path / "none.pth")
+    (tmp_path / "any.pth").touch()
+    refused("has no test_dataloader, test_cfg, test_evaluator", "test", path, tmp_path / "any.pth")
 
 
 def test_classes_of_ones_own(tool, refused, devkit):

@@ -334,7 +334,8 @@ def test_one_synchronisation_on_the_gpu(model):
             guard.observe(model, losses, 0)
         finally:
             torch.cuda.set_sync_debug_mode("default")
-    assert len([w for w in caught if "synchronizing" in str(w.message)]) == 1
+    # Not "synchronizing" alone: torch also warns, once a process, that this mode is a prototype.
+    assert len([w for w in caught if "called a synchronizing" in str(w.message)]) == 1
 
 
 def test_first_layer_is_found_and_nothing_is_changed(model):

@@ -1,0 +1,50 @@
+"""Evaluate saved predictions, without a model and without a framework.
+
+Examples:
+  cvplugins evaluate results.json --annotations annotations.json
+  cvplugins evaluate comp4_folder --annotations VOCdevkit/VOC2007 --split test --rules voc2007
+  cvplugins evaluate label_images --annotations annotations/validation --classes classes.txt
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from cvplugins.errors import UserError
+
+__all__ = ["add_arguments", "run"]
+
+RULES = ("coco", "voc2007", "voc2012", "detectron2", "detectron2_2012")  # cvplugins.metrics.DETECTION_RULES
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of an evaluation."""
+    add = parser.add_argument
+    add("predictions", help="COCO results .json, folder of VOC comp4 .txt, mmdet's .pkl, or folder of label .png")
+    add("--annotations", required=True, help="COCO .json, folder such as VOCdevkit/VOC2007, or folder of label .png")
+    add("--split", help="list of a VOC folder, such as test")
+    add("--classes", nargs="+", help="names, or a .txt file with one a line; all of the annotations if absent")
+    add("--rules", nargs="+", help=f"{', '.join(RULES)}; the first decides errors")
+    add("--score-threshold", type=float, default=0.5, help="where to measure precision, recall, F1 and errors")
+    add("--boxes", action="store_true", help="compare boxes even where there are masks")
+    add("--boundary", action="store_true", help="boundary IoU and F1 of label images")
+    add("--ignore-index", type=int, default=255, help="label of pixels that do not count")
+    add("--reduce-zero-label", choices=["none", "labels", "both"], default="none", help="where 0 means no class")
+    add("--out-dir", help="folder for results as JSON and figures")
+    add("--trust-pickle", action="store_true", help="open a .pkl, which runs the code in it")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Evaluate and print the table."""
+    for path in (arguments.predictions, arguments.annotations):
+        if not Path(path).exists():
+            raise UserError(f"{path}: does not exist")
+    for rule in arguments.rules or ():
+        if rule not in RULES:
+            raise UserError(f"no detection rule is called {rule!r}; there are {', '.join(RULES)}")
+    from cvplugins.evaluation.command import evaluate_saved
+
+    sys.stdout.write(f"{evaluate_saved(**vars(arguments))}\n")
+    return 0

@@ -1,0 +1,108 @@
+"""Which framework a config is for, and a job in it, after every check that needs no framework."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import importlib.util
+import os
+import sys
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from cvplugins.config_files import check_syntax, find_config
+from cvplugins.errors import UserError
+
+__all__ = ["Framework", "add_common_arguments", "check_checkpoint", "existing_config", "framework_of", "run_job"]
+
+
+class Framework(NamedTuple):
+    """A framework that trains and tests.
+
+    Attributes:
+        adapter: The package of ours that plugs into it; its module ``launch`` has the jobs, and ``options`` reads the
+            changes to a config.
+        packages: What has to be installed, by the names that are imported.
+        install: How.
+    """
+
+    adapter: str
+    packages: tuple[str, ...]
+    install: str
+
+
+OPENMMLAB = Framework(
+    "cvplugins.openmmlab", ("mmengine", "mmcv", "mmdet", "mmseg"), "pip install 'cvplugins[openmmlab]'"
+)
+DETECTRON2 = Framework(
+    "cvplugins.detectron2",
+    ("detectron2", "fvcore", "yacs"),
+    'pip install --no-build-isolation "git+https://github.com/facebookresearch/detectron2"',
+)
+
+
+def framework_of(config: str | os.PathLike[str]) -> Framework:
+    """Return the framework that a config is written for: Detectron2's end in .yaml, OpenMMLab's in .py.
+
+    >>> framework_of("configs/detectron2/voc_faster_rcnn_sample.yaml").adapter
+    'cvplugins.detectron2'
+    """
+    return DETECTRON2 if Path(config).suffix in (".yaml", ".yml") else OPENMMLAB
+
+
+def add_common_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options that OpenMMLab's own tools have in common, and ours."""
+    parser.add_argument("--work-dir", help="folder for checkpoints, logs and results; work_dirs/<config> if absent")
+    parser.add_argument("--cfg-options", nargs="+", action="extend", default=[], help="KEY=VALUE pairs for the config")
+    parser.add_argument("--launcher", choices=["none", "pytorch", "slurm", "mpi"], default="none")
+    parser.add_argument("--local_rank", "--local-rank", type=int, help=argparse.SUPPRESS)  # old launchers give it
+    parser.add_argument("--trust-checkpoint", action="store_true", help="let a checkpoint run code when it is loaded")
+    parser.add_argument("--dry-run", action="store_true", help="check config, plugins, data and checkpoint, and stop")
+
+
+def existing_config(path_or_name: str) -> str:
+    """Return the path of a config that exists, and that can be parsed if it is Python; see :func:`find_config`."""
+    path = find_config(path_or_name)
+    if path.suffix == ".py":
+        check_syntax(path)
+    return str(path)
+
+
+def check_checkpoint(path: str) -> None:
+    """Raise ``UserError`` for a path where there is no file; addresses are not looked up."""
+    if "://" not in path and not Path(path).is_file():
+        raise UserError(f"checkpoint {path} does not exist; give the path of a .pth file")
+
+
+def run_job(job: str, arguments: argparse.Namespace) -> int:
+    """Do a job in the config's framework, and print what it returns, on the first process.
+
+    Args:
+        job: ``"train"`` or ``"evaluate"``.
+        arguments: ``config``, an existing file, the common arguments, and those of the job, which it takes by name.
+
+    Returns:
+        The exit code 0.
+
+    Raises:
+        UserError: Something is wrong that the user can mend.
+    """
+    options = dict(vars(arguments))
+    del options["local_rank"]
+    framework = framework_of(options["config"])
+    _require(framework)
+    parse = importlib.import_module(f"{framework.adapter}.options").parse_options
+    options["cfg_options"] = parse(options["cfg_options"])
+    launch: Any = importlib.import_module(f"{framework.adapter}.launch")
+    summary = getattr(launch, job)(**options)
+    if int(os.environ.get("RANK", 0)) == 0:
+        sys.stdout.write(f"{summary}\n")
+    return 0
+
+
+def _require(framework: Framework) -> None:
+    """Raise ``UserError`` if a package is missing; found without importing any."""
+    for package in framework.packages:
+        found = importlib.util.find_spec(package)
+        if found is None or found.origin is None:  # a folder of this name is none
+            raise UserError(f"this config needs {package}, which is not installed: {framework.install}")

@@ -1,0 +1,35 @@
+"""Draw a small data set in the layout of PASCAL VOC or ADE20K, on which the sample configs train.
+
+Examples:
+  cvplugins sample voc                   into data/sample/VOCdevkit, where voc_faster_rcnn_sample looks for it
+  cvplugins sample ade20k my/scenes --seed 3
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+__all__ = ["add_arguments", "run"]
+
+KINDS = ("voc", "ade20k")  # cvplugins.datasets.samples.SAMPLES, whose import is not for a parser
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of a sample."""
+    parser.add_argument("kind", choices=KINDS, help="layout and classes")
+    parser.add_argument(
+        "path", nargs="?", type=Path, help="folder to make; data/sample/VOCdevkit or .../ADEChallengeData2016 if absent"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="another one draws other images of the same kind")
+    parser.add_argument("--force", action="store_true", help="replace an older sample")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Draw."""
+    from cvplugins.datasets.samples import draw_sample
+
+    drawn = draw_sample(arguments.kind, arguments.path, seed=arguments.seed, overwrite=arguments.force)
+    sys.stdout.write(f"{drawn}\n")
+    return 0

@@ -1,0 +1,41 @@
+"""Evaluate a checkpoint, and write or draw its predictions.
+
+Examples:
+  cvplugins test voc_faster_rcnn_sample work_dirs/voc_faster_rcnn_sample/epoch_16.pth
+  cvplugins test my_config.py CHECKPOINT --out metrics.json --show-dir drawn
+"""
+
+from __future__ import annotations
+
+import argparse
+
+from cvplugins.files import check_out
+
+from .frameworks import add_common_arguments, check_checkpoint, existing_config, run_job
+
+__all__ = ["add_arguments", "run"]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of a test."""
+    parser.add_argument(
+        "config", help="config file: .py for OpenMMLab, .yaml for Detectron2; or the name of one of cvplugins"
+    )
+    parser.add_argument("checkpoint", help="checkpoint file")
+    parser.add_argument("--out", help="X.json for the metrics, X.pkl for the predictions")
+    parser.add_argument("--show-dir", help="folder for images with the predictions drawn in")
+    parser.add_argument("--label-dir", help="folder for predictions as PNG label maps")
+    parser.add_argument("--mode", choices=["whole", "slide"], help="test whole images or in windows (mmseg)")
+    parser.add_argument(
+        "--scales", nargs="+", type=float, help="average over sizes, such as 0.5 1 1.5 (mmseg, Mask2Former)"
+    )
+    parser.add_argument("--flip", action="store_true", help="average with the mirrored image (mmseg, Mask2Former)")
+    add_common_arguments(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Evaluate."""
+    arguments.config = existing_config(arguments.config)
+    check_out(arguments.out)
+    check_checkpoint(arguments.checkpoint)
+    return run_job("evaluate", arguments)
