@@ -3,9 +3,10 @@
     python benchmarks/zoo.py build docs/operators/zoo.json    # the model of every config, random weights, no network
     python benchmarks/zoo.py run docs/operators/zoo.json      # of each family, a training step and a prediction
 
-The second takes one model of each family (folder of configs) that was built, gives it random images of 128x128, and
-writes down which operators of mmcv it asks for. Each model has a process of its own, so that one that dies or hangs
-stops nothing. The two take about half an hour of one core each. The page docs/operators.md is made from their file.
+The second takes one model of each family (folder of configs) that was built, gives it random images of 128x128, or of
+256x256 where it needs them, and writes down which operators of mmcv it asks for. Each model has a process of its own, so
+that one that dies or hangs stops nothing. The two take about 10 and 40 minutes of one core. The page docs/operators.md is
+made from their file.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import argparse
 import contextlib
 import json
 import multiprocessing
+import re
 import sys
 from collections.abc import Callable, Iterator
 from importlib.metadata import version
@@ -23,8 +25,8 @@ from typing import Any
 
 import mmcv._ext
 import mmcv.ops
-import mmdet
-import mmseg
+import mmdet.utils
+import mmseg.utils
 import torch
 from mmdet.testing import demo_mm_inputs, demo_track_inputs
 from mmengine.config import Config
@@ -38,7 +40,7 @@ from torch import nn
 from cvplugins.openmmlab.compat import make_mmseg_configs_reachable
 
 ROOTS = {name: Path(zoo.__path__[0]) / ".mim" / "configs" for name, zoo in (("mmdet", mmdet), ("mmseg", mmseg))}
-SIZE = 128
+SIZES = (128, 256)  # of the images; the second where a model has more queries than the first has pixels
 TRIES = 3  # models of a family that are tried until one trains and predicts
 SMALL = ("r18", "tiny", "r50", "-t_", "_t_", "-s_", "_s_", "small", "b0")
 
@@ -60,6 +62,8 @@ def build(path: Path) -> str:
     """Build a config's model; its weights are whatever memory holds, which is enough to see that it can be built."""
     for name in [each for each in vars(nn.init) if each.endswith("_") and not each.startswith("_")]:
         setattr(nn.init, name, lambda tensor, *args, **kwargs: tensor)
+    # mmcv's SyncBN asks for a process group when it is built.
+    torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
     config = Config.fromfile(path)
     if "model" not in config:
         return "no model"
@@ -110,34 +114,36 @@ def _model(config: Config) -> nn.Module:
 def _batches(config: Config) -> Iterator[dict[str, Any]]:
     """Yield batches of two images with different annotations, the richest first: heads differ in what they take."""
     classes = min(_found(config.model, "num_classes"), default=2)
-    if config.get("default_scope") == "mmseg":
-        for channels in (3, 1):
-            yield _segmentation_batch(classes, channels)
-        return
-    if any(key in config.model for key in ("detector", "tracker", "track_head")):
-        yield demo_track_inputs(1, 2, [0], (3, SIZE, SIZE), num_classes=1, with_mask=True)
-    images = [(3, SIZE, SIZE)] * 2
-    for options in ({"with_mask": True, "with_semantic": True}, {"with_mask": True}, {}):
-        for stride in (1, 8) if "with_semantic" in options else (1,):
-            batch = demo_mm_inputs(
-                2, images, num_items=[3, 2], num_classes=max(classes, 2), sem_seg_output_strides=stride, **options
-            )
-            for sample in batch["data_samples"]:
-                sample.gt_instances.labels.clamp_(max=classes - 1)
-            yield batch
+    is_video = any(key in config.model for key in ("detector", "tracker", "track_head"))
+    for size in SIZES:
+        if config.get("default_scope") == "mmseg":
+            yield _segmentation_batch(classes, size)
+            continue
+        if is_video:
+            yield demo_track_inputs(1, 2, [0], (3, size, size), num_classes=1, with_mask=True)
+        yield _detection_batch(classes, size, with_mask=True, with_semantic=True)
+        yield _detection_batch(classes, size, with_mask=True, with_semantic=True, sem_seg_output_strides=8)
+        yield _detection_batch(classes, size, with_mask=True)
+        yield _detection_batch(classes, size)
 
 
-def _segmentation_batch(classes: int, channels: int) -> dict[str, Any]:
+def _detection_batch(classes: int, size: int, **options: Any) -> dict[str, Any]:
+    images = [(3, size, size)] * 2
+    batch = demo_mm_inputs(2, images, num_items=[3, 2], num_classes=max(classes, 2), **options)
+    for sample in batch["data_samples"]:
+        sample.gt_instances.labels.clamp_(max=classes - 1)
+    return batch
+
+
+def _segmentation_batch(classes: int, size: int) -> dict[str, Any]:
     items = []
+    shape = (size, size)
     for _ in range(2):
-        sample = SegDataSample(
-            metainfo={"img_shape": (SIZE, SIZE), "ori_shape": (SIZE, SIZE), "pad_shape": (SIZE, SIZE), "flip": False}
-        )
-        sample.gt_sem_seg = PixelData(data=torch.randint(0, classes, (1, SIZE, SIZE)))
-        sample.gt_edge_map = PixelData(data=torch.randint(0, 2, (1, SIZE, SIZE)))
-        sample.gt_depth_map = PixelData(data=torch.rand(1, SIZE, SIZE))
-        image = torch.randint(0, 255, (channels, SIZE, SIZE), dtype=torch.uint8)
-        items.append({"inputs": image, "data_samples": sample})
+        sample = SegDataSample(metainfo={"img_shape": shape, "ori_shape": shape, "pad_shape": shape, "flip": False})
+        sample.gt_sem_seg = PixelData(data=torch.randint(0, classes, (1, *shape)))
+        sample.gt_edge_map = PixelData(data=torch.randint(0, 2, (1, *shape)))
+        sample.gt_depth_map = PixelData(data=torch.rand(1, *shape))
+        items.append({"inputs": torch.randint(0, 255, (3, *shape), dtype=torch.uint8), "data_samples": sample})
     return pseudo_collate(items)
 
 
@@ -172,7 +178,10 @@ def _first_that_works(model: nn.Module, batches: list[dict[str, Any]]) -> dict[s
 
 def _line(error: BaseException) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return f"{type(error).__name__}: {lines[0] if lines else ''}"[:200]
+    text = f"{type(error).__name__}: {lines[0] if lines else ''}"
+    for root in ROOTS.values():
+        text = text.replace(f"{root.parents[2]}/", "")  # where packages are installed here
+    return re.sub(r"\s+", " ", text)[:200]
 
 
 def _alone(job: Callable[[Path], Any], path: Path, seconds: float) -> Any:
@@ -193,7 +202,6 @@ def _alone(job: Callable[[Path], Any], path: Path, seconds: float) -> Any:
 
 
 def _send(job: Callable[[Path], Any], path: Path, pipe: Connection) -> None:
-    torch.set_num_threads(1)
     with open("/dev/null", "w") as nowhere, contextlib.redirect_stdout(nowhere), contextlib.redirect_stderr(nowhere):
         try:
             result = job(path)
@@ -239,6 +247,9 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=180, help="time for each model")
     arguments = parser.parse_args()
     make_mmseg_configs_reachable()
+    for register in (mmdet.utils.register_all_modules, mmseg.utils.register_all_modules):
+        register(init_default_scope=False)  # once, before the processes part
+    torch.set_num_threads(1)
     found: dict[str, Any] = json.loads(arguments.file.read_text(encoding="utf-8")) if arguments.file.is_file() else {}
     found["operators"] = "cvplugins-mmcv-ops" if (mmcv._ext.__file__ or "").endswith(".py") else "compiled"
     packages = ("torch", "torchvision", "onedl-mmcv", "onedl-mmdetection", "onedl-mmsegmentation")
