@@ -4,9 +4,9 @@
     python benchmarks/zoo.py run docs/operators/zoo.json      # of each family, a training step and a prediction
 
 The second takes one model of each family (folder of configs) that was built, gives it random images of 128x128, or of
-256x256 where it needs them, and writes down which operators of mmcv it asks for. Each model has a process of its own, so
-that one that dies or hangs stops nothing. The two take about 10 and 40 minutes of one core. The page docs/operators.md is
-made from their file.
+256x256 where it needs them, and writes down which operators of mmcv it asks for. Each model has a process of its own,
+so that one that dies or hangs stops nothing. The two take about 10 and 40 minutes of one core. The page
+docs/operators.md is made from their file.
 """
 
 from __future__ import annotations
