@@ -53,7 +53,7 @@ def find_config(path_or_name: str | os.PathLike[str], folder: str = "") -> Path:
         cvplugins.errors.UserError: config voc_faster_rcn does not exist; did you mean voc_faster_rcnn?
     """
     path = Path(path_or_name)
-    if path.is_file():
+    if os.path.isfile(path):  # unlike Path's, False for what cannot even be asked
         return path
     given, known = path.as_posix(), config_names()
     # With its suffix a name may look like a path; only the very file is meant then.
@@ -61,7 +61,10 @@ def find_config(path_or_name: str | os.PathLike[str], folder: str = "") -> Path:
     for wanted in filter(None, [f"{folder}/{name}" if folder else "", name]):
         if wanted in known and path.suffix in ("", known[wanted].suffix):
             return known[wanted]
-    beside = [each.as_posix() for each in path.parent.glob("*") if each.suffix in SUFFIXES]
+    if os.path.isdir(path):
+        raise UserError(f"config {given} is a folder; give a file in it, or the name of a config of cvplugins")
+    around = path.parent.glob("*") if os.path.isdir(path.parent) else ()
+    beside = [each.as_posix() for each in around if each.suffix in SUFFIXES and each.is_file()]
     raise UserError(f"config {given} does not exist{_suggestion(given, name, beside, known)}")
 
 
@@ -71,7 +74,8 @@ def check_syntax(path: Path) -> None:
         compile(path.read_bytes(), str(path), "exec")
     except SyntaxError as error:
         line = (error.text or "").strip()
-        raise UserError(f"config {path}, line {error.lineno}: {error.msg}: {line}") from error
+        place = f", line {error.lineno}" if error.lineno else ""  # a file with null bytes has none
+        raise UserError(f"config {path}{place}: {error.msg}{f': {line}' if line else ''}") from error
     except (OSError, ValueError) as error:
         raise UserError(f"config {path} cannot be read: {error}") from error
 

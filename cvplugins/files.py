@@ -9,7 +9,7 @@ from pathlib import Path
 
 from .errors import UserError
 
-__all__ = ["check_out", "write_whole"]
+__all__ = ["check_out", "check_weights_out", "write_whole"]
 
 
 @contextmanager
@@ -43,3 +43,9 @@ def check_out(out: str | None) -> None:
     """Raise ``UserError`` unless the file of ``--out`` has a suffix by which a test knows what to write."""
     if out is not None and Path(out).suffix not in {".json", ".pkl", ".pickle"}:
         raise UserError(f"--out {out}: use a name that ends in .json (metrics) or .pkl (predictions)")
+
+
+def check_weights_out(path: str | os.PathLike[str]) -> None:
+    """Raise ``UserError`` unless both frameworks know by its name how to load a file of weights."""
+    if Path(path).suffix != ".pth":
+        raise UserError(f"{path}: use a name that ends in .pth, by which both frameworks know how to load it")

@@ -39,7 +39,7 @@ def open_checkpoint(path: str | os.PathLike[str], trusted: bool = False, known: 
         checkpoint = _load_trusted(path) if trusted else _load_untrusted(path, known)
     except pickle.UnpicklingError as error:
         raise _refusal(path, str(error)) from error
-    except (RuntimeError, EOFError, OSError, ValueError) as error:
+    except Exception as error:  # the bytes of another kind of file make unpicklers raise anything
         raise _unreadable(path, first_line(error)) from error
     if not isinstance(checkpoint, dict):
         raise _unreadable(path, f"it holds a {type(checkpoint).__name__}, not a dict")

@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
+from collections import Counter
 from pathlib import Path
 
 import pytest
 import torch
+from skips import count_tests, has_gpu, has_mask2former, is_installed, pytest_addoption  # noqa: F401
+from unformatted import leave_configs_unformatted
 
 ROOT = Path(__file__).parent.parent
 collect_ignore = ["integration/tiny.py", "integration/tiny_mask2former.py"]  # configs, not modules
-
-
-def is_installed(package: str) -> bool:
-    """Return whether there is such a package; tests/detectron2 alone would count as one without an origin."""
-    found = importlib.util.find_spec(package)
-    return found is not None and found.origin is not None
-
 
 NEEDS = {
     "openmmlab": (
@@ -29,18 +24,28 @@ NEEDS = {
         "detectron2 is not installed (see the README: Detectron2)",
     ),
     "mask2former": (
-        is_installed("detectron2") and is_installed("timm") and "MASK2FORMER_ROOT" in os.environ,
+        has_mask2former(),
         "no original Mask2Former: set MASK2FORMER_ROOT to a checkout, and install detectron2 and timm",
     ),
-    "gpu": (torch.cuda.is_available(), "no CUDA device"),
+    "gpu": (has_gpu(), "no CUDA device"),
 }
 
 
 # Tensors are small here: threads that wait for each other cost more than they bring, most on a busy machine.
 torch.set_num_threads(1)
+leave_configs_unformatted()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    count_tests(config)
+    config.option.loadscopereorder = False  # pytest-xdist would begin with the files of many tests, not of slow ones
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip what cannot run, and put the slowest files first, so that no process ends with a long one alone."""
+    in_file = Counter(item.path for item in items)
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: (item.path not in slow, -in_file[item.path]))
     for item in items:
         for marker, (available, reason) in NEEDS.items():
             if not available and item.get_closest_marker(marker):

@@ -11,11 +11,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
+from fork_server import start_server, use_environment
 
 TORCH = tuple(int(part) for part in torch.__version__.split(".")[:2])  # (2, 1)
+
+
+def needs_torch(major: int, minor: int, why: str) -> pytest.MarkDecorator:
+    """Skip a test where torch is older; ``why`` says what is lacking there."""
+    return pytest.mark.skipif((major, minor) > TORCH, reason=f"needs torch {major}.{minor}: {why}")
 
 
 def run_ranks(function: Callable[..., Any], world_size: int, *args: Any, timeout: float = 180.0) -> list[Any]:
@@ -29,7 +36,9 @@ def run_ranks(function: Callable[..., Any], world_size: int, *args: Any, timeout
     """
     with tempfile.TemporaryDirectory() as folder:
         results = [Path(folder, f"{rank}.pt") for rank in range(world_size)]
-        ranks = mp.spawn(_run_rank, (function, args, world_size, folder), nprocs=world_size, join=False)
+        start_server()
+        arguments = (function, args, world_size, folder, dict(os.environ))
+        ranks = mp.start_processes(_run_rank, arguments, nprocs=world_size, join=False, start_method="forkserver")
         deadline = time.monotonic() + timeout
         try:
             while not all(result.exists() for result in results):
@@ -47,7 +56,15 @@ def run_ranks(function: Callable[..., Any], world_size: int, *args: Any, timeout
         return [torch.load(result, weights_only=False) for result in results]
 
 
-def _run_rank(rank: int, function: Callable[..., Any], args: tuple[Any, ...], world_size: int, folder: str) -> None:
+def _run_rank(
+    rank: int,
+    function: Callable[..., Any],
+    args: tuple[Any, ...],
+    world_size: int,
+    folder: str,
+    environment: dict[str, str],
+) -> None:
+    use_environment(environment)
     torch.set_num_threads(1)
     os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
     dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=world_size)

@@ -85,3 +85,12 @@ def test_what_is_no_pickle_is_not_called_dangerous(path, content):
     for trusted in (False, True):
         with pytest.raises(UserError, match=r"weights.pkl cannot be read"):
             open_checkpoint(path, trusted)
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".pkl"])
+@pytest.mark.parametrize("content", [b"", b"junk", b"}a.", b"\x80", b"a text\n", b"PK\x03\x04", b"\x89PNG\r\n"])
+def test_a_file_of_another_kind_is_refused_in_one_line(tmp_path, suffix, content):
+    path = tmp_path / f"weights{suffix}"
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=r"cannot be read \(.+\); is it a whole checkpoint file\?$"):
+        open_checkpoint(path)

@@ -3,19 +3,46 @@
 import json
 import os
 import re
+import socket
 import subprocess
 import sys
+
+from fork_server import run_python
 
 TINY = "tests/integration/tiny.py"  # a config
 ENVIRONMENT = {**os.environ, "PYTHON": sys.executable, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
 
 
 def run(root, *command, fails=False):
-    """Run a command in the project's folder; a Python file in this interpreter."""
-    interpreter = [sys.executable] if str(command[0]).endswith(".py") else ["bash"]
-    finished = subprocess.run(
-        [*interpreter, *map(str, command)], cwd=root, env=ENVIRONMENT, capture_output=True, text=True, timeout=570
-    )
+    """Run a command in the project's folder, and return what it prints; a Python file with the frameworks imported."""
+    return printed(start(root, *command), fails)
+
+
+def start(root, *command, anew=False):
+    """Run a command in the project's folder; a Python file with the frameworks imported, or ``anew`` without."""
+    command = list(map(str, command))
+    if command[0].endswith(".py") and not anew:
+        return run_python(command, root, [ENVIRONMENT], 570)[0]
+    command = [sys.executable if command[0].endswith(".py") else "bash", *command]
+    return subprocess.run(command, cwd=root, env=ENVIRONMENT, capture_output=True, text=True, timeout=570)
+
+
+def run_on_ranks(root, world_size, *command):
+    """Run a tool as torchrun does, and return what the first rank prints."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
+    sizes = {"WORLD_SIZE": str(world_size), "LOCAL_WORLD_SIZE": str(world_size)}
+    ranks = [
+        {**ENVIRONMENT, **meeting, **sizes, "RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(world_size)
+    ]
+    first, *others = run_python([*map(str, command), "--launcher", "pytorch"], root, ranks, 570)
+    for other in others:
+        printed(other)
+    return printed(first)
+
+
+def printed(finished, fails=False):
     assert (finished.returncode != 0) == fails, finished.stdout[-3000:] + finished.stderr[-5000:]
     return finished.stdout
 

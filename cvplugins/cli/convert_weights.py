@@ -10,8 +10,9 @@ import argparse
 import sys
 
 from cvplugins.errors import UserError
+from cvplugins.files import check_weights_out
 
-from .frameworks import check_checkpoint
+from .frameworks import check_checkpoint_file
 
 __all__ = ["add_arguments", "run"]
 
@@ -33,7 +34,8 @@ def run(arguments: argparse.Namespace) -> int:
     """Convert."""
     if arguments.source == arguments.target:
         raise UserError(f"weights of {arguments.source} need no conversion for {arguments.target}")
-    check_checkpoint(arguments.source_file)
+    check_checkpoint_file(arguments.source_file)
+    check_weights_out(arguments.target_file)
     from cvplugins.weights import convert_checkpoint
 
     sys.stdout.write(f"{convert_checkpoint(**vars(arguments))}\n")

@@ -43,11 +43,18 @@ def run(arguments: argparse.Namespace) -> int:
         parts.append(_config_part(arguments.config))
     is_terminal = sys.stdout.isatty()
     if sys.stderr.isatty():
-        sys.stderr.write("importing what is installed ...\r")
+        sys.stderr.write("importing what is installed ...")
+        sys.stderr.flush()
     report = examine(parts)
+    if sys.stderr.isatty():
+        sys.stderr.write("\r\033[K")  # back to an empty line
+        sys.stderr.flush()
     width = min(shutil.get_terminal_size().columns, MAX_WIDTH) if is_terminal else MAX_WIDTH
     colour = is_terminal and not os.environ.get("NO_COLOR")
-    sys.stdout.write((to_json(report) if arguments.json else to_text(report, width=width, colour=colour)) + "\n")
+    text = to_json(report) if arguments.json else to_text(report, width=width, colour=colour)
+    encoding = sys.stdout.encoding or "utf-8"
+    # The arrow, or a path, may be what the terminal's encoding lacks.
+    sys.stdout.write(f"{text}\n".encode(encoding, "replace").decode(encoding))
     return int(report.status is Status.ERROR)
 
 

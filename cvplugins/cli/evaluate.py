@@ -9,8 +9,8 @@ Examples:
 from __future__ import annotations
 
 import argparse
+import os
 import sys
-from pathlib import Path
 
 from cvplugins.errors import UserError
 
@@ -39,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Evaluate and print the table."""
     for path in (arguments.predictions, arguments.annotations):
-        if not Path(path).exists():
+        if not os.path.exists(path):
             raise UserError(f"{path}: does not exist")
     for rule in arguments.rules or ():
         if rule not in RULES:

@@ -10,10 +10,18 @@ import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from cvplugins.config_files import check_syntax, find_config
+from cvplugins.config_files import SUFFIXES, check_syntax, find_config
 from cvplugins.errors import UserError
 
-__all__ = ["Framework", "add_common_arguments", "check_checkpoint", "existing_config", "framework_of", "run_job"]
+__all__ = [
+    "Framework",
+    "add_common_arguments",
+    "check_checkpoint",
+    "check_checkpoint_file",
+    "existing_config",
+    "framework_of",
+    "run_job",
+]
 
 
 class Framework(NamedTuple):
@@ -63,6 +71,8 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
 def existing_config(path_or_name: str) -> str:
     """Return the path of a config that exists, and that can be parsed if it is Python; see :func:`find_config`."""
     path = find_config(path_or_name)
+    if path.suffix not in (*SUFFIXES, ".json"):  # mmengine reads JSON too
+        raise UserError(f"config {path}: its name must end in .py for OpenMMLab, or in .yaml for Detectron2")
     if path.suffix == ".py":
         check_syntax(path)
     return str(path)
@@ -70,7 +80,13 @@ def existing_config(path_or_name: str) -> str:
 
 def check_checkpoint(path: str) -> None:
     """Raise ``UserError`` for a path where there is no file; addresses are not looked up."""
-    if "://" not in path and not Path(path).is_file():
+    if "://" not in path:
+        check_checkpoint_file(path)
+
+
+def check_checkpoint_file(path: str) -> None:
+    """Raise ``UserError`` unless there is a file."""
+    if not os.path.isfile(path):
         raise UserError(f"checkpoint {path} does not exist; give the path of a .pth file")
 
 

@@ -7,8 +7,8 @@ Example:
 from __future__ import annotations
 
 import argparse
+import os
 import sys
-from pathlib import Path
 
 from cvplugins.errors import UserError
 
@@ -26,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Replay; see the docstring of the module for the exit code."""
-    if not Path(arguments.replay_file).is_file():
+    if not os.path.isfile(arguments.replay_file):
         raise UserError(
             f"replay file {arguments.replay_file} does not exist; NonFiniteGuardHook writes them to WORK_DIR/replay"
         )

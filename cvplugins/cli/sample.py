@@ -11,14 +11,17 @@ import argparse
 import sys
 from pathlib import Path
 
+from cvplugins.errors import UserError
+from cvplugins.sample_folders import FOLDERS, check_sample_folder
+
 __all__ = ["add_arguments", "run"]
 
-KINDS = ("voc", "ade20k")  # cvplugins.datasets.samples.SAMPLES, whose import is not for a parser
+LARGEST_SEED = 2**32 - 1  # of NumPy's RandomState
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of a sample."""
-    parser.add_argument("kind", choices=KINDS, help="layout and classes")
+    parser.add_argument("kind", choices=tuple(FOLDERS), help="layout and classes")
     parser.add_argument(
         "path", nargs="?", type=Path, help="folder to make; data/sample/VOCdevkit or .../ADEChallengeData2016 if absent"
     )
@@ -28,6 +31,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Draw."""
+    if not 0 <= arguments.seed <= LARGEST_SEED:
+        raise UserError(f"--seed {arguments.seed}: expected a number from 0 to {LARGEST_SEED}")
+    check_sample_folder(arguments.path or FOLDERS[arguments.kind], overwrite=arguments.force)
     from cvplugins.datasets.samples import draw_sample
 
     drawn = draw_sample(arguments.kind, arguments.path, seed=arguments.seed, overwrite=arguments.force)

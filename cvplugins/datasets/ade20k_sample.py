@@ -11,9 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
+from cvplugins.sample_folders import whole_folder
+
 from .ade20k import ADE20K_CLASSES
 from .glyphs import GLYPHS, Colour, Glyph, Shape
-from .painting import add_clutter, blend, draw_glyph, finish, on_canvas, whole_folder, write_jpeg
+from .painting import add_clutter, blend, draw_glyph, finish, on_canvas, write_jpeg
 
 __all__ = ["draw_scene", "write_ade20k_sample"]
 

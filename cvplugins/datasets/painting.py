@@ -1,11 +1,8 @@
-"""What the drawn samples share: painting glyphs and clutter, what a camera adds, and whole folders."""
+"""What the drawn samples share: painting glyphs and clutter, and what a camera adds."""
 
 from __future__ import annotations
 
 import colorsys
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
-from cvplugins.errors import UserError
-
 from .glyphs import Colour, Glyph, Shape, rasterise
 
-__all__ = ["add_clutter", "blend", "draw_glyph", "finish", "on_canvas", "whole_folder", "write_jpeg"]
+__all__ = ["add_clutter", "blend", "draw_glyph", "finish", "on_canvas", "write_jpeg"]
 
 Array = NDArray[Any]
 
-MARKER = "drawn.txt"
 JPEG_QUALITY = 85
 
 COLOURS: dict[str, Colour] = {
@@ -114,32 +108,3 @@ def write_jpeg(path: Path, pixels: NDArray[np.uint8]) -> None:
     except ImportError as error:
         raise ImportError("writing images needs Pillow: pip install pillow") from error
     Image.fromarray(pixels).save(path, quality=JPEG_QUALITY)
-
-
-@contextmanager
-def whole_folder(root: str | Path, *, command: str, overwrite: bool) -> Iterator[Path]:
-    """Yield a temporary folder that takes the name ``root`` when the block ends well: all of a sample or nothing.
-
-    Args:
-        root: The folder to make.
-        command: How to draw the same again; a file in the folder says it, and marks the folder as a sample.
-        overwrite: Replace an older sample. No other folder is ever replaced.
-
-    Raises:
-        UserError: ``root`` exists and is not an older sample, or is one and ``overwrite`` is False.
-    """
-    root = Path(root)
-    if root.exists() and not (overwrite and (root / MARKER).is_file()):
-        hint = "--force replaces it" if (root / MARKER).is_file() else "it is not a sample; choose another folder"
-        raise UserError(f"{root} exists; {hint}")
-    root.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=root.parent, prefix=f".{root.name}-") as temporary:
-        new = Path(temporary, "new")
-        new.mkdir()
-        yield new
-        (new / MARKER).write_text(f"{command}\n")
-        if root.exists():
-            if not overwrite:
-                return  # another process has drawn it in the meantime
-            root.rename(Path(temporary, "old"))
-        new.rename(root)

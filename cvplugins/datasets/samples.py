@@ -8,6 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from cvplugins.sample_folders import FOLDERS
+
 from .ade20k_sample import write_ade20k_sample
 from .sample import write_sample
 
@@ -30,8 +32,8 @@ class Sample:
 
 
 SAMPLES = {
-    "voc": Sample(Path("data/sample/VOCdevkit"), write_sample, 291),
-    "ade20k": Sample(Path("data/sample/ADEChallengeData2016"), write_ade20k_sample, 201),
+    "voc": Sample(FOLDERS["voc"], write_sample, 291),
+    "ade20k": Sample(FOLDERS["ade20k"], write_ade20k_sample, 201),
 }
 
 

@@ -38,7 +38,8 @@ class AccumulatingTrainer(AMPTrainer):
     def run_step(self) -> None:
         """Compute the gradients of the batches and make the step."""
         self.optimizer.zero_grad()
-        waited, totals = 0.0, {}
+        waited = 0.0
+        totals: dict[str, Any] = {}
         for number in range(self.accumulate):
             start = time.perf_counter()
             data = next(self._data_loader_iter)

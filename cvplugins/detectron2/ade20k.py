@@ -82,6 +82,7 @@ def check_scenes(name: str, metadata: Any) -> None:
     classes = metadata.get("stuff_classes")
     if not classes or not metadata.get("sem_seg_root") or metadata.get("thing_classes"):
         return
+    pairs: Sequence[tuple[Path, Path]]
     if name.startswith(PREFIX):
         pairs = ade20k_pairs(Path(metadata.image_root).parents[1], Path(metadata.image_root).name)
     else:

@@ -9,7 +9,8 @@ from typing import Any
 
 from cvplugins.monitors import BestWeights, EarlyStopping, StoppingReport, mode_of, value_of
 
-from .evaluation_hook import EvaluationHook, logger
+from .evaluation_hook import EvaluationHook
+from .plugin_hook import logger
 
 __all__ = ["BestCheckpointHook"]
 

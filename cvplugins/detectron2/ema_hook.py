@@ -42,7 +42,7 @@ class EMAHook(PluginHook):
         output_dir: str | None = None,
     ) -> None:
         WeightAverage.check(momentum, gamma, begin_iter, interval)
-        self.options = {"momentum": momentum, "gamma": gamma, "begin": begin_iter, "interval": interval}
+        self.options: dict[str, Any] = {"momentum": momentum, "gamma": gamma, "begin": begin_iter, "interval": interval}
         self.update_buffers = update_buffers
         self.output_dir = output_dir
 

@@ -174,18 +174,19 @@ class CvpluginsInstanceSegmentationEvaluator(CvpluginsDetectionEvaluator):
         super().__init__(dataset_name, rules, score_threshold, out_dir)
         if self.annotations is None:
             raise UserError(f"dataset {dataset_name} has no json_file in its metadata, from which masks would be read")
+        self._masks = self.annotations
 
     def _image(self, image_id: Any, instances: Any) -> ImageMasks:
         if not instances.has("pred_masks"):
             raise UserError(f"image {image_id}: the model predicts no masks (MODEL.MASK_ON)")
         truth = {name: value for name, value in self._truth(image_id).items() if name != "truth_boxes"}
-        size = self.annotations.sizes[image_id]
+        size = self._masks.sizes[image_id]
         return ImageMasks.from_masks(
             image_id,
             masks=instances.pred_masks.numpy(),
             scores=instances.scores.numpy(),
             labels=instances.pred_classes.numpy(),
-            truth_masks=self.annotations.images[image_id].masks(*size),
+            truth_masks=self._masks.images[image_id].masks(*size),
             **truth,
         )
 

@@ -15,7 +15,8 @@ from cvplugins.errors import UserError
 from cvplugins.monitors import Generalization, GeneralizationPoint, mode_of, value_of
 from cvplugins.reporting import draw_generalization_figure
 
-from .evaluation_hook import EvaluationHook, logger
+from .evaluation_hook import EvaluationHook
+from .plugin_hook import logger
 
 __all__ = ["GeneralizationHook"]
 

@@ -85,7 +85,8 @@ class GradientHealthHook(PluginHook):
         if not self.monitor.is_due(self.trainer.iter):
             return
         # Fused optimizers unscale in their step, and are called for a step that they skip: see GradScaler.step.
-        if getattr(optimizer, "found_inf", None) is not None and optimizer.found_inf.item():
+        overflow = getattr(optimizer, "found_inf", None)
+        if overflow is not None and overflow.item():
             return
         scale = getattr(optimizer, "grad_scale", None)
         report = self.monitor.observe(

@@ -60,7 +60,7 @@ class HardExampleMiningHook(PluginHook):
     ) -> None:
         if interval < 1:
             raise ValueError(f"interval is {interval}; it must be at least 1")
-        self.options = {"capacity": capacity, "min_hardness": min_hardness, "rate": rate}
+        self.options: dict[str, Any] = {"capacity": capacity, "min_hardness": min_hardness, "rate": rate}
         HardExamples(1, **self.options)  # a wrong option is told at once
         self.plan = HardExamplePlan(ratio, max_repeats)
         self.interval, self.loss, self.accumulate = interval, loss, accumulate

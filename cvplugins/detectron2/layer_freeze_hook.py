@@ -39,7 +39,7 @@ class LayerFreezeHook(PluginHook):
             raise ValueError("LayerFreezeHook has nothing to do; set frozen or lr_factors")
         self.rules = [FreezeRule(**rule) for rule in frozen]
         self.lr_factors = dict(lr_factors or {})
-        self._freeze: LayerFreeze | None = None
+        self._freeze: Any = None  # a LayerFreeze from begin on
         self._is_split = False
 
     def begin(self) -> None:

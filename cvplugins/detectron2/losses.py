@@ -144,7 +144,7 @@ class ClassLoss(DetectorLoss):
         tensor(1.0986)
     """
 
-    accepted = (core.CrossEntropyLoss, core.BCELoss, core.FocalLoss)
+    accepted: tuple[type[nn.Module], ...] = (core.CrossEntropyLoss, core.BCELoss, core.FocalLoss)
 
     def forward(self, scores: Tensor, labels: Tensor, divisor: float) -> Tensor:
         """Compute the loss of ``(N, K + 1)`` or, of sigmoids, ``(N, K)``; label K is background and -1 ignored."""
@@ -244,7 +244,7 @@ class MaskLoss(DetectorLoss):
         return self(torch.zeros(2, 4, 4), torch.eye(4).expand(2, 4, 4))
 
 
-class QueryClassLoss(ClassLoss):
+class QueryClassLoss(DetectorLoss):
     """Loss of the classes of Mask2Former's queries, a softmax with "no object", which counts less.
 
     The mean is weighted, as torch's: the factors of the true classes are what the sum is divided by.

@@ -69,7 +69,7 @@ class ReduceZeroLabel(NoOpTransform):
         return without_zero_label(segmentation)
 
 
-def _kind(cfg: CfgNode) -> type:
+def _kind(cfg: CfgNode) -> type[Any]:
     if not is_mask2former(cfg):
         return DatasetMapper
     name = cfg.INPUT.DATASET_MAPPER_NAME

@@ -188,7 +188,8 @@ class CvpluginsMatcher(upstream_matcher.HungarianMatcher):
             for part in parts
         ]
         pairs = linear_sum_assignment(torch.cat(costs, dim=1).cpu())
-        return tuple(torch.as_tensor(each, dtype=torch.int64) for each in pairs)
+        queries, objects = (torch.as_tensor(each, dtype=torch.int64) for each in pairs)
+        return queries, objects
 
     def _costs(
         self, logits: Tensor, at_points: Tensor, places: Tensor, labels: Tensor, masks: Tensor

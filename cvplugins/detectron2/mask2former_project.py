@@ -30,6 +30,7 @@ __all__ = [
 ]
 
 PACKAGE, CUDA_OP = "mask2former", "MultiScaleDeformableAttention"
+COMPILED, FAST_COCO_EVAL = "detectron2._C", "detectron2.evaluation.fast_eval_api"
 CLONE = "git clone https://github.com/facebookresearch/Mask2Former, then export MASK2FORMER_ROOT=$PWD/Mask2Former"
 
 
@@ -163,7 +164,7 @@ def _import(name: str, file: Path) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     try:
-        with _cuda_op() if is_package else contextlib.nullcontext(), warnings.catch_warnings():
+        with _cuda_op() if is_package else contextlib.nullcontext(), _coco_eval(), warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # old names of torch and timm
             spec.loader.exec_module(module)
     except ModuleNotFoundError as error:
@@ -198,3 +199,24 @@ def _cuda_op() -> Iterator[None]:
         yield
     finally:
         del sys.modules[CUDA_OP]
+
+
+@contextlib.contextmanager
+def _coco_eval() -> Iterator[None]:
+    """Let an import find pycocotools' evaluation under the name of Detectron2's own, where that is not compiled.
+
+    Detectron2 falls back to it too (detectron2/evaluation/coco_evaluation.py), mask2former/evaluation/
+    instance_evaluation.py raises instead.
+    """
+    if importlib.util.find_spec(COMPILED) is not None:
+        yield
+        return
+    from pycocotools.cocoeval import COCOeval
+
+    stand_in = ModuleType(FAST_COCO_EVAL)
+    stand_in.__dict__["COCOeval_opt"] = COCOeval
+    sys.modules[FAST_COCO_EVAL] = stand_in
+    try:
+        yield
+    finally:
+        del sys.modules[FAST_COCO_EVAL]

@@ -29,7 +29,7 @@ class NonFiniteGuardHook(PluginHook):
 
     A bad iteration never reaches the weights: the gradients are dropped in the optimizer's step, and the batch norms
     get their statistics back. The log says which parameter, layer, loss component, statistic and images; the file
-    ``replay/iter_N_rankR.pt`` in the output folder repeats the iteration with ``tools/replay.py``. Steps that AMP's
+    ``replay/iter_N_rankR.pt`` in the output folder repeats the iteration with ``cvplugins replay``. Steps that AMP's
     GradScaler skips are no fault, but a loss that is not finite is. All ranks decide alike. A step that makes the
     weights themselves overflow is found in the next iteration, and in any case before a checkpoint or an evaluation. A
     rollback takes the average of ``EMAHook`` along.

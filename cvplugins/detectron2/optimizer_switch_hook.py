@@ -12,7 +12,8 @@ from cvplugins.errors import UserError
 from cvplugins.monitors import EarlyStopping, mode_of, switch_optimizer, value_of
 from cvplugins.options import check_options
 
-from .evaluation_hook import EvaluationHook, logger
+from .evaluation_hook import EvaluationHook
+from .plugin_hook import logger
 
 __all__ = ["OptimizerSwitchHook"]
 
@@ -131,7 +132,7 @@ class OptimizerSwitchHook(EvaluationHook):
         for hook in self.trainer._hooks:
             if isinstance(hook, LRSchedulerHook):
                 hook._optimizer = new
-        inner = getattr(self.trainer, "_trainer", self.trainer)
+        inner: Any = getattr(self.trainer, "_trainer", self.trainer)
         inner.optimizer = new
         names = (self.trainer.iter, type(new).__name__, type(old).__name__, ratio)
         logger.info("iteration %d: %s follows %s, with %g times the learning rate", *names)

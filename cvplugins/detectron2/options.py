@@ -24,7 +24,7 @@ def parse_options(tokens: Sequence[str]) -> dict[str, str]:
     for token in rest:
         key, equals, given = token.partition("=")
         value = given if equals else next(rest, None)
-        if value is None:
+        if value is None or not key:
             raise UserError(f"--cfg-options {token}: expected KEY=VALUE or KEY VALUE, such as SOLVER.MAX_ITER=100")
         options[key] = value
     return options

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -72,7 +72,7 @@ def optimizer_options(node: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in node.items() if name != "type" and value is not None}
 
 
-def _check_optimizer(node: Mapping[str, Any]) -> None:
+def _check_optimizer(node: CfgNode) -> None:
     options = optimizer_options(node)
     where = "CVPLUGINS.TRAIN.OPTIMIZER"
     if not node.type:
@@ -84,8 +84,9 @@ def _check_optimizer(node: Mapping[str, Any]) -> None:
         raise UserError(f"{where}: torch.optim has no {node.type!r}; use one of its classes, such as AdamW, Adam, SGD")
     if taken := {"lr": "SOLVER.BASE_LR", "weight_decay": "SOLVER.WEIGHT_DECAY"}.keys() & options:
         raise UserError(f"{where}: {', '.join(sorted(taken))} is set by SOLVER.BASE_LR and SOLVER.WEIGHT_DECAY")
+    build: Callable[..., torch.optim.Optimizer] = kind
     try:
-        kind([torch.nn.Parameter(torch.zeros(1))], lr=0.1, weight_decay=0.0, **options)
+        build([torch.nn.Parameter(torch.zeros(1))], lr=0.1, weight_decay=0.0, **options)
     except (TypeError, ValueError) as error:
         raise UserError(f"{where}: {error}") from error
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from cvplugins.errors import UserError
 from cvplugins.losses import CompositeLoss
 
-from .losses import PLACES, BoxLoss, DetectorLoss
+from .losses import PLACES, DetectorLoss
 
 __all__ = ["configured", "dense_box_loss", "detached", "logged"]
 
@@ -55,7 +55,7 @@ def detached(predictions: Sequence[Tensor]) -> list[Tensor]:
 
 def dense_box_loss(
     name: str,
-    loss: BoxLoss,
+    loss: DetectorLoss,
     anchors: Sequence[Boxes],
     deltas: Sequence[Tensor],
     gt_boxes: Sequence[Tensor],

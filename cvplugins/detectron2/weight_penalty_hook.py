@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from torch.optim import Optimizer
 
@@ -53,7 +54,7 @@ class WeightPenaltyHook(PluginHook):
             raise ValueError(f"l1 is {l1} and l2 is {l2}; neither may be negative, and one has to be above 0")
         if interval < 1:
             raise ValueError(f"interval is {interval}; it must be at least 1 iteration")
-        self.options = {
+        self.options: dict[str, Any] = {
             "l1": l1,
             "l2": l2,
             "include": include,
@@ -63,7 +64,7 @@ class WeightPenaltyHook(PluginHook):
         }
         self.form = form
         self.interval = interval
-        self._shrinkage: WeightShrinkage | None = None
+        self._shrinkage: Any = None  # a WeightShrinkage from begin on
 
     def begin(self) -> None:
         """Find the parameters, and watch the steps."""
@@ -81,7 +82,8 @@ class WeightPenaltyHook(PluginHook):
         self._shrinkage.add_gradient(optimizer, scale=1.0 if scale is None else scale)
 
     def _after(self, optimizer: Optimizer) -> None:
-        if getattr(optimizer, "found_inf", None) is None or not optimizer.found_inf.item():
+        overflow = getattr(optimizer, "found_inf", None)
+        if overflow is None or not overflow.item():
             self._shrinkage.shrink(optimizer)
 
     def after_step(self) -> None:

@@ -43,7 +43,7 @@ def to_json(report: Report) -> str:
         for section in report.sections
         for finding in section.findings
     ]
-    return json.dumps({"status": report.status.value, "findings": findings}, indent=2, ensure_ascii=False)
+    return json.dumps({"status": report.status.value, "findings": findings}, indent=2)
 
 
 def _lines(finding: Finding, name_width: int, width: int, colour: bool) -> list[str]:

@@ -39,6 +39,8 @@ if importlib.util.find_spec("mmdet") is not None:
             ValueError: ``replace_by`` or ``targets_at_once`` is not above 0.
         """
 
+        match_costs: list[Any]
+
         def __init__(
             self,
             match_costs: Sequence[Mapping[str, Any]] | Mapping[str, Any],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections import deque
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
@@ -58,6 +59,9 @@ class AtomicCheckpointHook(CheckpointHook):
     The best checkpoint of ``save_best`` is whole too, but upstream still deletes the old one first. A validation
     without training, which upstream ends with an error if ``save_best`` is set (mmengine#1587), saves nothing.
     """
+
+    max_keep_ckpts: int
+    keep_ckpt_ids: deque[int]
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         is_local = "://" not in str(kwargs.get("out_dir") or "")

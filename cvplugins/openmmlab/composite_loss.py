@@ -37,6 +37,8 @@ class CompositeLoss(OpenMMLabLoss, nn.ModuleList):
     """
 
     core = Core
+    loss: Core
+    loss_weight: float
 
     def __init__(self, losses: Mapping[str, Any], class_weight: Any = None, **options: Any) -> None:
         if not isinstance(losses, Mapping):
@@ -62,7 +64,7 @@ class CompositeLoss(OpenMMLabLoss, nn.ModuleList):
         self.loss.iteration = hub.get_info("iter")
         return hub
 
-    def __iter__(self) -> Iterator[_Part]:
+    def __iter__(self) -> Iterator[Any]:
         """Yield the parts as mmseg's decode heads want them."""
         return (_Part(self, name) for name in self.loss.losses)
 

@@ -115,6 +115,7 @@ class DetectionMetric(PluginMetric):
 
     def _file_objects(self, sample: Mapping[str, Any]) -> Any:
         if self._annotations is None:
+            assert self.ann_file is not None  # see _image
             self._annotations = read_coco_annotations(self.ann_file, self.dataset_meta["classes"])
         image_id = int(sample["img_id"])
         if image_id not in self._annotations.images:
@@ -147,7 +148,7 @@ class VOCDetectionMetric(DetectionMetric):
         collect_device: str = "cpu",
         prefix: str | None = None,
     ) -> None:
-        options = {"out_dir": out_dir, "collect_device": collect_device, "prefix": prefix}
+        options: dict[str, Any] = {"out_dir": out_dir, "collect_device": collect_device, "prefix": prefix}
         super().__init__(rules=rules, score_threshold=score_threshold, ignored="difficult", **options)
 
 

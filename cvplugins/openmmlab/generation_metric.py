@@ -86,15 +86,14 @@ class GenerationMetric(PluginMetric):
             for real, key in kinds.items():
                 features, probabilities = self._seen(sample, key, shown)
                 core.update([shown], features, probabilities, real=real)
-            found = tuple(core.images.values())
-            self.results.append(found if name is not None else tuple(replace(each, image_id=None) for each in found))
+            self.results.append((name, tuple(core.images.values())))
 
-    def compute_metrics(self, results: list[tuple[ImageFeatures, ...]]) -> dict[str, float]:
+    def compute_metrics(self, results: list[tuple[int | str | None, tuple[ImageFeatures, ...]]]) -> dict[str, float]:
         """Compute, log and write the measures of all images."""
         core = self._core()
-        for number, images in enumerate(results):
+        for number, (name, images) in enumerate(results):
             for image in images:
-                core.add(image if image.image_id is not None else replace(image, image_id=number))
+                core.add(image if name is not None else replace(image, image_id=number))
         result = core.compute()
         self.report(generation_table(result), result)
         return result.scalars()
@@ -106,7 +105,8 @@ class GenerationMetric(PluginMetric):
         """Return features ``(1, D)`` and probabilities ``(1, K)`` of one image, or None."""
         if self.network is None:
             found = [find_data(sample, f"{key}_{kind}", name, None) for kind in ("features", "probabilities")]
-            return tuple(None if each is None else as_array(each).reshape(1, -1) for each in found)
+            first, second = (None if each is None else as_array(each).reshape(1, -1) for each in found)
+            return first, second
         image = torch.as_tensor(find_data(sample, f"{key}_img", name))
         if self.channel_order == "bgr":
             image = image.flip(0)

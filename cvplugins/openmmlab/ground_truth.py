@@ -60,7 +60,8 @@ def fit_to_input(
             "a validation loss needs a val_dataloader whose pipeline resizes and pads at the right and the bottom only"
         )
     # Width before height; absent where nothing resizes.
-    scale = (1.0, 1.0) if resized else tuple(float(value) for value in meta.get("scale_factor", (1.0, 1.0))[:2])
+    width, height = (1.0, 1.0) if resized else meta.get("scale_factor", (1.0, 1.0))[:2]
+    scale = (float(width), float(height))
     fitted = sample.new()
     fitted.set_metainfo({"batch_input_shape": shape, "pad_shape": shape})
     for name, value in sample.items():

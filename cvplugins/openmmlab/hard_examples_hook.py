@@ -72,7 +72,7 @@ class HardExampleMiningHook(Hook):
             raise ValueError(f"HardExampleMiningHook: interval is {interval}; it must be at least 1")
         if exact_interval < 0:
             raise ValueError(f"HardExampleMiningHook: exact_interval is {exact_interval}; use 0 (never) or more")
-        self.options = {"capacity": capacity, "min_hardness": min_hardness, "rate": rate}
+        self.options: dict[str, Any] = {"capacity": capacity, "min_hardness": min_hardness, "rate": rate}
         HardExamples(1, **self.options)  # a wrong option is told at once
         self.interval = interval
         self.exact_interval = exact_interval

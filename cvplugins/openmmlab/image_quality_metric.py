@@ -65,13 +65,13 @@ class ImageQualityMetric(PluginMetric):
             shown = f"number {len(self.results)} of this process" if name is None else name
             image, target = (find_data(sample, key, shown) for key in (self.pred_key, self.gt_key))
             state = core.measure(shown, image, target)
-            self.results.append(state if name is not None else replace(state, image_id=None))
+            self.results.append((name, state))
 
-    def compute_metrics(self, results: list[ImageQuality]) -> dict[str, float]:
+    def compute_metrics(self, results: list[tuple[int | str | None, ImageQuality]]) -> dict[str, float]:
         """Compute, log and write the measures of all images."""
         core = self._core()
-        for number, image in enumerate(results):
-            core.add(image if image.image_id is not None else replace(image, image_id=number))
+        for number, (name, image) in enumerate(results):
+            core.add(image if name is not None else replace(image, image_id=number))
         result = core.compute()
         self.report(image_quality_table(result), result, {"figure": draw_image_quality_figure})
         return result.scalars()

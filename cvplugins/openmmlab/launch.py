@@ -210,9 +210,10 @@ def _unknown_type(error: KeyError) -> Exception:
 
 def _unwrapped(model: nn.Module) -> nn.Module:
     """Return the model that has the weights; one for several versions of an image is also around it."""
-    while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
-        model = model.module
-    return model
+    inner: Any = model
+    while is_model_wrapper(inner) or isinstance(inner, BaseTTAModel):
+        inner = inner.module
+    return inner
 
 
 def _use_amp(cfg: Config) -> None:
@@ -235,6 +236,7 @@ def _write_predictions(cfg: Config, show_dir: str | None, label_dir: str | None)
         return
     if label_dir is not None:
         raise UserError("--label-dir is for mmseg's models (default_scope = 'mmseg')")
+    assert show_dir is not None  # the callers give one of the two
     hook = cfg.get("default_hooks", {}).get("visualization")
     if hook is None:
         raise UserError("--show-dir: the config has no default_hooks.visualization that could draw")

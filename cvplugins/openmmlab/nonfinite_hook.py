@@ -32,7 +32,7 @@ class NonFiniteGuardHook(MonitorHook):
 
     A bad iteration never reaches the weights: the gradients are dropped in the optimizer's step, and the batch norms
     get their statistics back. The log says which parameter, layer, loss component, statistic and images; the file
-    ``replay/iter_N_rankR.pt`` in the work dir repeats the iteration with ``tools/replay.py``. Steps that AMP's
+    ``replay/iter_N_rankR.pt`` in the work dir repeats the iteration with ``cvplugins replay``. Steps that AMP's
     GradScaler skips are no fault, but a loss that is not finite is. All ranks decide alike. With gradient
     accumulation every iteration is guarded, and a bad one drops what was accumulated before it. A step that makes the
     weights themselves overflow is found in the next iteration, and in any case before a checkpoint, a validation or
@@ -71,7 +71,8 @@ class NonFiniteGuardHook(MonitorHook):
         """Register with the model, which computes the losses, and with every optimizer."""
         self._model = runner.model.module if is_model_wrapper(runner.model) else runner.model
         self._wrappers = list(optim_wrappers(runner).values())
-        self._batch, self._losses, self._is_observed = None, {}, False
+        self._batch, self._is_observed = None, False
+        self._losses: dict[str, Any] = {}
         self._handles = [self._model.register_forward_hook(self._keep_losses, with_kwargs=True)]
         self._averages = [hook.ema_model for hook in runner.hooks if isinstance(hook, EMAHook)]
         for optimizer in self._optimizers:

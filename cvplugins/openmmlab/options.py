@@ -18,7 +18,7 @@ def parse_options(pairs: Sequence[str]) -> dict[str, Any]:
         UserError: A pair has no ``=``.
     """
     for pair in pairs:
-        if "=" not in pair:
+        if not pair.partition("=")[0] or "=" not in pair:
             raise UserError(f"--cfg-options {pair}: expected KEY=VALUE, such as train_dataloader.batch_size=4")
     from mmengine.config import DictAction
 

@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
+from mmengine.model import BaseModel
 from mmengine.registry import MODELS, init_default_scope
 from torch import Tensor, nn
 
@@ -34,12 +35,12 @@ def build_model(config: str | os.PathLike) -> nn.Module:
         raise UserError(f"the model of config {config} cannot be built: {first_line(error)}") from error
 
 
-def compute_losses(model: nn.Module, found: Replay) -> dict[str, Any]:
+def compute_losses(model: BaseModel, found: Replay) -> dict[str, Any]:
     """Return the loss components of a failed iteration's batch."""
     return loss_components(run_forward(model, found.batch))
 
 
-def run_forward(model: nn.Module, batch: Any) -> Mapping[str, Any]:
+def run_forward(model: BaseModel, batch: Any) -> Mapping[str, Any]:
     """Return the losses of a batch, as mmengine's ``BaseModel.train_step`` computes them."""
     return model._run_forward(model.data_preprocessor(batch, True), mode="loss")
 

@@ -98,6 +98,7 @@ def start_again(iterator: Any, loader: DataLoader) -> None:
     if getattr(iterator, "_iterator", None) is None:
         return
     iterator._iterator = None
-    if hasattr(loader.sampler, "_indices_of_rank"):  # InfiniteSampler's only generator ends with the first iterator
-        loader.sampler.indices = loader.sampler._indices_of_rank()
+    sampler: Any = loader.sampler
+    if hasattr(sampler, "_indices_of_rank"):  # InfiniteSampler's only generator ends with the first iterator
+        sampler.indices = sampler._indices_of_rank()
     iterator._iterator = iter(loader)

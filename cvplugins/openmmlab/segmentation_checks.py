@@ -83,9 +83,9 @@ def _check_reduction(dataset: ConfigDict, reduces: bool) -> None:
     for step in walk_dicts(dataset.get("pipeline")):
         if "type" not in step or type_name(step) != "LoadAnnotations" or step.get("reduce_zero_label") is None:
             continue
-        if bool(step.reduce_zero_label) != reduces:
+        if bool(step["reduce_zero_label"]) != reduces:
             raise UserError(
-                f"{name}: reduce_zero_label is {reduces}, but {step.reduce_zero_label} in the LoadAnnotations of "
+                f"{name}: reduce_zero_label is {reduces}, but {step['reduce_zero_label']} in the LoadAnnotations of "
                 "its pipeline; set it in the dataset and leave it out of LoadAnnotations"
             )
 

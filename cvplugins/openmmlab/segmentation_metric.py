@@ -23,7 +23,7 @@ class _Sparse(NamedTuple):
     """The counts of one image that are not 0: an image shows few of the pairs of classes."""
 
     place: np.ndarray
-    count: np.ndarray
+    pixels: np.ndarray
 
 
 @METRICS.register_module()
@@ -57,7 +57,7 @@ class SegmentationMetric(PluginMetric):
         prefix: str | None = None,
     ) -> None:
         super().__init__(out_dir=out_dir, collect_device=collect_device, prefix=prefix)
-        self.options = {
+        self.options: dict[str, Any] = {
             "ignore_index": ignore_index,
             "rule": rule,
             "beta": beta,
@@ -89,7 +89,7 @@ class SegmentationMetric(PluginMetric):
         all_reduce(counts)
         core = self._core()
         for image in self.results[: _kept(counts.tolist(), get_rank(), size)]:
-            core.state[image.place] += image.count
+            core.state[image.place] += image.pixels
         all_reduce(torch.from_numpy(core.state))
         self.results.clear()
         place = np.flatnonzero(core.state)
@@ -100,7 +100,7 @@ class SegmentationMetric(PluginMetric):
         """Compute the metrics; on the main process also log and write them."""
         core = self._core()
         for image in results:
-            core.state[image.place] += image.count
+            core.state[image.place] += image.pixels
         result = core.compute()
         if is_main_process():
             self.report(segmentation_table(result), result, SEGMENTATION_FIGURES)

@@ -101,7 +101,7 @@ class ImageLosses(BaseMetric):
     def __init__(self, model: nn.Module, fp16: bool = False, resized: bool = False, skip_empty: bool = False) -> None:
         super().__init__()
         # DistributedDataParallel may exchange buffers in its forward pass.
-        self.model = model.module if isinstance(model, DistributedDataParallel) else model
+        self.model: Any = model.module if isinstance(model, DistributedDataParallel) else model
         self.fp16 = fp16
         self.resized = resized
         self.skip_empty = skip_empty
@@ -153,8 +153,9 @@ class ImageLosses(BaseMetric):
 def _explanation(error: Exception, image: str, sample: BaseDataElement) -> str | None:
     """Return what the user can mend about an error of the model's loss, or None if that is unknown."""
     if isinstance(error, AttributeError) and isinstance(error.obj, BaseDataElement):
+        name = (error.name or "").lstrip("_")
         return (
-            f"the validation loss of {image} needs '{error.name.lstrip('_')}', which val_dataloader's pipeline does "
+            f"the validation loss of {image} needs '{name}', which val_dataloader's pipeline does "
             "not load; put a LoadAnnotations that loads it (with_bbox=True, with_mask=True ...) behind its Resize"
         )
     if is_empty(sample):

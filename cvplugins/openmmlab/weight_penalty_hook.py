@@ -57,7 +57,9 @@ class WeightPenaltyHook(Hook):
             raise ValueError(f"l1 is {l1} and l2 is {l2}; neither may be negative, and one has to be above 0")
         if interval < 1:
             raise ValueError(f"interval is {interval}; it must be at least 1 iteration")
-        self.options = dict(l1=l1, l2=l2, include=include, exclude=exclude, min_dims=min_dims, norms=norms)
+        self.options: dict[str, Any] = dict(
+            l1=l1, l2=l2, include=include, exclude=exclude, min_dims=min_dims, norms=norms
+        )
         self.form = form
         self.interval = interval
 
@@ -89,7 +91,8 @@ class WeightPenaltyHook(Hook):
         self.monitor.add_gradient(optimizer, scale=1.0 if scale is None else scale)
 
     def _after_step(self, optimizer: Optimizer) -> None:
-        if getattr(optimizer, "found_inf", None) is None or not optimizer.found_inf.item():
+        overflow = getattr(optimizer, "found_inf", None)
+        if overflow is None or not overflow.item():
             self.monitor.shrink(optimizer)
 
     def after_train_iter(self, runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:

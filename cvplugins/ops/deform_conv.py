@@ -140,7 +140,7 @@ def _kernel_arguments(
 ) -> tuple[Any, ...]:
     """Return what torchvision's kernels take: one dtype, and a mask and a bias in any case."""
     input, weight = at_least_float32(input), at_least_float32(weight)
-    # torchvision's kernels read out of bounds at a NaN, which ends the process; OpenMMLab's see a 0 there.
+    # torchvision's kernels read out of bounds at a NaN, which ends the process.
     offset = at_least_float32(offset).nan_to_num(nan=-_FAR, posinf=_FAR, neginf=-_FAR)
     return (
         input,

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from cvplugins.losses.chunks import values_at_once
+from cvplugins.precision import full_precision
 
 from .kernels import kernel_dtype, torchvision_kernels
 
@@ -84,13 +85,12 @@ def roi_align_backward(gradient: Tensor, rois: Tensor, shape: tuple[int, int, in
         tensor([[[[0.2500, 0.2500],
                   [0.2500, 0.2500]]]])
     """
-    dtype = kernel_dtype(gradient, rois)
-    gradient, rois, result = gradient.to(dtype), rois.to(dtype), gradient.dtype
     if gradient.is_cuda and torch.are_deterministic_algorithms_enabled():
-        return _backward_by_products(gradient, rois, shape, grid).to(result)
+        return _backward_by_products(gradient, rois, shape, grid)
+    dtype = kernel_dtype(gradient, rois)
     size = (grid.spatial_scale, grid.height, grid.width, *shape, grid.sampling_ratio, grid.aligned)
-    spread: Tensor = torchvision_kernels()._roi_align_backward(gradient.contiguous(), rois, *size)
-    return spread.to(result)
+    spread: Tensor = torchvision_kernels()._roi_align_backward(gradient.to(dtype).contiguous(), rois.to(dtype), *size)
+    return spread.to(gradient.dtype)
 
 
 def roi_align_max(features: Tensor, rois: Tensor, grid: RoIGrid) -> tuple[Tensor, Tensor, Tensor]:
@@ -216,16 +216,20 @@ def _interpolate(pixels: Tensor, images: Tensor, y: Tensor, x: Tensor) -> Tensor
 def _backward_by_products(gradient: Tensor, rois: Tensor, shape: tuple[int, int, int, int], grid: RoIGrid) -> Tensor:
     """Do what torchvision's kernel does, in an order that never changes, which CUDA's atomic additions do not have.
 
-    An average is a product: ``rows @ features @ columns.T``, with the shares of the pixels in each bin.
+    An average is a product: ``rows @ features @ columns.T``, with the shares of the pixels in each bin. Half precision
+    is computed in float32.
     """
-    total = gradient.new_zeros(shape)
-    for chosen, y, x in _samples(rois, grid, channels=shape[1]):
-        rows, columns = _shares(y, shape[2]), _shares(x, shape[3])
-        for image in range(shape[0]):
-            here = (rois[chosen, 0] == image).nonzero()[:, 0]
-            wide = gradient[chosen[here]] @ columns[here, None]
-            total[image] += torch.einsum("kph,kcpw->chw", rows[here], wide)
-    return total
+    dtype = torch.float64 if torch.float64 in (gradient.dtype, rois.dtype) else torch.float32
+    given, boxes = gradient.to(dtype), rois.to(dtype)
+    total = given.new_zeros(shape)
+    with full_precision(given):
+        for chosen, y, x in _samples(boxes, grid, channels=shape[1]):
+            rows, columns = _shares(y, shape[2]), _shares(x, shape[3])
+            for image in range(shape[0]):
+                here = (boxes[chosen, 0] == image).nonzero()[:, 0]
+                wide = given[chosen[here]] @ columns[here, None]
+                total[image] += torch.einsum("kph,kcpw->chw", rows[here], wide)
+    return total.to(gradient.dtype)
 
 
 def _shares(coordinate: Tensor, length: int) -> Tensor:

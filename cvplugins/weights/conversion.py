@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
 from cvplugins.errors import UserError
-from cvplugins.files import write_whole
+from cvplugins.files import check_weights_out, write_whole
 from cvplugins.safe_loading import open_checkpoint
 
 from .faster_rcnn import convert_weights
@@ -44,8 +43,7 @@ def convert_checkpoint(
     Raises:
         UserError: The file cannot be opened, or its weights are not known.
     """
-    if Path(target_file).suffix != ".pth":
-        raise UserError(f"{target_file}: use a name that ends in .pth, by which both frameworks know how to load it")
+    check_weights_out(target_file)
     checkpoint = open_checkpoint(source_file, trusted, _LOG_HISTORY)
     weights = checkpoint.get(KEYS.get(source, ""), checkpoint)
     if not isinstance(weights, Mapping):

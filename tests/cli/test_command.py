@@ -111,6 +111,7 @@ def test_a_misspelt_command_or_option_is_answered_with_the_one_that_was_meant(ca
 
 
 SAMPLE = "voc_faster_rcnn_sample"
+LONG = "a" * 300  # longer than names of files may be
 MISTAKES = [
     (["train", "voc_faster_rcn"], "config voc_faster_rcn does not exist; did you mean voc_faster_rcnn?"),
     (["train", "voc_faster_rcnn_R_50_C4"], "did you mean detectron2/voc_faster_rcnn_R_50_C4?"),
@@ -126,11 +127,25 @@ MISTAKES = [
     (["convert-weights", "a", "b", "--from", "mmdet", "--to", "detectron2"], "checkpoint a does not exist"),
     (["replay", "none.pt"], "replay file none.pt does not exist"),
     (["replay", "broken.py", "--config", "none"], "config none does not exist"),
+    (["train", ""], "config . is a folder"),
+    (["train", "folder.py"], "config folder.py is a folder"),
+    (["train", "notes.txt"], "config notes.txt: its name must end in .py for OpenMMLab, or in .yaml for Detectron2"),
+    (["train", LONG], "a does not exist; there are "),
+    (["train", f"{LONG}/none.py"], "a/none.py does not exist\n"),
+    (["test", SAMPLE, LONG], "a does not exist; give the path of a .pth file"),
+    (["evaluate", LONG, "--annotations", "."], "a: does not exist"),
+    (["replay", LONG], "a does not exist; NonFiniteGuardHook writes"),
+    (["convert-weights", "https://a/b.pth", "c.pth", "--from", "mmdet", "--to", "detectron2"], "b.pth does not exist"),
+    (["convert-weights", "notes.txt", "folder.py", "--from", "mmdet", "--to", "detectron2"], "name that ends in .pth"),
+    (["sample", "voc", "folder.py", "--force"], "folder.py exists; it is not a sample; choose another folder"),
+    (["sample", "voc", "new", "--seed", "-1"], "--seed -1: expected a number from 0 to 4294967295"),
 ]
 
 
 def test_mistakes_that_need_no_framework_are_found_before_one_is_imported(tmp_path):
     (tmp_path / "broken.py").write_text("model = dict(\n")
+    (tmp_path / "notes.txt").touch()
+    (tmp_path / "folder.py").mkdir()
     code = f"""
 import contextlib, io, json, sys
 from cvplugins.cli import main
@@ -149,18 +164,22 @@ print(json.dumps([answers, [name for name in {HEAVY} if name in sys.modules]]))
         assert (exit_code, printed.count("\n")) == (2, 1), arguments
         assert printed.startswith("error: ")
         assert message in printed
+    assert sorted(os.listdir(tmp_path)) == ["broken.py", "folder.py", "notes.txt"]
 
 
 @pytest.mark.openmmlab
-def test_options_without_a_value_are_found_before_a_framework_is_imported(tmp_path):
+@pytest.mark.parametrize("option", ["a", "=1"])
+def test_options_without_a_key_or_value_are_found_before_a_framework_is_imported(tmp_path, option):
     code = f"""
 import sys
 from cvplugins.cli import main
-print(main(["train", {SAMPLE!r}, "--cfg-options", "a"]), [name for name in {HEAVY} if name in sys.modules])
+print(main(["train", {SAMPLE!r}, "--cfg-options", {option!r}]), [name for name in {HEAVY} if name in sys.modules])
 """
     finished = python("-c", code, cwd=tmp_path)
     assert finished.stdout == "2 []\n", finished.stderr
-    assert finished.stderr == ("error: --cfg-options a: expected KEY=VALUE, such as train_dataloader.batch_size=4\n")
+    assert (
+        finished.stderr == f"error: --cfg-options {option}: expected KEY=VALUE, such as train_dataloader.batch_size=4\n"
+    )
 
 
 def test_only_the_first_of_several_processes_prints_a_mistake(monkeypatch, capsys):
@@ -170,14 +189,15 @@ def test_only_the_first_of_several_processes_prints_a_mistake(monkeypatch, capsy
 
 
 def test_what_the_parsers_repeat_is_what_the_core_has():
-    from cvplugins.cli import convert_weights, evaluate, sample
+    from cvplugins.cli import convert_weights, evaluate
     from cvplugins.datasets.samples import SAMPLES
     from cvplugins.metrics import DETECTION_RULES
+    from cvplugins.sample_folders import FOLDERS
     from cvplugins.weights import FRAMEWORKS
 
     assert set(DETECTION_RULES) == set(evaluate.RULES)
     assert convert_weights.FRAMEWORKS == FRAMEWORKS
-    assert tuple(SAMPLES) == sample.KINDS
+    assert tuple(SAMPLES) == tuple(FOLDERS)
 
 
 @pytest.mark.parametrize("name", ["train", "test", "evaluate", "convert_weights", "replay"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import os
 import subprocess
@@ -113,6 +114,30 @@ def test_colours_are_for_terminals_alone_and_can_be_turned_off(monkeypatch, caps
         run(parsed())
         printed.append("\033" in capsys.readouterr().out)
     assert printed == [True, False, False]
+
+
+@pytest.mark.parametrize("arguments", [(), ("--json",)])
+def test_a_terminal_that_lacks_the_arrow_gets_the_findings_all_the_same(arguments, monkeypatch):
+    """Oracle: Python's own ASCII codec refuses the arrow, and a path whose bytes are no UTF-8."""
+    report = Report([Section("x", [warning("a", "/b\udce9", "c")])])
+    monkeypatch.setattr("cvplugins.cli.doctor.examine", lambda parts: report)
+    for encoding in ("ascii", "utf-8"):
+        stdout = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
+        monkeypatch.setattr("sys.stdout", stdout)
+        assert run(parsed(*arguments)) == 0
+        stdout.seek(0)
+        printed = stdout.read()
+        if arguments:
+            assert json.loads(printed)["findings"][0]["value"] == "/b\udce9"
+        else:
+            assert "/b?" in printed
+
+
+def test_what_it_says_while_it_works_is_gone_from_the_line_of_the_result(monkeypatch, capsys):
+    monkeypatch.setattr("cvplugins.cli.doctor.examine", lambda parts: Report([Section("x", [ok("a", "b")])]))
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    run(parsed())
+    assert capsys.readouterr().err == "importing what is installed ...\r\033[K"
 
 
 def test_a_config_that_is_fine():

@@ -6,6 +6,7 @@ import pytest
 
 import cvplugins.datasets.sample as generator
 from cvplugins.datasets.samples import SAMPLES, draw_missing, draw_sample
+from cvplugins.errors import UserError
 
 pytest.importorskip("PIL.Image")
 
@@ -50,6 +51,13 @@ def test_other_folders_are_left_alone(tmp_path):
     (own / "half.jpg").touch()
     draw_missing("data/sample/VOCdevkit")
     assert list(own.iterdir()) == [own / "half.jpg"]
+
+
+def test_a_place_where_nothing_can_be_written_is_named(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match=r"file/sample cannot be made: .*; choose another folder"):
+        draw_sample("voc", "file/sample")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
 def test_an_interrupted_drawing_leaves_no_half_sample(monkeypatch):

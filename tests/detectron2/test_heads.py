@@ -246,14 +246,14 @@ def test_masks_of_c4():
 
 
 def test_a_lazy_config_of_the_zoo_takes_modules_and_dicts():
-    from detectron2 import model_zoo
     from detectron2.config import LazyCall as L
-    from detectron2.config import instantiate
+    from detectron2.config import LazyConfig, instantiate
 
     from cvplugins.detectron2 import CvpluginsFastRCNNOutputLayers, CvpluginsMaskRCNNConvUpsampleHead, CvpluginsRPN
+    from cvplugins.detectron2.run_files import zoo_folder
     from cvplugins.losses import BoxIoULoss, DiceLoss
 
-    lazy = model_zoo.get_config("COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_1x.py").model
+    lazy = LazyConfig.load(str(zoo_folder() / "COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_1x.py")).model
     lazy.backbone.bottom_up.stages.norm = lazy.backbone.bottom_up.stem.norm = "BN"
     rpn, heads = lazy.proposal_generator, lazy.roi_heads
     rpn._target_, rpn.box_loss = CvpluginsRPN, L(BoxIoULoss)(kind="giou")

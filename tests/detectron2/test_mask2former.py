@@ -238,6 +238,8 @@ def test_the_import_leaves_no_trace(project):
     assert Path(project.__file__).is_relative_to(root)
     assert root not in sys.path
     assert has_cuda_op() == (sys.modules.get("MultiScaleDeformableAttention") is not None)
+    stand_in = sys.modules.get("detectron2.evaluation.fast_eval_api")
+    assert stand_in is None or stand_in.__file__  # Detectron2's own file, if any
 
 
 def test_a_checkout_that_is_not_there_says_how_to_get_it(tmp_path, monkeypatch):

@@ -12,15 +12,14 @@ OURS = ("cvplugins_voc_2007_trainval", "cvplugins_voc_2012_trainval"), ("cvplugi
 @pytest.mark.parametrize("model", ["R_50_C4", "R_50_FPN"])
 def test_what_differs_from_the_zoo(root, model):
     """Oracle: Detectron2's own file, read by Detectron2; only the datasets' names and what ours add differ."""
-    import detectron2
     from detectron2.config import get_cfg
 
     from cvplugins.detectron2 import add_cvplugins_config, load_config, validate_cvplugins_config
+    from cvplugins.detectron2.run_files import zoo_folder
 
     zoo = get_cfg()
     add_cvplugins_config(zoo)
-    file = f"model_zoo/configs/PascalVOC-Detection/faster_rcnn_{model}.yaml"
-    zoo.merge_from_file(f"{detectron2.__path__[0]}/{file}")
+    zoo.merge_from_file(str(zoo_folder() / "PascalVOC-Detection" / f"faster_rcnn_{model}.yaml"))
     cfg = load_config(root / FOLDER / f"voc_faster_rcnn_{model}.yaml")
     validate_cvplugins_config(cfg)
     assert differences(cfg, zoo) == {

@@ -4,7 +4,7 @@ import json
 
 import pytest
 import torch
-from helpers import run_ranks
+from helpers import needs_torch, run_ranks
 from small_detectron2_run import trained_regression, write_config
 
 pytestmark = pytest.mark.detectron2
@@ -27,7 +27,7 @@ def test_accumulated_gradients_are_those_of_one_big_batch(big_batch):
     assert_equal_runs(trained_regression(2, 4), big_batch)
 
 
-@pytest.mark.skipif(not hasattr(torch.amp, "GradScaler"), reason="before torch 2.3 losses are scaled on GPUs only")
+@needs_torch(2, 3, "losses are scaled on GPUs only before")
 def test_accumulated_gradients_in_mixed_precision(big_batch):
     """Within half precision's digits; gradients that stayed scaled would be 256 times as large."""
     found = trained_regression(2, 4, amp=True)

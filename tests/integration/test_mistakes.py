@@ -345,7 +345,16 @@ def test_ways_of_testing_are_for_segmentation(refused, devkit, tmp_path):
 
 
 @pytest.mark.detectron2
-@pytest.mark.parametrize("option", [["--flip"], ["--scales", "1.0"], ["--mode", "slide"], ["--label-dir", "maps"]])
-def test_ways_of_testing_that_a_framework_lacks(refused, tmp_path, option):
-    config = "configs/detectron2/voc_faster_rcnn_sample.yaml"
-    refused(f"{option[0]} is not there for the framework of config {config}", "test", config, tmp_path / "a", *option)
+@pytest.mark.parametrize(
+    ("option", "answer"),
+    [
+        (["--flip"], "--scales and --flip are for Mask2Former, not for GeneralizedRCNN"),
+        (["--scales", "1.0"], "--scales and --flip are for Mask2Former, not for GeneralizedRCNN"),
+        (["--mode", "slide"], "--mode slide is for mmseg's models; those of Detectron2 see images whole"),
+        (["--label-dir", "maps"], "--label-dir: GeneralizedRCNN predicts no label maps"),
+    ],
+)
+def test_ways_of_testing_that_a_detector_of_detectron2_lacks(refused, tmp_path, option, answer):
+    checkpoint = tmp_path / "a"
+    checkpoint.touch()  # one that is missing is said first
+    refused(answer, "test", "configs/detectron2/voc_faster_rcnn_sample.yaml", checkpoint, *option)

@@ -4,6 +4,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from devkits import small_devkit
-from tool_runs import ENVIRONMENT, TINY, logged_losses, printed_metrics, run, summary
+from tool_runs import ENVIRONMENT, TINY, logged_losses, printed, printed_metrics, run, start, summary
 
 pytestmark = [pytest.mark.openmmlab, pytest.mark.slow]
 
@@ -25,8 +26,17 @@ def devkit(sample, tmp_path_factory):
 def straight(root, devkit, tmp_path_factory):
     """A run of three epochs of six iterations, and what it printed."""
     work_dir = tmp_path_factory.mktemp("straight")
-    output = run(root, "tools/train.py", TINY, "--work-dir", work_dir, "--cfg-options", f"data_root={devkit}")
-    return work_dir, output
+    command = ["tools/train.py", TINY, "--work-dir", work_dir, "--cfg-options", f"data_root={devkit}"]
+    return work_dir, printed(start(root, *command, anew=True))
+
+
+@pytest.fixture(scope="module")
+def tested(root, straight, devkit, tmp_path_factory):
+    """The last checkpoint tested and drawn, and what that printed."""
+    folder = tmp_path_factory.mktemp("tested")
+    written = ["--work-dir", folder, "--out", folder / "metrics.json", "--show-dir", folder / "drawn"]
+    command = ["tools/test.py", TINY, straight[0] / "epoch_3.pth", *written, "--cfg-options", f"data_root={devkit}"]
+    return folder, run(root, *command)
 
 
 def test_training_shows_progress_and_ends_with_metrics_and_paths(straight):
@@ -43,19 +53,17 @@ def test_training_shows_progress_and_ends_with_metrics_and_paths(straight):
     assert f"{written['mean']['AP50']:.4f}" == found["voc/AP50"]
 
 
-def test_testing_gives_the_last_validation_again(root, straight, devkit, tmp_path):
-    work_dir, output = straight
-    out, show = tmp_path / "metrics.json", tmp_path / "drawn"
-    options = ["--work-dir", tmp_path, "--out", out, "--show-dir", show, "--cfg-options", f"data_root={devkit}"]
-    tested = run(root, "tools/test.py", TINY, work_dir / "epoch_3.pth", *options)
-    assert printed_metrics(tested) == printed_metrics(output)
-    assert f"{json.loads(out.read_text())['voc/AP']:.4f}" == printed_metrics(tested)["voc/AP"]
-    assert len(list(show.glob("**/*.jpg"))) == 3
-    places = summary(tested)
+def test_testing_gives_the_last_validation_again(root, straight, tested, devkit, tmp_path):
+    (work_dir, output), (folder, again) = straight, tested
+    assert printed_metrics(again) == printed_metrics(output)
+    metrics = json.loads((folder / "metrics.json").read_text())
+    assert f"{metrics['voc/AP']:.4f}" == printed_metrics(again)["voc/AP"]
+    assert len(list((folder / "drawn").glob("**/*.jpg"))) == 3
+    places = summary(again)
     assert places["checkpoint"] == str(work_dir / "epoch_3.pth")
     for name in ("log", "results", "figure"):
         assert Path(places[name]).is_file()
-        assert Path(places[name]).is_relative_to(tmp_path)
+        assert Path(places[name]).is_relative_to(folder)
     dumped = tmp_path / "predictions.pkl"
     options = ["--work-dir", tmp_path, "--out", dumped, "--cfg-options", f"data_root={devkit}"]
     run(root, "tools/test.py", TINY, work_dir / "epoch_3.pth", *options)
@@ -99,16 +107,21 @@ def test_a_killed_and_resumed_run_equals_the_straight_one(root, straight, devkit
 
 
 @pytest.mark.distributed
-def test_two_processes_test_as_one_does(root, straight, devkit, tmp_path):
+def test_two_processes_test_as_one_does_at_the_port_that_is_named(
+    root, straight, tested, devkit, tmp_path, monkeypatch
+):
     """Three images on two processes: the sampler pads one, the metric drops it."""
-    options = ["--work-dir", tmp_path, "--cfg-options", f"data_root={devkit}"]
-    outs = [tmp_path / f"metrics{count}.json" for count in (1, 2)]
-    checkpoint = straight[0] / "epoch_3.pth"
-    one = run(root, "tools/test.py", TINY, checkpoint, "--out", outs[0], *options)
-    two = run(root, "tools/dist_test.sh", TINY, checkpoint, "2", "--out", outs[1], *options)
-    metrics = [json.loads(out.read_text()) for out in outs]
+    command = ["tools/dist_test.sh", TINY, straight[0] / "epoch_3.pth", "2", "--out", tmp_path / "metrics.json"]
+    command += ["--work-dir", tmp_path, "--cfg-options", f"data_root={devkit}"]
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        monkeypatch.setitem(ENVIRONMENT, "PORT", str(taken.getsockname()[1]))
+        run(root, *command, fails=True)
+    two = run(root, *command)
+    metrics = [json.loads((folder / "metrics.json").read_text()) for folder in (tested[0], tmp_path)]
     assert metrics[0] == metrics[1]
-    assert printed_metrics(one) == printed_metrics(two)
+    assert printed_metrics(tested[1]) == printed_metrics(two)
 
 
 @pytest.mark.distributed
@@ -122,16 +135,3 @@ def test_two_processes_train(root, devkit, tmp_path):
     assert re.search(r"\n20 +torch.BatchNorm2d +cvplugins.SyncBatchNorm +backbone", output)
     assert len(logged_losses(tmp_path)) == 3
     assert "voc/AP50" in summary(output)
-
-
-@pytest.mark.distributed
-def test_a_port_is_honoured(root, straight, devkit, tmp_path, monkeypatch):
-    import socket
-
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        taken.listen()
-        monkeypatch.setitem(ENVIRONMENT, "PORT", str(taken.getsockname()[1]))
-        options = ["--work-dir", tmp_path, "--cfg-options", f"data_root={devkit}"]
-        run(root, "tools/dist_test.sh", TINY, straight[0] / "epoch_3.pth", "1", *options, fails=True)
-    run(root, "tools/dist_test.sh", TINY, straight[0] / "epoch_3.pth", "1", *options)

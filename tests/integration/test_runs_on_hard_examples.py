@@ -1,14 +1,12 @@
 """Hard example mining in whole runs of mmdet and mmseg, and by upstream's own tools."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from devkits import small_devkit
+from tool_runs import start
 
 pytestmark = [pytest.mark.openmmlab, pytest.mark.slow]
 
@@ -78,9 +76,7 @@ default_hooks = dict(logger=dict(type='LoggerHook', interval=1), checkpoint=dict
 """
     )
     tool = Path(mmseg.__file__).parent / ".mim" / "tools" / "train.py"
-    command = [sys.executable, str(tool), str(path), "--work-dir", str(tmp_path / "work")]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(root)}
-    done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, timeout=300)
+    done = start(root, tool, path, "--work-dir", tmp_path / "work")
     assert done.returncode == 0, done.stderr
     assert "hard examples: 2 of 4 images seen" in done.stdout + done.stderr
     assert found(tmp_path / "work")["iteration"] == 9

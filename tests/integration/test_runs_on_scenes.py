@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from scenes import small_scenes
-from tool_runs import logged_losses, run, summary
+from tool_runs import logged_losses, run_on_ranks, summary
 
 pytestmark = [pytest.mark.openmmlab, pytest.mark.slow]
 
@@ -138,7 +138,7 @@ def test_two_processes_test_as_one_does(root, straight, tested, few, tmp_path):
     """Three images on two processes: the sampler pads one, the metric drops it."""
     more = ["--work-dir", tmp_path, "--out", tmp_path / "metrics.json", "--label-dir", tmp_path / "maps"]
     more += ["--cfg-options", f"data_root={few}"]
-    run(root, "tools/dist_test.sh", CONFIG, straight[0] / "iter_6.pth", "2", *more)
+    run_on_ranks(root, 2, "tools/test.py", CONFIG, straight[0] / "iter_6.pth", *more)
     assert json.loads((tmp_path / "metrics.json").read_text()) == json.loads((tested[0] / "metrics.json").read_text())
     for path in (tmp_path / "maps").iterdir():
         assert path.read_bytes() == (tested[0] / "maps" / path.name).read_bytes()

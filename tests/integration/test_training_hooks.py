@@ -1,13 +1,11 @@
 """Hooks on a real detector, named in a config, under mmdet's own train script."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from devkits import small_devkit
+from tool_runs import start
 
 pytestmark = [pytest.mark.openmmlab, pytest.mark.slow]
 
@@ -34,16 +32,8 @@ def test_all_of_them_at_once(root, sample, tmp_path):
     sets = [f"{name}.dataset.data_root={devkit}" for name in ("val_dataloader", "test_dataloader")]
     sets += [f"train_dataloader.dataset.dataset.datasets.{index}.data_root={devkit}" for index in (0, 1)]
     tool = Path(mmdet.__file__).parent / ".mim" / "tools" / "train.py"
-    command = [sys.executable, tool, path, "--work-dir", tmp_path / "work", "--cfg-options", *sets]
-    environment = {**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    finished = subprocess.run(
-        [*map(str, command), "train_cfg.val_interval=1"],
-        cwd=root,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
+    command = [tool, path, "--work-dir", tmp_path / "work", "--cfg-options", *sets, "train_cfg.val_interval=1"]
+    finished = start(root, *command)
     output = finished.stdout + finished.stderr
     assert finished.returncode == 0, output[-5000:]
     for text in (

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from helpers import TORCH
+from helpers import needs_torch
 
 from cvplugins.losses import (
     CompositeLoss,
@@ -57,7 +57,7 @@ def test_schedule_follows_the_iteration():
         torch.testing.assert_close(loss(logits, target), ce + weight * dice)
 
 
-@pytest.mark.skipif(TORCH < (2, 5), reason="before torch 2.5 Dynamo takes tensors in a dict for constants")
+@needs_torch(2, 5, "Dynamo takes tensors in a dict for constants before")
 def test_schedule_is_compiled_once():
     from torch._dynamo.testing import CompileCounter
 

@@ -5,6 +5,7 @@ import math
 
 import pytest
 import torch
+from helpers import needs_torch
 from torch import nn
 
 from cvplugins.monitors import ClippingRule, GradientClipping
@@ -211,7 +212,7 @@ def test_void_steps_do_not_count(model):
     assert clipping.report().steps == 1
 
 
-@pytest.mark.skipif(not hasattr(torch.amp, "GradScaler"), reason="torch has no GradScaler for the CPU")
+@needs_torch(2, 3, "no GradScaler for the CPU before")
 @pytest.mark.parametrize("fused", [False, True])
 def test_amp_gives_the_same_step_as_no_amp(fused):
     """Scaled by 1024, clipped in the step's pre-hook: the weights are those of clipping without a scaler."""

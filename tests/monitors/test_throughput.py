@@ -155,7 +155,7 @@ def test_two_ranks_name_the_slow_one(slow, where):
     assert f"slowest rank {slow} (+" in str(first[0])
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="/proc")
+@pytest.mark.skipif(sys.platform != "linux", reason="needs Linux: /proc")
 def test_peak_memory_is_the_systems():
     """The oracle is the kernel's high-water mark."""
     from pathlib import Path

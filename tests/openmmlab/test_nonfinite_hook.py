@@ -8,7 +8,7 @@ import sys
 
 import pytest
 import torch
-from helpers import run_ranks
+from helpers import needs_torch, run_ranks
 
 from cvplugins.monitors import NonFiniteError
 
@@ -78,7 +78,7 @@ def test_raises_before_weights_and_statistics_are_spoilt(start):
         "loss loss",
         "statistic norm.running_mean",
         "first layer: data_preprocessor",
-        "tools/replay.py",
+        "cvplugins replay",
     ]:
         assert part in str(caught.value)
     assert is_finite(run.model)
@@ -210,7 +210,7 @@ def with_grad_scaler(fused=False):
     return CpuAmp
 
 
-@pytest.mark.skipif(not hasattr(torch.amp, "GradScaler"), reason="torch has no GradScaler for the CPU")
+@needs_torch(2, 3, "no GradScaler for the CPU before")
 @pytest.mark.parametrize("fused", [False, True])
 @pytest.mark.parametrize("accumulate", [1, 2])
 def test_steps_that_the_grad_scaler_skips_are_no_fault(start, fused, accumulate):
@@ -227,7 +227,7 @@ def test_steps_that_the_grad_scaler_skips_are_no_fault(start, fused, accumulate)
     assert guard_of(run).monitor.skips == 0
 
 
-@pytest.mark.skipif(not hasattr(torch.amp, "GradScaler"), reason="torch has no GradScaler for the CPU")
+@needs_torch(2, 3, "no GradScaler for the CPU before")
 @pytest.mark.parametrize("fused", [False, True])
 def test_a_bad_loss_is_a_fault_although_the_grad_scaler_skips_the_step(start, fused):
     options = poisoned(2)

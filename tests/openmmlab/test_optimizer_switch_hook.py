@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from helpers import needs_torch
 
 pytestmark = pytest.mark.openmmlab
 
@@ -92,9 +93,8 @@ def test_to_adam_from_sgd(tmp_path, request):
     assert group["betas"][0] == pytest.approx(group["momentum"])  # as mmengine schedules it
 
 
+@needs_torch(2, 3, "no GradScaler for the CPU before")
 def test_loss_scale_and_accumulation_carry_over(tmp_path, request):
-    if not hasattr(torch, "amp") or not hasattr(torch.amp, "GradScaler"):
-        pytest.skip("no GradScaler for the CPU before torch 2.3")
     from mmengine.optim import AmpOptimWrapper, OptimWrapper
     from small_runner import SmallModel
 

@@ -80,6 +80,15 @@ def small_map_inputs() -> dict[str, np.ndarray]:
     return {name: rng.randn(*shape).astype(np.float32) for name, shape in shapes.items()}
 
 
+def inputs_with_offsets_of_a_larger_level() -> dict[str, np.ndarray]:
+    """What mmdet's DyHead gives: mmcv's kernel reads the numbers in order, in lines of its output."""
+    rng = np.random.RandomState(8)
+    shapes = {"input": (2, 2, 3, 4), "offset": (2, 18, 6, 8), "weight": (4, 2, 3, 3), "mask": (2, 9, 6, 8)}
+    return {name: rng.randn(*shape).astype(np.float32) for name, shape in shapes.items()} | {
+        "bias": rng.randn(4).astype(np.float32)
+    }
+
+
 PLAIN, MODULATED = ("input", "offset", "weight"), ("input", "offset", "weight", "mask", "bias")
 
 CASES = [
@@ -113,6 +122,14 @@ CASES = [
         {name: array for name, array in inputs_of("padded", True).items() if name != "bias"},
         mmcv_modulated_deform_conv(**options_of("padded")),
         MODULATED[:4],
+        atol=1e-5,
+    ),
+    Case(
+        "modulated_deform_conv",
+        "larger_level",
+        inputs_with_offsets_of_a_larger_level(),
+        mmcv_modulated_deform_conv(**options_of("padded")),
+        MODULATED,
         atol=1e-5,
     ),
     # Frozen parameters or inputs: mmcv asks for the gradients of one side only.

@@ -98,19 +98,21 @@ def test_fpn_carafe(monkeypatch):
 
 @pytest.mark.parametrize("psa_type", ["collect", "distribute", "bi-direction"])
 def test_psa_head(psa_type, monkeypatch):
+    from mmengine.registry import DefaultScope
     from mmseg.models.decode_heads import PSAHead
 
-    head = PSAHead(
-        mask_size=(7, 7),
-        psa_type=psa_type,
-        compact=False,
-        shrink_factor=2,
-        in_channels=4,
-        channels=4,
-        num_classes=3,
-        dropout_ratio=0,
-        norm_cfg={"type": "BN"},
-    )
+    with DefaultScope.overwrite_default_scope("mmseg"):
+        head = PSAHead(
+            mask_size=(7, 7),
+            psa_type=psa_type,
+            compact=False,
+            shrink_factor=2,
+            in_channels=4,
+            channels=4,
+            num_classes=3,
+            dropout_ratio=0,
+            norm_cfg={"type": "BN"},
+        )
     features = [torch.randn(2, 4, 7, 7, generator=torch.Generator().manual_seed(13))]
     assert_equals_formula(
         shaken(head),
@@ -125,8 +127,10 @@ def test_psa_head(psa_type, monkeypatch):
 def test_guided_anchor_head_predicts_at_chosen_places_only():
     """mmdet's head on a masked convolution against itself without a mask, at the places that it chose."""
     from mmdet.models.dense_heads import GARetinaHead
+    from mmengine.registry import DefaultScope
 
-    head = GARetinaHead(num_classes=2, in_channels=4, feat_channels=4, stacked_convs=1).eval()
+    with DefaultScope.overwrite_default_scope("mmdet"):
+        head = GARetinaHead(num_classes=2, in_channels=4, feat_channels=4, stacked_convs=1).eval()
     head.loc_filter_thr = 0.5
     features = torch.randn(1, 4, 6, 6, generator=torch.Generator().manual_seed(14))
     with torch.no_grad():

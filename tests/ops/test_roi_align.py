@@ -90,6 +90,18 @@ def test_products_equal_the_kernel_in_float32(grid):
     torch.testing.assert_close(module._backward_by_products(given, regions, (2, 3, 10, 12), grid), kernel)
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("autocast", [False, True])
+def test_products_of_half_precision_are_computed_in_float32(dtype, autocast):
+    """Reference: the same numbers in float32, rounded once."""
+    regions, given = rois(dtype), torch.randn(len(ROIS), 3, 3, 2).to(dtype)
+    exact = module._backward_by_products(given.float(), regions.float(), (2, 3, 10, 12), GRIDS[0])
+    with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+        found = module._backward_by_products(given, regions, (2, 3, 10, 12), GRIDS[0])
+    assert found.dtype == dtype
+    assert torch.equal(found, exact.to(dtype))
+
+
 @pytest.mark.parametrize("grid", GRIDS, ids=str)
 def test_the_gradient_of_the_maximum_is_that_of_its_samples(grid):
     values, regions = features(), rois()

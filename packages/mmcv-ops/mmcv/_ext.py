@@ -325,6 +325,7 @@ def modulated_deform_conv_forward(
     **options: int,
 ) -> None:
     """Write a modulated deformable convolution to ``output``; a bias that is not meant is an empty tensor."""
+    offset, mask = (_read_in_order(each, output.shape[2:]) for each in (offset, mask))
     geometry = _modulated_geometry(**options)
     output.copy_(deform_conv.deform_conv2d(input, offset, weight, mask, bias if with_bias else None, geometry))
 
@@ -347,15 +348,29 @@ def modulated_deform_conv_backward(
     **options: int,
 ) -> None:
     """Write the gradients; those of the input and of the parameters are added to what is there, as in mmcv's kernel."""
+    offset, mask = (_read_in_order(each, grad_output.shape[2:]) for each in (offset, mask))
     gradients = deform_conv.deform_conv2d_backward(
         grad_output, input, offset, weight, mask, _modulated_geometry(**options)
     )
     grad_input.add_(gradients.input)
     grad_weight.add_(gradients.weight)
-    grad_offset.copy_(gradients.offset)
-    grad_mask.copy_(gradients.mask)
+    for given, found in ((grad_offset, gradients.offset), (grad_mask, gradients.mask)):
+        given.zero_()
+        _read_in_order(given, grad_output.shape[2:]).copy_(found)
     if with_bias:
         grad_bias.add_(gradients.bias)
+
+
+def _read_in_order(numbers: Tensor, size: tuple[int, ...]) -> Tensor:
+    """Return offsets or masks as mmcv's kernels read them: one number after the other, in lines of the output's width.
+
+    mmdet/models/necks/dyhead.py (onedl-mmdetection 3.5.1) gives a small level the offsets of a larger one.
+    """
+    images, channels, height, width = numbers.shape
+    wanted = size[0] * size[1]
+    if height * width <= wanted:
+        return numbers
+    return numbers.view(images, -1)[:, : channels * wanted].view(images, channels, *size)
 
 
 def _modulated_geometry(
