@@ -128,7 +128,8 @@ def _batches(config: Config) -> Iterator[dict[str, Any]]:
 
 def _detection_batch(classes: int, size: int, **options: Any) -> dict[str, Any]:
     images = [(3, size, size)] * 2
-    batch = demo_mm_inputs(2, images, num_items=[3, 2], num_classes=max(classes, 2), **options)
+    # It draws label maps of 8 bits.
+    batch = demo_mm_inputs(2, images, num_items=[3, 2], num_classes=min(max(classes, 2), 255), **options)
     for sample in batch["data_samples"]:
         sample.gt_instances.labels.clamp_(max=classes - 1)
     return batch
@@ -154,16 +155,16 @@ def _found(node: Any, key: str) -> list[int]:
 
 
 def _first_that_works(model: nn.Module, batches: list[dict[str, Any]]) -> dict[str, Any]:
-    """Return loss and kind of prediction for the first batch that the model takes.
+    """Return the kind of prediction for the first batch that the model takes.
 
     Raises:
-        RuntimeError: It takes none; the message is the first error.
+        _Refused: It takes none.
     """
     error = ""
     optimizer = OptimWrapper(torch.optim.SGD([each for each in model.parameters() if each.requires_grad], lr=1e-6))
     for batch in batches:
         try:
-            losses = model.train().train_step(batch, optimizer)
+            model.train().train_step(batch, optimizer)
             with torch.no_grad():
                 predicted = model.eval().test_step(batch)
         except NotImplementedError:
@@ -171,8 +172,12 @@ def _first_that_works(model: nn.Module, batches: list[dict[str, Any]]) -> dict[s
         except Exception as caught:
             error = error or _line(caught)
             continue
-        return {"loss": float(losses["loss"]), "predicted": type(predicted[0]).__name__}
-    raise RuntimeError(error)
+        return {"predicted": type(predicted[0]).__name__}
+    raise _Refused(error)
+
+
+class _Refused(Exception):
+    """No batch suits a model; the message is the first error."""
 
 
 def _line(error: BaseException) -> str:
@@ -205,7 +210,7 @@ def _send(job: Callable[[Path], Any], path: Path, pipe: Connection) -> None:
         try:
             result = job(path)
         except (Exception, SystemExit) as error:
-            result = {"error": _line(error)}
+            result = {"error": str(error) if isinstance(error, _Refused) else _line(error)}
     pipe.send(result)
 
 

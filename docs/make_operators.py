@@ -13,6 +13,10 @@ FOLDER = Path(__file__).parent
 PAGE = FOLDER / "operators.md"
 PARTS = FOLDER / "operators"
 HEADER = "<!-- Written by docs/make_operators.py from the files in docs/operators. -->"
+REMARK = (
+    "A family that was built but not run yet is marked so. A model that stops because of the random inputs that it was "
+    "given, or of a package or a download that it wants, is listed below with its error; none stops for an operator."
+)
 NAMES = {"mmdet": "MMDetection", "mmseg": "MMSegmentation"}
 
 
@@ -21,7 +25,7 @@ def page() -> str:
     survey = json.loads((PARTS / "zoo.json").read_text(encoding="utf-8"))
     versions = ", ".join(f"{name} {number}" for name, number in survey["versions"].items())
     parts = [HEADER, (PARTS / "introduction.md").read_text(encoding="utf-8").strip(), "## The zoos", _totals(survey)]
-    parts.append(f"Versions: {versions}.")
+    parts.append(f"Versions: {versions}. {REMARK}")
     for zoo, name in NAMES.items():
         parts += [f"### {name}", _table(survey["build"][zoo], survey["run"][zoo])]
     parts += ["### What does not run, and why", _failures(survey)]
@@ -53,7 +57,11 @@ def _table(built: dict[str, dict[str, Any]], run: dict[str, dict[str, Any]]) -> 
         found = run.get(family, {})
         operators = ", ".join(f"`{name}`" for name in found.get("operators", [])) or "-"
         model = f"`{Path(found['config']).stem}`" if found else "-"
-        result = "trains and predicts" if found and "error" not in found else "see below"
+        result = "trains and predicts"
+        if not found:
+            result = "not run" if good else "see below"
+        elif "error" in found:
+            result = "see below"
         rows.append(f"| {family} | {good} of {len(configs)} | {model} | {operators} | {result} |")
     return "\n".join(rows)
 
