@@ -14,9 +14,9 @@ PAGE = FOLDER / "operators.md"
 PARTS = FOLDER / "operators"
 HEADER = "<!-- Written by docs/make_operators.py from the files in docs/operators. -->"
 REMARK = (
-    "A family that was built but not run yet is marked so. A model that stopped is listed below with its error: most want "
-    "other inputs than the random ones here, a package, a download or more time. No error names a missing operator, but "
-    "only a family that trains and predicts shows that its operators work."
+    "A family that was built but not run yet is marked so. A model that stopped is listed below with its error: most "
+    "want other inputs than the random ones here, a package, a download or more time. No error names a missing "
+    "operator, but only a family that trains and predicts shows that its operators work."
 )
 NAMES = {"mmdet": "MMDetection", "mmseg": "MMSegmentation"}
 
