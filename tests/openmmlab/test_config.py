@@ -38,7 +38,7 @@ def test_missing_file_names_the_closest(tmp_path):
         load_config(tmp_path / "voc_faster_rcn.py")
     with pytest.raises(UserError, match=r"x.py does not exist$"):
         load_config(tmp_path / "absent" / "x.py")
-    with pytest.raises(UserError, match="does not exist"):
+    with pytest.raises(UserError, match="is a folder; give a file in it"):
         load_config(tmp_path)
 
 
