@@ -25,7 +25,8 @@ class CocoObjects:
     """The N objects of one image, or what was detected there.
 
     Attributes:
-        boxes: ``xyxy`` in pixels, ``(N, 4)``; empty for results that hold masks only.
+        boxes: ``xyxy`` in pixels, ``(N, 4)``; all zero for results that hold masks only.
+        xywh: The same as the file has them: a width made from rounded corners differs in the last bits, ``(N, 4)``.
         labels: Class indices in the order of the categories, ``(N,)``.
         areas: Pixels of each object, ``(N,)``; 0 for results.
         crowd: Which stand for many objects, ``(N,)``.
@@ -34,6 +35,7 @@ class CocoObjects:
     """
 
     boxes: NDArray[np.float64]
+    xywh: NDArray[np.float64]
     labels: NDArray[np.int64]
     areas: NDArray[np.float64]
     crowd: NDArray[np.bool_]
@@ -237,17 +239,17 @@ def _by_image(
     else:
         areas = np.array([e.get("area", b[2] * b[3]) for e, b in zip(entries, boxes, strict=True)], np.float64)
         crowd = np.array([bool(entry.get("iscrowd", 0)) for entry in entries], bool)
-    boxes[:, 2:] += boxes[:, :2]
     order = np.argsort(place, kind="stable")
     order = order[labels[order] >= 0]
     start = np.searchsorted(place[order], np.arange(len(image_ids) + 1))
-    boxes, labels, areas = boxes[order], labels[order], areas[order]
+    xywh, labels, areas = boxes[order], labels[order], areas[order]
     crowd, scores = crowd[order], scores[order]
+    corners = np.concatenate([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]], axis=1)
     found = {}
     for number, image_id in enumerate(image_ids):
         own = slice(start[number], start[number + 1])
         chosen = [masks[index] for index in order[own]] if has_masks else ()
-        found[image_id] = CocoObjects(boxes[own], labels[own], areas[own], crowd[own], scores[own], chosen)
+        found[image_id] = CocoObjects(corners[own], xywh[own], labels[own], areas[own], crowd[own], scores[own], chosen)
     return found
 
 
