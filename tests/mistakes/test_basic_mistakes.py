@@ -1,6 +1,5 @@
 """Every mistake of a user: one line, exit code 2, before any work; the tools' own ``main`` in this process."""
 
-import importlib.util
 import os
 import re
 import subprocess
@@ -20,37 +19,6 @@ CONFIG = "configs/voc_faster_rcnn_sample.py"
 @pytest.fixture
 def devkit(sample, tmp_path):
     return small_devkit(sample, tmp_path / "VOCdevkit")
-
-
-@pytest.fixture
-def tool(root, tmp_path, monkeypatch, capfd):
-    """Run a tool; return its exit code, the last line of its output, and its error line."""
-    monkeypatch.chdir(root)
-
-    def _tool(name, *arguments):
-        spec = importlib.util.spec_from_file_location(f"tool_{name}", root / "tools" / f"{name}.py")
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-        monkeypatch.setattr(sys, "argv", [f"{name}.py", *map(str, arguments), "--work-dir", str(tmp_path / "work")])
-        code = module.main()
-        printed = capfd.readouterr()
-        errors = [line for line in printed.err.splitlines() if line.startswith("error: ")]
-        return code, printed.out.strip().splitlines()[-1:], errors
-
-    return _tool
-
-
-@pytest.fixture
-def refused(tool, tmp_path):
-    def _refused(match, name, *arguments):
-        code, _, errors = tool(name, *arguments)
-        assert code == 2
-        assert len(errors) == 1
-        for part in [match] if isinstance(match, str) else match:
-            assert part in errors[0]
-        assert not list((tmp_path / "work").glob("**/*.log"))
-
-    return _refused
 
 
 def train(devkit, *options):
