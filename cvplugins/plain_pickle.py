@@ -26,6 +26,9 @@ class NotPlainError(pickle.UnpicklingError):
         self.what = what
 
 
+_load_build: Any = pickle._Unpickler.dispatch[pickle.BUILD[0]]
+
+
 # Not the faster class in C: what a file announces there, such as the place of an entry in the memo, becomes memory.
 class PlainUnpickler(pickle._Unpickler):
     """An unpickler that finds nothing but what is known, calls nothing but known functions, and changes no class.
@@ -110,7 +113,7 @@ class PlainUnpickler(pickle._Unpickler):
         changed = self.stack[-2]
         if not isinstance(changed, (np.ndarray, np.dtype, OrderedDict, Counter, *self._classes)):
             raise NotPlainError(f"a state for a {type(changed).__name__}")
-        pickle._Unpickler.dispatch[pickle.BUILD[0]](self)
+        _load_build(self)
 
     def _load_bytearray(self) -> None:
         # Python's own makes room for what is announced before it reads.
