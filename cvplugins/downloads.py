@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from pathlib import Path
-from urllib.parse import unquote, urlparse
+from urllib.parse import urlparse
 
 import torch
 
@@ -50,7 +50,7 @@ def cached(address: str) -> Path | None:
 
 def _own_place(address: str) -> Path:
     """Return where an address's file lies: one folder for each address, whole with host and query."""
-    name = Path(unquote(urlparse(address).path)).name or "checkpoint"
+    name = re.sub(r"[^\w.+-]", "_", Path(urlparse(address).path).name) or "checkpoint"
     key = hashlib.sha256(address.encode()).hexdigest()[:16]
     return Path(torch.hub.get_dir(), "checkpoints", key, name[-200:])
 

@@ -128,6 +128,8 @@ def check_weights(weights: Any, source: str) -> None:
         # What a module keeps beside its weights is its own matter; versions are mmengine's.
         if not isinstance(value, (Tensor, np.ndarray)) and not name.endswith("_extra_state"):
             raise BrokenCheckpointError(f"{source}[{name!r:.80}] is {_in_words(value)}, not a tensor")
+        if isinstance(value, np.ndarray) and value.dtype.kind not in "biufc":
+            raise BrokenCheckpointError(f"{source}[{name!r:.80}] is an array of {value.dtype}, not of numbers")
 
 
 def _in_words(value: object) -> str:

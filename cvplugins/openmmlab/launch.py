@@ -20,6 +20,7 @@ from cvplugins.errors import UserError
 from cvplugins.files import check_out
 from cvplugins.reporting import write_metrics
 from cvplugins.run_folder import RunFolder
+from cvplugins.run_lock import check_unlocked, locked
 
 from .checkpoint import check_weights_fit, find_checkpoint, open_checkpoint, run_folder
 from .checkpoint_readers import check_pretrained, fetch_checkpoint, safe_readers
@@ -73,6 +74,7 @@ def train(
         _use_scaled_lr(cfg, config)
     if seed is not None:
         cfg.merge_from_dict({"randomness": {"seed": seed}})
+    check_unlocked(cfg.work_dir)
     found = _set_start(cfg, resume, overwrite, trust_checkpoint)
     with joined_processes(cfg), safe_readers(trust_checkpoint):
         check_data(cfg, ("train_dataloader", "val_dataloader"))
@@ -80,21 +82,22 @@ def train(
         if dry_run:
             _check_start(cfg, _unwrapped(_build_model(cfg)), found)
             return f"config, plugins and data of {config} are fine"
-        runner = _build_runner(cfg, "train_loop", "val_loop")
-        _check_start(cfg, _unwrapped(runner.model), found)
-        if overwrite:
-            first_rank_does(lambda: _folder(cfg).clear(keep=[cfg.get("load_from")]))
-        if not cfg.resume and resume == "auto":
-            runner.logger.info(f"no checkpoint in {cfg.work_dir} to resume from: training starts at the beginning")
-        del found  # the Runner loads it again
-        validation = LastValidation()
-        runner.register_hook(validation)
-        runner.train()
-        if runner.val_loop is None:
-            return summarize(runner, {}, find_checkpoint(runner.work_dir), None)
-        if validation.iteration != runner.iter:  # resumed at the end, or the interval does not divide the length
-            runner.val_loop.run()
-        return summarize(runner, validation.metrics, find_checkpoint(runner.work_dir), runner.val_loop.evaluator)
+        with locked(cfg.work_dir):
+            runner = _build_runner(cfg, "train_loop", "val_loop")
+            _check_start(cfg, _unwrapped(runner.model), found)
+            if overwrite:
+                first_rank_does(lambda: _folder(cfg).clear(keep=[cfg.get("load_from")]))
+            if not cfg.resume and resume == "auto":
+                runner.logger.info(f"no checkpoint in {cfg.work_dir} to resume from: training starts at the beginning")
+            del found  # the Runner loads it again
+            validation = LastValidation()
+            runner.register_hook(validation)
+            runner.train()
+            if runner.val_loop is None:
+                return summarize(runner, {}, find_checkpoint(runner.work_dir), None)
+            if validation.iteration != runner.iter:  # resumed at the end, or the interval does not divide the length
+                runner.val_loop.run()
+            return summarize(runner, validation.metrics, find_checkpoint(runner.work_dir), runner.val_loop.evaluator)
 
 
 def evaluate(
