@@ -36,6 +36,7 @@ from .run_checkpoint import (
     check_optimizer,
     is_at_hand,
     last_checkpoint,
+    loading_explained,
     open_for_resume,
 )
 from .run_files import load_config
@@ -105,7 +106,8 @@ def train(
                 raise _unknown_name(error) from error
             if resume == "auto" and start is None:
                 logger.info("no checkpoint in %s to resume from: training starts at the beginning", cfg.OUTPUT_DIR)
-            trainer.resume_or_load(start or False)
+            with loading_explained(start or cfg.MODEL.WEIGHTS):
+                trainer.resume_or_load(start or False)
             return _run(trainer)
 
 

@@ -28,7 +28,7 @@ from .config import load_config, type_name
 from .data_checks import check_data
 from .inference import use_inference
 from .processes import joined_processes
-from .resume_checks import check_optimizer, check_weights_reach, open_for_resume
+from .resume_checks import check_optimizer, check_weights_reach, loading_explained, open_for_resume
 from .summary import LastValidation, summarize
 
 __all__ = ["evaluate", "train"]
@@ -92,7 +92,8 @@ def train(
             del found  # the Runner loads it again
             validation = LastValidation()
             runner.register_hook(validation)
-            runner.train()
+            with loading_explained(cfg.get("load_from")):
+                runner.train()
             if runner.val_loop is None:
                 return summarize(runner, {}, find_checkpoint(runner.work_dir), None)
             if validation.iteration != runner.iter:  # resumed at the end, or the interval does not divide the length
