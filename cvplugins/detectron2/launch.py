@@ -242,7 +242,7 @@ def _find_start(cfg: CfgNode, resume: str | None, overwrite: bool, trusted: bool
     elif resume:
         start = RunCheckpointer.fetched(resume)
         open_for_resume(start, trusted)
-    if not overwrite:
+    if not overwrite and not (resume == "auto" and start):
         folder.check_free(start)
     if start is None and cfg.MODEL.WEIGHTS:
         check_exists(cfg.MODEL.WEIGHTS)

@@ -79,17 +79,17 @@ def train(
     with joined_processes(cfg), safe_readers(trust_checkpoint):
         check_data(cfg, ("train_dataloader", "val_dataloader"))
         check_pretrained(cfg.get("model"), trust_checkpoint, download=not dry_run)
-        if dry_run:
+        if dry_run or found:
             _check_start(cfg, _unwrapped(_build_model(cfg)), found)
+        if dry_run:
             return f"config, plugins and data of {config} are fine"
+        del found  # the Runner loads it again
         with locked(cfg.work_dir):
             runner = _build_runner(cfg, "train_loop", "val_loop")
-            _check_start(cfg, _unwrapped(runner.model), found)
             if overwrite:
                 first_rank_does(lambda: _folder(cfg).clear(keep=[cfg.get("load_from")]))
             if not cfg.resume and resume == "auto":
                 runner.logger.info(f"no checkpoint in {cfg.work_dir} to resume from: training starts at the beginning")
-            del found  # the Runner loads it again
             validation = LastValidation()
             runner.register_hook(validation)
             with loading_explained(cfg.get("load_from")):
@@ -176,7 +176,7 @@ def _require(cfg: Config, config: str | os.PathLike, *keys: str) -> None:
 
 
 def _folder(cfg: Config) -> RunFolder:
-    return run_folder(cfg.work_dir, cfg.get("default_hooks", {}).get("checkpoint"))
+    return run_folder(cfg.work_dir, (cfg.get("default_hooks") or {}).get("checkpoint"))
 
 
 def _set_start(cfg: Config, resume: str | None, overwrite: bool, trusted: bool) -> dict[str, Any]:
@@ -191,7 +191,7 @@ def _set_start(cfg: Config, resume: str | None, overwrite: bool, trusted: bool) 
     elif resume:
         start = fetch_checkpoint(resume)
         found = open_for_resume(cfg, start, trusted)
-    if not overwrite:
+    if not overwrite and not (resume == "auto" and start):
         _folder(cfg).check_free(start)
     cfg.resume = start is not None
     if start is None:
@@ -211,7 +211,7 @@ def _check_start(cfg: Config, model: nn.Module, found: dict[str, Any]) -> None:
     if cfg.resume:
         check_weights_fit(model, found, cfg.load_from)
         check_optimizer(cfg, model, found, cfg.load_from)
-    elif found:
+    elif cfg.get("load_from"):
         check_weights_reach(model, found, cfg.load_from)
 
 
