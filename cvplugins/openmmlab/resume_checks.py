@@ -96,9 +96,9 @@ def check_weights_reach(model: nn.Module, found: dict[str, Any], path: str | os.
     weights = {name.removeprefix("module."): value for name, value in weights_of(found, path).items()}
     own = model.state_dict()
     if not any(name in own and own[name].shape == value.shape for name, value in weights.items()):
-        first = f", such as {next(iter(weights))}" if weights else ""
+        first = f", such as {next(iter(weights))}," if weights else ""
         raise UserError(
-            f"checkpoint {path}: none of its {len(weights)} weights{first}, fits the model of the config; "
+            f"checkpoint {path}: none of its {len(weights)} weights{first} fits the model of the config; "
             "give the checkpoint of such a model, or leave load_from out"
         )
 

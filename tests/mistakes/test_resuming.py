@@ -215,25 +215,31 @@ def two_files_in_one(path):
             content.unlink()
 
 
+def pretrained(path):
+    return {"_delete_": True, "type": "Pretrained", "checkpoint": str(path)}
+
+
 def with_backbone(root, folder, **changes):
     """Write a config in which the backbone is changed; return its path."""
     path = folder / "mine.py"
-    path.write_text(f"_base_ = {str(root / TINY)!r}\nmodel = dict(backbone=dict({changes!r}))\n")
+    path.write_text(f"_base_ = {str(root / TINY)!r}\nmodel = dict(backbone={changes!r})\n")
     return path
 
 
 @pytest.mark.parametrize("name", ["evil.pth", "evil.pkl"])
 def test_nothing_in_a_file_runs_wherever_it_is_named(train, tmp_path, root, name):
     path = tmp_path / name
-    pretrained = with_backbone(root, tmp_path, init_cfg={"type": "Pretrained", "checkpoint": str(path)})
-    places = [{"config": [f"load_from={path}"]}, {"base": pretrained}, {"config": [f"model.pretrained={path}"]}]
+    base = with_backbone(root, tmp_path, init_cfg=pretrained(path))
+    places = [{"config": [f"load_from={path}"]}, {"base": base}, {"config": [f"model.backbone.pretrained={path}"]}]
     for write in (two_files_in_one, lambda path: torch.save({"state_dict": {}, "meta": Harmful()}, path)):
         write(path)
         for named, options in [((), each) for each in places] + [(("--resume", path), {})]:
             code, _, error = train(*named, **options)
             assert code == 2
             assert str(path) in error
-            assert "cannot be read" in error or "holds more than weights" in error
+            # Of a .pkl the harmless half of two_files_in_one is read, which has no weights and no state of a run.
+            reasons = ("cannot be read", "holds more", "none of its 0 weights", "resumed", "is empty")
+            assert any(part in error for part in reasons)
             assert not Path(root, "harmed").exists()
 
 
@@ -271,8 +277,7 @@ def test_mmengine_itself_reads_as_we_do(tmp_path, monkeypatch):
 
 
 def test_pretrained_weights_that_are_missing(train, tmp_path, root):
-    named = {"type": "Pretrained", "checkpoint": f"{tmp_path}/none.pth"}
-    code, _, error = train(base=with_backbone(root, tmp_path, init_cfg=named))
+    code, _, error = train(base=with_backbone(root, tmp_path, init_cfg=pretrained(tmp_path / "none.pth")))
     assert code == 2
     assert f"model.backbone.init_cfg.checkpoint: checkpoint {tmp_path}/none.pth does not exist" in error
 
