@@ -31,6 +31,7 @@ import mmseg.utils
 import torch
 from mmengine.config import Config
 from mmengine.logging import MessageHub
+from mmengine.model import revert_sync_batchnorm
 from mmengine.optim import OptimWrapper
 from mmengine.registry import MODELS, init_default_scope
 from torch import nn
@@ -71,13 +72,14 @@ def build(path: Path) -> str:
 def step_and_predict(path: Path) -> dict[str, Any]:
     """Make a training step and a prediction with a config's model, and name the operators that it asks for."""
     torch.manual_seed(0)
-    _join_processes()
     for name in ("iter", "epoch"):  # losses that change with time ask for it
         MessageHub.get_current_instance().update_info(name, 0)
     config = Config.fromfile(path)
     candidates = batches(config)
     keep_sizes(config)
-    model = _model(config)
+    _join_processes()
+    model = revert_sync_batchnorm(_model(config))
+    torch.distributed.destroy_process_group()
     with asked_operators() as asked:
         outcome = _first_that_works(model, candidates)
     return {**outcome, "operators": sorted(asked)}
