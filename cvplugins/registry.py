@@ -98,6 +98,7 @@ HOOKS = _child(
     "hard_examples_hook",
     "hooks",
     "layer_freeze_hook",
+    "model_numbers_hook",
     "nonfinite_hook",
     "norm_policy_hook",
     "optimizer_switch_hook",

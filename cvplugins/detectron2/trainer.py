@@ -30,6 +30,7 @@ from .accumulation import AccumulatingTrainer
 from .hooks import build_cvplugins_hooks, insert_hooks
 from .loading import TrainingLoader, build_training_loader
 from .mask2former_project import import_train_net, is_mask2former
+from .model_numbers_hook import ModelNumbersHook
 from .norm import apply_norm_policy
 from .run_checkpoint import RunCheckpointer
 from .run_config import optimizer_options
@@ -163,8 +164,9 @@ class CvpluginsTrainer(DefaultTrainer):
         return next(iter(results.values())) if len(results) == 1 else results
 
     def build_hooks(self) -> list[HookBase | None]:
-        """Return Detectron2's hooks and those of ``CVPLUGINS.HOOKS``."""
-        return insert_hooks(super().build_hooks(), build_cvplugins_hooks(self.cfg))
+        """Return Detectron2's hooks, those of ``CVPLUGINS.HOOKS``, and what a resumed run needs."""
+        ours = [*build_cvplugins_hooks(self.cfg), ModelNumbersHook(self.model)]
+        return insert_hooks(super().build_hooks(), ours)
 
     def build_writers(self) -> list[EventWriter]:
         """Return writers to the log, to ``metrics.json``, and to TensorBoard where it is installed."""
@@ -179,6 +181,15 @@ class CvpluginsTrainer(DefaultTrainer):
         else:
             writers.append(TensorboardXWriter(self.cfg.OUTPUT_DIR))
         return writers
+
+    def run_step(self) -> None:
+        """Make an iteration, with scripted losses as they are written.
+
+        TorchScript compiles RetinaNet's and Mask2Former's losses anew after their first calls, and rounds in another
+        way from then on: a resumed run would not repeat the straight one.
+        """
+        with torch.jit.optimized_execution(False):
+            super().run_step()
 
     def resume_or_load(self, resume: bool | str = True) -> None:
         """Go on with a run, or begin one with ``cfg.MODEL.WEIGHTS``.

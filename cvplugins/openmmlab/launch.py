@@ -23,6 +23,7 @@ from .checkpoint import check_weights_fit, fetch_checkpoint, find_checkpoint, op
 from .config import load_config, type_name
 from .data_checks import check_data
 from .inference import use_inference
+from .model_numbers_hook import ModelNumbersHook
 from .processes import joined_processes
 from .summary import LastValidation, summarize
 
@@ -81,7 +82,8 @@ def train(
             runner.logger.info(f"no checkpoint in {cfg.work_dir} to resume from: training starts at the beginning")
         del found  # the Runner loads it again
         validation = LastValidation()
-        runner.register_hook(validation)
+        for hook in (validation, ModelNumbersHook()):
+            runner.register_hook(hook)
         runner.train()
         if runner.val_loop is None:
             return summarize(runner, {}, find_checkpoint(runner.work_dir), None)
