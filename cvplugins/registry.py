@@ -106,6 +106,7 @@ HOOKS = _child(
     "reproducibility",
     "segmentation_images_hook",
     "throughput_hook",
+    "undefined_numbers_hook",
     "validation_loss",
     "weight_penalty_hook",
 )

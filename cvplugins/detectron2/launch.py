@@ -24,7 +24,9 @@ from cvplugins.reporting import summary_lines, write_metrics
 from .config import validate_cvplugins_config
 from .data import check_data, register_datasets
 from .early_stopping_hook import EarlyStoppingHook, TrainingStopped
+from .hooks import build_cvplugins_hooks
 from .mask2former_project import is_mask2former
+from .metric_names import check_monitors
 from .predictions import DrawPredictions, DumpPredictions, WriteLabelMaps
 from .processes import joined_processes
 from .run_checkpoint import RunCheckpointer, check_exists, last_checkpoint
@@ -79,6 +81,7 @@ def train(
     start = _find_start(cfg, resume)
     with joined_processes(launcher):
         check_data(cfg, (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST))
+        check_monitors(cfg, build_cvplugins_hooks(cfg), CvpluginsTrainer.build_evaluator)
         if dry_run:
             model = _build_model(cfg)
             if start:

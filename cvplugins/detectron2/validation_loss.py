@@ -20,6 +20,7 @@ from cvplugins.monitors import mean_losses
 from .mappers import build_mapper
 from .model_losses import named_losses
 from .plugin_hook import PluginHook, logger
+from .scripted import as_written
 
 __all__ = ["ValidationLoss", "build_validation_loader"]
 
@@ -84,7 +85,7 @@ class ValidationLoss(PluginHook):
             kept_numbers(model),
             fixed_randomness(device),
             alone(),
-            torch.jit.optimized_execution(False),  # as CvpluginsTrainer trains
+            as_written(),
             EventStorage(self.trainer.iter),  # its own; the iteration counts for the schedules of CompositeLoss
         ):
             losses = functional_call(model, buffers, ([record],))

@@ -10,7 +10,7 @@ from .hard_examples import HardExamplePlan, HardExampleReport, HardExamples, lim
 from .image_losses import MeanLosses, mean_losses
 from .journal import Journal
 from .layer_freeze import FreezeReport, FreezeRule, LayerFreeze, split_learning_rates
-from .metric_names import mode_of, value_of
+from .metric_names import MetricNames, mode_of, value_of
 from .nonfinite import Fault, NonFiniteError, NonFiniteGuard, NonFiniteReport
 from .optimizer_switch import switch_optimizer
 from .replay import Replay, ReplayWriter, first_nonfinite_layer, reproduce
@@ -40,6 +40,7 @@ __all__ = [
     "Journal",
     "LayerFreeze",
     "MeanLosses",
+    "MetricNames",
     "NonFiniteError",
     "NonFiniteGuard",
     "NonFiniteReport",

@@ -23,9 +23,11 @@ from .checkpoint import check_weights_fit, fetch_checkpoint, find_checkpoint, op
 from .config import load_config, type_name
 from .data_checks import check_data
 from .inference import use_inference
+from .metric_names import check_monitors
 from .model_numbers_hook import ModelNumbersHook
 from .processes import joined_processes
 from .summary import LastValidation, summarize
+from .undefined_numbers_hook import UndefinedNumbersHook
 
 __all__ = ["evaluate", "train"]
 
@@ -76,13 +78,14 @@ def train(
                 check_weights_fit(_unwrapped(_build_model(cfg)), found, cfg.load_from)
             return f"config, plugins and data of {config} are fine"
         runner = _build_runner(cfg, "train_loop", "val_loop")
+        check_monitors(runner)
         if cfg.resume:
             check_weights_fit(_unwrapped(runner.model), found, cfg.load_from)
         elif resume == "auto":
             runner.logger.info(f"no checkpoint in {cfg.work_dir} to resume from: training starts at the beginning")
         del found  # the Runner loads it again
         validation = LastValidation()
-        for hook in (validation, ModelNumbersHook()):
+        for hook in (validation, ModelNumbersHook(), UndefinedNumbersHook()):
             runner.register_hook(hook)
         runner.train()
         if runner.val_loop is None:

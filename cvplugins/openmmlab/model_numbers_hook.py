@@ -35,10 +35,10 @@ class ModelNumbersHook(Hook):
 
     def after_load_checkpoint(self, runner, checkpoint: dict[str, Any]) -> None:
         """Restore the numbers when a run is resumed."""
-        self._begin(runner)
+        numbers = self._begin(runner)
         if runner._resume and self.checkpoint_key in checkpoint:
             of_ranks = checkpoint[self.checkpoint_key]
-            self._numbers.restore(of_ranks[rank()] if rank() < len(of_ranks) else of_ranks[0])
+            numbers.restore(of_ranks[rank()] if rank() < len(of_ranks) else of_ranks[0])
 
     def before_train(self, runner) -> None:
         """Remember what the constructors gave."""
@@ -62,10 +62,11 @@ class ModelNumbersHook(Hook):
         if any(self._gathered):
             checkpoint[self.checkpoint_key] = self._gathered
 
-    def _begin(self, runner) -> None:
+    def _begin(self, runner) -> ModelNumbers:
         if self._numbers is None:
             model = runner.model.module if is_model_wrapper(runner.model) else runner.model
             self._numbers = ModelNumbers(model, NOT_OF_THE_MODEL)
+        return self._numbers
 
     def _gather(self) -> None:
         self._gathered = gather_objects(self._numbers.changed() if self._numbers is not None else {})
