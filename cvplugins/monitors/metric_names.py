@@ -110,11 +110,15 @@ def _hint(name: str) -> str:
 
 
 def _closest(name: str, names: tuple[str, ...]) -> list[str]:
-    """Return up to three names that were probably meant: letters' case and what stands before the slash count least."""
-    of_kind = tuple(each for each in names if each.count("/") == name.count("/"))  # not all classes for an AP5O
-    names = of_kind or names
-    lower = {each.lower(): each for each in reversed(names)}
-    last = {each.rpartition("/")[2]: each for each in reversed(list(lower))}
-    found = difflib.get_close_matches(name.lower(), lower, n=3)
-    found += [last[each] for each in difflib.get_close_matches(name.lower().rpartition("/")[2], last, n=3)]
-    return [lower[each] for each in dict.fromkeys(found)][:3]
+    """Return up to three names that were probably meant; what stands before the slash counts least."""
+    of_kind = [each for each in names if each.count("/") == name.count("/")]  # not all classes for an AP5O
+    alike = {_blurred(each): each for each in reversed(of_kind or names)}
+    last = {each.rpartition("/")[2]: each for each in reversed(list(alike))}
+    found = difflib.get_close_matches(_blurred(name), alike, n=3)
+    found += [last[each] for each in difflib.get_close_matches(_blurred(name).rpartition("/")[2], last, n=3)]
+    return [alike[each] for each in dict.fromkeys(found)][:3]
+
+
+def _blurred(name: str) -> str:
+    """Return a name without what eyes confuse: capitals, O and 0."""
+    return name.lower().replace("o", "0")
