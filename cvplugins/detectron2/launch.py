@@ -27,7 +27,9 @@ from .checkpoint import run_folder
 from .config import validate_cvplugins_config
 from .data import check_data, register_datasets
 from .early_stopping_hook import EarlyStoppingHook, TrainingStopped
+from .hooks import build_cvplugins_hooks
 from .mask2former_project import is_mask2former
+from .metric_names import check_monitors
 from .predictions import DrawPredictions, DumpPredictions, WriteLabelMaps
 from .processes import joined_processes
 from .run_checkpoint import (
@@ -93,6 +95,7 @@ def train(
     with joined_processes(launcher):
         check_data(cfg, (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST))
         _check_start(cfg, start, trust_checkpoint, download=not dry_run)
+        check_monitors(cfg, build_cvplugins_hooks(cfg), CvpluginsTrainer.build_evaluator)
         if dry_run:
             return f"config, plugins and data of {config} are fine"
         with locked(cfg.OUTPUT_DIR):

@@ -13,7 +13,7 @@ from .image_losses import MeanLosses, mean_losses
 from .journal import Journal
 from .layer_freeze import FreezeReport, FreezeRule, LayerFreeze, split_learning_rates
 from .layer_freeze_monitor import LayerFreezeMonitor
-from .metric_names import mode_of, value_of
+from .metric_names import MetricNames, mode_of, value_of
 from .nonfinite import Fault, NonFiniteError, NonFiniteGuard, NonFiniteReport
 from .optimizer_switch import switch_optimizer
 from .replay import Replay, ReplayWriter, first_nonfinite_layer, reproduce
@@ -49,6 +49,7 @@ __all__ = [
     "LayerFreeze",
     "LayerFreezeMonitor",
     "MeanLosses",
+    "MetricNames",
     "Monitor",
     "NonFiniteError",
     "NonFiniteGuard",

@@ -27,9 +27,12 @@ from .checkpoint_readers import check_pretrained, fetch_checkpoint, safe_readers
 from .config import load_config, type_name
 from .data_checks import check_data
 from .inference import use_inference
+from .metric_names import check_monitors
+from .model_numbers_hook import ModelNumbersHook
 from .processes import joined_processes
 from .resume_checks import check_optimizer, check_weights_reach, open_for_resume
 from .summary import LastValidation, summarize
+from .undefined_numbers_hook import UndefinedNumbersHook
 
 __all__ = ["evaluate", "train"]
 
@@ -84,6 +87,7 @@ def train(
             return f"config, plugins and data of {config} are fine"
         with locked(cfg.work_dir):
             runner = _build_runner(cfg, "train_loop", "val_loop")
+            check_monitors(runner)
             _check_start(cfg, _unwrapped(runner.model), found)
             if overwrite:
                 first_rank_does(lambda: _folder(cfg).clear(keep=[cfg.get("load_from")]))
@@ -91,7 +95,8 @@ def train(
                 runner.logger.info(f"no checkpoint in {cfg.work_dir} to resume from: training starts at the beginning")
             del found  # the Runner loads it again
             validation = LastValidation()
-            runner.register_hook(validation)
+            for hook in (validation, ModelNumbersHook(), UndefinedNumbersHook()):
+                runner.register_hook(hook)
             runner.train()
             if runner.val_loop is None:
                 return summarize(runner, {}, find_checkpoint(runner.work_dir), None)
