@@ -23,14 +23,12 @@ class PlainDocstrings(griffe.Extension):
 
 
 def plain(text: str) -> str:
-    """Return a docstring with code for Sphinx's roles, a line for each argument, and ``Examples`` for ``Example``.
+    r"""Return a docstring with code for Sphinx's roles, a line for each argument, and ``Examples`` for ``Example``.
 
     >>> plain("See :class:`~cvplugins.losses.FocalLoss`.")
     'See `FocalLoss`.'
-    >>> print(plain("Args:\\n    mode, gamma: See the paper."))
-    Args:
-        mode: See the paper.
-        gamma: See the paper.
+    >>> plain("Args:\n    mode, gamma: As in the paper.").splitlines()
+    ['Args:', '    mode: As in the paper.', '    gamma: As in the paper.']
     """
     text = SEVERAL.sub(lambda found: "\n".join(f"{found[1]}{name}: {found[3]}" for name in found[2].split(", ")), text)
     return re.sub(r"^(\s*)Example:$", r"\1Examples:", ROLE.sub(r"`\1`", text), flags=re.MULTILINE)
