@@ -40,7 +40,8 @@ class Entry:
 NUMBERS_OF = {
     "voc2007": ("mmdet `VOCMetric(eval_mode='11points')`", "2e-7: mmdet sums in float32"),
     "voc2012": ("mmdet `VOCMetric(eval_mode='area')`", "2e-7: mmdet sums in float32"),
-    "coco": ("pycocotools, mmdet `CocoMetric`, Detectron2 `COCOEvaluator`", "1e-14; mmdet rounds to 3 decimals"),
+    "coco": ("pycocotools, Detectron2 `COCOEvaluator`, mmdet `CocoMetric(proposal_nums=(1, 10, 100))`", "1e-14"),
+    "coco_mmdet": ("mmdet `CocoMetric` as it is by default", "1e-12; mmdet then rounds to 3 decimals"),
     "detectron2": ("Detectron2 `PascalVOCDetectionEvaluator` on VOC 2007", "1e-12 of 100"),
     "detectron2_2012": ("Detectron2 `PascalVOCDetectionEvaluator` on VOC 2012", "1e-12 of 100"),
 }
@@ -49,7 +50,7 @@ DETECTION = {
     "AP": "mean over the IoU thresholds and classes of the average precision, in the rule's interpolation: "
     "$`\\frac{1}{101}\\sum_{r\\in\\{0,0.01,\\dots,1\\}}\\max_{r'\\ge r}p(r')`$ (COCO), the same with 11 recalls (VOC "
     "2007), $`\\int_0^1\\max_{r'\\ge r}p(r')\\,dr`$ (VOC 2012)",
-    "AP50": "the same at IoU 0.5",
+    "AP50": "the same at IoU 0.5; so is named every threshold but eight of COCO's ten: `AP30`",
     "AP75": "the same at IoU 0.75",
     "AP50_11point": "for a rule by area: the eleven-point value as well",
     "AP50_area": "for a rule by eleven points: the area as well",
@@ -81,8 +82,16 @@ MATCHING = [
     "Difficult objects and crowds neither help nor hurt. By VOC's rule an ignored object takes any number of "
     "detections; by COCO's a difficult one takes one and a crowd any number, whose overlap is divided by the "
     "detection's area.",
-    "Equal scores keep the order of the image ids and then that of the detections; mmdet and Detectron2 sort unstably, "
-    "so that their result is not fixed there.",
+    "Equal scores keep the order of the image ids and then that of the detections, as in pycocotools; in OpenMMLab the "
+    "id is `img_id`, and of joined datasets that share one the path decides. The VOC metrics of mmdet and Detectron2 "
+    "sort unstably, so that their result is not fixed there.",
+    "COCO's rules take width and height as the annotation file has them (`truth_sizes`, `sizes`), and of predictions as "
+    "the framework's own metric makes them of corners: mmdet's in float64, Detectron2's in float32. So an overlap that "
+    "is exactly on a threshold is judged as there. Without `ann_file` mmdet's loaded boxes are float32; "
+    "`PackDetInputs(meta_keys=(..., 'instances'))` hands on the exact ones.",
+    "mmdet's `CocoMetric` measures the mean AP with 100 detections an image and class, but AP50, AP75, sizes and the AP "
+    "of a class with up to 1,000 (`proposal_nums=(100, 300, 1000)`). The rule `coco_mmdet` does the same; `coco` takes "
+    "100 for all. They are one where no image has more than 100 of a class.",
     "A class without ground truth is undefined and left out of the means, as in pycocotools. mmdet's `VOCMetric` "
     "leaves it out too; Detectron2's VOC evaluator divides by 0.",
     "Several rules run on one state. A name that an earlier rule has used gets the name of its rule in front: "
@@ -108,7 +117,11 @@ ENTRIES = {
                 ("mmdet `VOCMetric`", "one number, IoU of at least 0.5, VOC datasets only", "`rules=['voc2007']`"),
                 ("VOC devkit", "IoU above 0.5", "`dict(base='voc2012', iou_comparison='>')`"),
                 ("Detectron2 VOC", "IoU above, scores of 3 and boxes of 1 decimals", "`rules=['detectron2']`"),
-                ("mmdet `CocoMetric`", "COCO's twelve numbers, rounded", "`rules=['coco'], ann_file=...`"),
+                (
+                    "mmdet `CocoMetric`",
+                    "COCO's twelve numbers, rounded, most of them with 1,000 detections",
+                    "`rules=['coco_mmdet'], ann_file=...`",
+                ),
             ],
             config="""val_evaluator = dict(
     type='cvplugins.DetectionMetric',

@@ -114,6 +114,8 @@ class DetectionMetric:
       float32 boxes whose last pixel counts, IoU at least 0.5.
     - ``"coco"``: as pycocotools computes: ten IoU thresholds, up to 100 detections an image and class, float64; a box
       whose ends are swapped is left out of AP and AR, not of operating points and errors.
+    - ``"coco_mmdet"``: as mmdet's ``CocoMetric`` computes by default: the mean AP with 100 detections, everything else
+      with up to 1,000.
     - ``"detectron2"``, ``"detectron2_2012"``: as Detectron2's ``PascalVOCDetectionEvaluator`` computes on VOC 2007
       and 2012: rounded scores and boxes, IoU of more than ten thresholds. Boxes are in its coordinates, where the
       first pixel is 0 and the last one is not part of the box.
