@@ -62,6 +62,8 @@ DETECTION = {
     "AR1": "mean over IoU thresholds and classes of the recall with one detection an image and class",
     "AR10": "with ten",
     "AR100": "with a hundred",
+    "AR300": "with three hundred, by the rule `coco_mmdet`",
+    "AR1000": "with a thousand, by the same",
     "AR": "with all detections, for rules without such limits",
     "AR_small": "recall of small objects with the most detections (also `AR_medium`, `AR_large`)",
     "AR_medium": "recall of medium objects",
@@ -85,12 +87,12 @@ MATCHING = [
     "Equal scores keep the order of the image ids and then that of the detections, as in pycocotools; in OpenMMLab the "
     "id is `img_id`, and of joined datasets that share one the path decides. The VOC metrics of mmdet and Detectron2 "
     "sort unstably, so that their result is not fixed there.",
-    "COCO's rules take width and height as the annotation file has them (`truth_sizes`, `sizes`), and of predictions as "
+    "COCO's rules take width and height as the annotation file has them (`truth_sizes`, `sizes`), of predictions as "
     "the framework's own metric makes them of corners: mmdet's in float64, Detectron2's in float32. So an overlap that "
     "is exactly on a threshold is judged as there. Without `ann_file` mmdet's loaded boxes are float32; "
     "`PackDetInputs(meta_keys=(..., 'instances'))` hands on the exact ones.",
-    "mmdet's `CocoMetric` measures the mean AP with 100 detections an image and class, but AP50, AP75, sizes and the AP "
-    "of a class with up to 1,000 (`proposal_nums=(100, 300, 1000)`). The rule `coco_mmdet` does the same; `coco` takes "
+    "mmdet's `CocoMetric` measures the mean AP with 100 detections an image and class, but AP50, AP75, sizes and a "
+    "class's AP with up to 1,000 (`proposal_nums=(100, 300, 1000)`). The rule `coco_mmdet` does the same; `coco` takes "
     "100 for all. They are one where no image has more than 100 of a class.",
     "A class without ground truth is undefined and left out of the means, as in pycocotools. mmdet's `VOCMetric` "
     "leaves it out too; Detectron2's VOC evaluator divides by 0.",
