@@ -48,6 +48,7 @@ class CocoObjects:
             "truth_boxes": self.boxes,
             "truth_labels": self.labels,
             "truth_areas": self.areas,
+            "truth_sizes": self.xywh[:, 2:],
             "crowd": self.crowd,
         }
 

@@ -30,6 +30,7 @@ def evaluate_saved(
     split: str | None = None,
     classes: Sequence[str] | None = None,
     rules: Sequence[str] | None = None,
+    iou_thresholds: Sequence[float] | None = None,
     score_threshold: float = 0.5,
     boxes: bool = False,
     boundary: bool = False,
@@ -49,6 +50,7 @@ def evaluate_saved(
         split: Which list of a VOC folder.
         classes: Names of the classes, or one name of a text file with one a line.
         rules: See :func:`evaluate_detections`.
+        iou_thresholds: See :func:`evaluate_detections`.
         score_threshold: See :func:`evaluate_detections`.
         boxes: Compare boxes even where there are masks.
         boundary: Boundary measures of semantic segmentation.
@@ -63,6 +65,8 @@ def evaluate_saved(
     names = _names(classes)
     folder = Path(out_dir) if out_dir is not None else None
     if _holds_images(predictions):
+        if iou_thresholds is not None:
+            raise UserError(f"{predictions}: label images have no IoU thresholds; leave --iou-thresholds out")
         if names is None:
             raise UserError("label images do not name their classes: give --classes NAME ..., or a text file of names")
         segmented = evaluate_label_images(
@@ -79,7 +83,9 @@ def evaluate_saved(
     truths = read_truths(annotations, split=split, classes=names)
     found = read_detections(predictions, truths, trust_pickle=trust_pickle)
     masks = False if boxes else None
-    result = evaluate_detections(found, truths, rules=rules, score_threshold=score_threshold, masks=masks)
+    result = evaluate_detections(
+        found, truths, rules=rules, iou_thresholds=iou_thresholds, score_threshold=score_threshold, masks=masks
+    )
     if folder is not None:
         write_results(result, DETECTION_FIGURES, lambda kind, suffix: folder / f"detection_{kind}{suffix}")
     return detection_table(result)

@@ -33,7 +33,8 @@ class SavedDetections:
     """What was detected.
 
     Attributes:
-        images: Of each image, by its number or name: ``scores``, ``labels`` and ``boxes``, ``masks`` or both.
+        images: Of each image, by its number or name: ``scores``, ``labels`` and ``boxes``, ``masks`` or both;
+            ``sizes`` where the file has widths and heights.
         has_boxes: Whether there are boxes.
         has_masks: Whether there are masks.
     """
@@ -80,6 +81,7 @@ def evaluate_detections(
     truths: Truths,
     *,
     rules: Sequence[str | DetectionRule | Mapping[str, Any]] | None = None,
+    iou_thresholds: Sequence[float] | None = None,
     score_threshold: float = 0.5,
     masks: bool | None = None,
 ) -> DetectionResult:
@@ -90,6 +92,7 @@ def evaluate_detections(
         truths: What is there.
         rules: What :func:`cvplugins.metrics.detection_rule` takes; ``"coco"`` for COCO's annotations, ``"voc2007"``,
             ``"voc2012"`` and ``"coco"`` for PASCAL VOC's if None.
+        iou_thresholds: Overlaps that make a match, rising, instead of those of every rule; theirs if None.
         score_threshold: See :class:`cvplugins.metrics.DetectionMetric`.
         masks: Whether to compare masks; if there are any if None.
 
@@ -108,7 +111,10 @@ def evaluate_detections(
         rules = ("voc2007", "voc2012", "coco") if truths.coco is None else ("coco",)
     try:
         # Boxes of PASCAL VOC lie here as mmdet has them: pixels count from 0 at both corners.
-        chosen = [detection_rule({**vars(detection_rule(rule)), "first_pixel": 0.0}) for rule in rules]
+        changes: dict[str, Any] = {"first_pixel": 0.0}
+        if iou_thresholds is not None:
+            changes["iou_thresholds"] = tuple(iou_thresholds)
+        chosen = [detection_rule({**vars(detection_rule(rule)), **changes}) for rule in rules]
         metric = (InstanceSegmentationMetric if wanted else DetectionMetric)(truths.classes, chosen, score_threshold)
         for image, truth in truths.images.items():
             own = found.images.get(image, _NOTHING)
@@ -122,13 +128,13 @@ _NOTHING: dict[str, Any] = {"boxes": np.zeros((0, 4)), "masks": [], "scores": []
 
 
 def _boxes(image: int | str, own: Mapping[str, Any], truth: Mapping[str, Any]) -> ImageDetections:
-    return ImageDetections(image, own["boxes"], own["scores"], own["labels"], **truth)
+    return ImageDetections(image, own["boxes"], own["scores"], own["labels"], sizes=own.get("sizes"), **truth)
 
 
 def _masks(image: int | str, own: Mapping[str, Any], truth: Mapping[str, Any], truths: Truths) -> ImageMasks:
     if truths.coco is None or not isinstance(image, int):
         raise UserError("masks need COCO annotations")
-    others = {name: value for name, value in truth.items() if name != "truth_boxes"}
+    others = {name: value for name, value in truth.items() if name not in ("truth_boxes", "truth_sizes")}
     true_masks = truths.coco.images[image].masks(*truths.coco.sizes[image])
     return ImageMasks.from_masks(
         image, masks=own["masks"], scores=own["scores"], labels=own["labels"], truth_masks=true_masks, **others
@@ -139,7 +145,12 @@ def _of_coco(results: Mapping[int, CocoObjects], truths: Truths) -> SavedDetecti
     has_masks = any(len(found.segmentations) for found in results.values())
     images: dict[int | str, dict[str, Any]] = {}
     for image, found in results.items():
-        images[image] = {"boxes": found.boxes, "scores": found.scores, "labels": found.labels}
+        images[image] = {
+            "boxes": found.boxes,
+            "sizes": found.xywh[:, 2:],
+            "scores": found.scores,
+            "labels": found.labels,
+        }
         if has_masks and truths.coco is not None:
             images[image]["masks"] = found.masks(*truths.coco.sizes[image])
     return SavedDetections(images, any(found.boxes.any() for found in results.values()), has_masks)

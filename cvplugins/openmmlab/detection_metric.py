@@ -31,12 +31,15 @@ class DetectionMetric(PluginMetric):
     ``detection/AP/<class>``, and a table; writes ``detection_results.json`` and figures of the curves, the errors and
     the confusion matrix as PNG and SVG.
 
-    The ground truth is what the dataset loads, ``gt_instances`` and ``ignored_instances``; mmdet drops the area of an
-    object's outline on the way, by which COCO's size ranges go. With ``ann_file`` the ground truth is that file's.
+    The ground truth is what the dataset loads, ``gt_instances`` and ``ignored_instances``, in float32; mmdet drops the
+    area of an object's outline on the way, by which COCO's size ranges go. With ``ann_file`` the ground truth is that
+    file's. Where the pipeline hands on ``instances`` (``PackDetInputs(meta_keys=(..., 'instances'))``), boxes are
+    those, unrounded. Both as in mmdet's ``CocoMetric``, whose numbers the rule ``"coco_mmdet"`` gives.
 
     Args:
-        rules: Names of matching rules, or options of one as dicts; ``"coco"``, ``"voc2007"``, ``"voc2012"``,
-            ``"detectron2"``, ``dict(base="voc2012", iou_comparison=">")``. The first one decides the rest.
+        rules: Names of matching rules, or options of one as dicts; ``"coco"``, ``"coco_mmdet"``, ``"voc2007"``,
+            ``"voc2012"``, ``"detectron2"``, ``dict(base="voc2012", iou_comparison=">")``. The first one decides the
+            rest.
         score_threshold: Where to measure precision, recall, F1, false positives per image and errors.
         ann_file: Ground truth in COCO's format, whose images ``img_id`` names.
         ignored: What ``ignored_instances`` are: ``"crowd"`` (COCO's, of mmdet's ``CocoDataset``) or ``"difficult"``
@@ -100,7 +103,12 @@ class DetectionMetric(PluginMetric):
 
     def _image(self, sample: Mapping[str, Any]) -> ImageDetections | ImageMasks:
         found = sample["pred_instances"]
-        truths = self._file_truth(sample) if self.ann_file is not None else self._loaded_truth(sample)
+        if self.ann_file is not None:
+            truths = self._file_truth(sample)
+        elif "instances" in sample:
+            truths = self._listed_truth(sample["instances"])
+        else:
+            truths = self._loaded_truth(sample)
         return ImageDetections(
             image_id=_image_id(sample),
             boxes=as_array(found["bboxes"]),
@@ -116,6 +124,13 @@ class DetectionMetric(PluginMetric):
             "truth_boxes": np.concatenate([as_array(truths["bboxes"]), as_array(ignored["bboxes"])]),
             "truth_labels": np.concatenate([as_array(truths["labels"]), as_array(ignored["labels"])]),
             self.ignored: flags,
+        }
+
+    def _listed_truth(self, objects: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        return {
+            "truth_boxes": np.array([each["bbox"] for each in objects], np.float64).reshape(-1, 4),
+            "truth_labels": np.array([each["bbox_label"] for each in objects], np.int64),
+            self.ignored: np.array([each.get("ignore_flag", 0) for each in objects], bool),
         }
 
     def _file_truth(self, sample: Mapping[str, Any]) -> dict[str, Any]:
@@ -183,7 +198,7 @@ class InstanceSegmentationMetric(DetectionMetric):
     def _image(self, sample: Mapping[str, Any]) -> ImageMasks:
         found = sample["pred_instances"]
         if "masks" not in found:
-            raise ValueError(f"image {_image_id(sample)}: the model predicts no masks")
+            raise ValueError(f"image {_image_name(sample)}: the model predicts no masks")
         truths = self._file_truth(sample) if self.ann_file is not None else self._loaded_truth(sample)
         return ImageMasks.from_masks(
             image_id=_image_id(sample),
@@ -197,7 +212,7 @@ class InstanceSegmentationMetric(DetectionMetric):
         truths, ignored = sample["gt_instances"], sample.get("ignored_instances") or _NOTHING
         if "masks" not in truths:
             raise ValueError(
-                f"image {_image_id(sample)}: no ground truth masks; add with_mask=True to LoadAnnotations of the "
+                f"image {_image_name(sample)}: no ground truth masks; add with_mask=True to LoadAnnotations of the "
                 "test pipeline, or give the metric an ann_file"
             )
         loaded = super()._loaded_truth(sample)
@@ -208,15 +223,19 @@ class InstanceSegmentationMetric(DetectionMetric):
     def _file_truth(self, sample: Mapping[str, Any]) -> dict[str, Any]:
         height, width = sample["ori_shape"][:2]
         truths = super()._file_truth(sample)
-        del truths["truth_boxes"]
+        del truths["truth_boxes"], truths["truth_sizes"]
         return {"truth_masks": self._file_objects(sample).masks(height, width), **truths}
 
 
 _NOTHING: dict[str, Any] = {"bboxes": np.zeros((0, 4)), "labels": np.zeros(0), "masks": ()}
 
 
-def _image_id(sample: Mapping[str, Any]) -> str:
-    # Datasets that were joined may use an image id twice, but never a path.
+def _image_id(sample: Mapping[str, Any]) -> tuple[int | str, ...]:
+    # The order of equal scores is that of the ids. Datasets that were joined may use an id twice, but never a path.
+    return tuple(sample[key] for key in ("img_id", "img_path") if sample.get(key) is not None)
+
+
+def _image_name(sample: Mapping[str, Any]) -> str:
     return str(sample.get("img_path") or sample["img_id"])
 
 
