@@ -6,14 +6,16 @@ import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cvplugins.metrics.tracked_frame import TrackedFrame
-
+from .regular_files import read_regular_text
 from .voc import DataError
+
+if TYPE_CHECKING:
+    from cvplugins.metrics.tracked_frame import TrackedFrame
 
 __all__ = ["MOTTracks", "mot_challenge_frames", "read_mot_tracks"]
 
@@ -72,10 +74,7 @@ def read_mot_tracks(path: str | os.PathLike[str]) -> MOTTracks:
         array([[10., 20., 40., 60.]])
     """
     path = Path(path)
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: cannot be read as MOTChallenge text: {error}") from error
+    text = read_regular_text(path)
     lines, rows = [], []
     for number, content in enumerate(text.splitlines(), start=1):
         if content.strip():
@@ -123,6 +122,8 @@ def mot_challenge_frames(
         DataError: A frame is beyond ``num_frames``, or a result is of another class than pedestrian; the message
             names file and line.
     """
+    from cvplugins.metrics.tracked_frame import TrackedFrame  # brings torch, which readers do without
+
     if benchmark not in BENCHMARKS:
         raise ValueError(f"benchmark {benchmark!r} is none of {', '.join(BENCHMARKS)}")
     last = max((int(rows.frame.max()) for rows in (truth, results) if len(rows.frame)), default=0)
