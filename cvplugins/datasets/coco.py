@@ -15,10 +15,11 @@ import numpy as np
 from msgspec import UNSET
 from numpy.typing import NDArray
 
+from cvplugins.errors import DataError
+
 from .coco_fields import EXPECTED, AnnotationFile, CategoryEntry, ImageEntry, ResultEntry, checked_ids
 from .coco_masks import Segmentations, is_empty
 from .typed_json import read_typed_json, shown
-from .voc import DataError
 
 __all__ = ["CocoAnnotations", "CocoObjects", "CocoResults", "read_coco_annotations", "read_coco_results"]
 

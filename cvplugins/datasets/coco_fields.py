@@ -7,8 +7,9 @@ from typing import Any
 
 from msgspec import UNSET, Raw, Struct, UnsetType
 
+from cvplugins.errors import DataError
+
 from .typed_json import shown
-from .voc import DataError
 
 __all__ = ["EXPECTED", "AnnotationFile", "Id", "ImageEntry", "Number", "ObjectEntry", "ResultEntry", "checked_ids"]
 

@@ -10,10 +10,11 @@ from typing import Any
 import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType
 
+from cvplugins.errors import DataError
+
 from .coco_fields import Number
 from .run_lengths import LARGEST, runs_problem, size_problem, sum_problem, sums_of_compressed
 from .typed_json import shown
-from .voc import DataError
 
 __all__ = ["Segmentations", "encoded_segmentations", "is_empty"]
 

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .regular_files import read_regular_text
-from .voc import DataError
+from cvplugins.errors import DataError
+
+from .text_files import read_text
 
 if TYPE_CHECKING:
     from cvplugins.metrics.tracked_frame import TrackedFrame
@@ -74,7 +75,7 @@ def read_mot_tracks(path: str | os.PathLike[str]) -> MOTTracks:
         array([[10., 20., 40., 60.]])
     """
     path = Path(path)
-    text = read_regular_text(path)
+    text = read_text(path)
     lines, rows = [], []
     for number, content in enumerate(text.splitlines(), start=1):
         if content.strip():

@@ -1,45 +1,62 @@
-"""Read files that have an end: a pipe or a device would keep the reader waiting for ever."""
+"""Only regular files are opened: a named pipe would make the reader wait for ever, and a device never ends."""
 
 from __future__ import annotations
 
 import os
 import stat
-from pathlib import Path
 
-from .voc import DataError
+from cvplugins.errors import DataError
 
-__all__ = ["read_regular", "read_regular_text"]
+__all__ = ["read_bytes", "stat_regular"]
+
+KINDS = {
+    stat.S_IFIFO: "a named pipe",
+    stat.S_IFDIR: "a folder",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+    stat.S_IFSOCK: "a socket",
+}
 
 
-def read_regular(path: str | os.PathLike[str]) -> bytes:
-    """Return the content of a regular file.
+def stat_regular(path: str | os.PathLike[str], what: str = "file") -> os.stat_result:
+    """Return a file's size and times, without opening it.
+
+    Args:
+        path: The file, or a link to it.
+        what: What it holds, for the message.
 
     Raises:
-        DataError: The file is missing, no regular file, or cannot be read.
+        DataError: There is none, or it is a folder, a named pipe, a device or a socket.
 
     Example:
-        >>> read_regular(".")
+        >>> stat_regular("/dev/zero", "image")
         Traceback (most recent call last):
-        cvplugins.datasets.voc.DataError: .: is a folder, not a file
+        cvplugins.errors.DataError: /dev/zero: cannot read the image, it is a device and not a file
     """
     try:
-        mode = os.stat(path).st_mode
-        if stat.S_ISDIR(mode):
-            raise DataError(f"{path}: is a folder, not a file")
-        if not stat.S_ISREG(mode):
-            raise DataError(f"{path}: is no regular file, but a pipe or a device; save its content to a file first")
-        return Path(path).read_bytes()
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror}") from error
+        status = os.stat(path)
+    except (OSError, ValueError) as error:  # ValueError: a zero byte in the path
+        reason = getattr(error, "strerror", None) or str(error)
+        raise DataError(f"{path}: cannot read the {what}, {reason}") from error
+    kind = KINDS.get(stat.S_IFMT(status.st_mode))
+    if kind is not None:
+        raise DataError(f"{path}: cannot read the {what}, it is {kind} and not a file")
+    return status
 
 
-def read_regular_text(path: str | os.PathLike[str]) -> str:
-    """Return the text of a regular file in UTF-8, without a byte order mark.
+def read_bytes(path: str | os.PathLike[str], what: str = "file") -> bytes:
+    """Return a regular file's content.
+
+    Args:
+        path: The file, or a link to it.
+        what: What it holds, for the message.
 
     Raises:
-        DataError: As :func:`read_regular`, or the file is no text.
+        DataError: It cannot be read, or is no regular file.
     """
+    stat_regular(path, what)
     try:
-        return read_regular(path).decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}: cannot be read as text: {error}") from error
+        with open(path, "rb") as file:
+            return file.read()
+    except OSError as error:
+        raise DataError(f"{path}: cannot read the {what}, {error.strerror}") from error

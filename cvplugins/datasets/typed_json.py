@@ -11,8 +11,9 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from .regular_files import read_regular
-from .voc import DataError
+from cvplugins.errors import DataError
+
+from .regular_files import read_bytes
 
 __all__ = ["read_typed_json", "shown"]
 
@@ -39,7 +40,7 @@ def read_typed_json(
         DataError: The file is missing, no regular file or no JSON, or a value has another type; the message names the
             file, the place, the value and what was expected.
     """
-    content = read_regular(path)
+    content = read_bytes(path)
     if content.startswith(BYTE_ORDER_MARK):
         if not allow_mark:
             raise DataError(f"{path}: begins with a byte order mark, which JSON readers refuse; save it without one")

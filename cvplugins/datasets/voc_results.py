@@ -10,9 +10,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from .regular_files import read_regular_text
+from cvplugins.errors import DataError
+
+from .text_files import read_text
 from .typed_json import shown
-from .voc import DataError
 
 __all__ = ["VocDetections", "read_voc_results"]
 
@@ -38,7 +39,7 @@ def read_voc_results(
     """
     rows: dict[str, list[tuple[list[float], float, int]]] = {}
     for label, path in enumerate(_files_of(Path(folder), classes)):
-        for number, line in enumerate(read_regular_text(path).splitlines(), start=1):
+        for number, line in enumerate(read_text(path).splitlines(), start=1):
             if line.strip():
                 image, row = _row(path, number, line, label)
                 if images is not None and image not in images:

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cvplugins.datasets import DataError
-from cvplugins.datasets.regular_files import read_regular_text
+from cvplugins.datasets.text_files import read_text
 from cvplugins.errors import UserError
-from cvplugins.files import check_folder
+from cvplugins.paths import check_folder
 
 from .label_pairs import label_pairs
 from .saved_detections import evaluate_detections, read_detections
@@ -61,7 +61,7 @@ def evaluate_saved(
     names = _names(classes)
     folder = Path(out_dir) if out_dir is not None else None
     if folder is not None:
-        check_folder(folder, f"--out-dir {out_dir}")
+        check_folder(folder, "--out-dir")
     # What brings torch is imported when the files have been read: a mistake in them need not wait for it.
     if _holds_images(predictions):
         if names is None:
@@ -100,7 +100,7 @@ def _holds_images(path: str | os.PathLike[str]) -> bool:
 def _names(classes: Sequence[str] | None) -> list[str] | None:
     if classes is None or len(classes) != 1 or not classes[0].endswith(".txt"):
         return None if classes is None else list(classes)
-    names = [line.strip() for line in read_regular_text(classes[0]).splitlines() if line.strip()]
+    names = [line.strip() for line in read_text(classes[0]).splitlines() if line.strip()]
     if not names:
         raise DataError(f"{classes[0]}: names no classes")
     return names

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from cvplugins.datasets import DataError
 from cvplugins.datasets.coco_masks import encoded_segmentations
-from cvplugins.datasets.regular_files import read_regular
+from cvplugins.datasets.regular_files import read_bytes
 from cvplugins.datasets.typed_json import shown
 from cvplugins.errors import first_line
 
@@ -34,7 +34,7 @@ def read_pickled_detections(path: Path, truths: Truths, *, masks: bool = True) -
     Raises:
         DataError: The file cannot be opened, or an entry is not as it should be; the message names the entry.
     """
-    content = read_regular(path)
+    content = read_bytes(path, "pickle")
     try:
         samples = pickle.loads(content)
     except Exception as error:  # unpickling raises whatever the code in it raises
