@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from cvplugins.errors import DataError
 
-from .coco_fields import EXPECTED, AnnotationFile, CategoryEntry, ImageEntry, ResultEntry, checked_ids
+from .coco_fields import EXPECTED, AnnotationFile, CategoryEntry, ImageEntry, ResultEntry, checked_ids, refuse_twice
 from .coco_masks import Segmentations, is_empty
 from .typed_json import read_typed_json, shown
 
@@ -134,9 +134,9 @@ def read_coco_annotations(
     content = read_typed_json(path, AnnotationFile, root="annotations", expected=_ANNOTATIONS)
     images, annotations = content.images, content.annotations
     image_ids = checked_ids(path, "images", "id", [each.id for each in images])
-    _refuse_twice(path, "images", image_ids)
+    refuse_twice(path, "images", image_ids)
     all_ids = checked_ids(path, "categories", "id", [each.id for each in content.categories])
-    _refuse_twice(path, "categories", all_ids)
+    refuse_twice(path, "categories", all_ids)
     wanted = _chosen(path, content.categories, all_ids, classes, category_ids)
     kept_ids = [all_ids[index] for index in wanted]
     owners = checked_ids(path, "annotations", "image_id", [each.image_id for each in annotations])
@@ -230,16 +230,6 @@ def _distinct(names: Sequence[str], ids: Sequence[int | str]) -> tuple[str, ...]
     return tuple(
         f"{name} ({number})" if names.count(name) > 1 else name for name, number in zip(names, ids, strict=True)
     )
-
-
-def _refuse_twice(path: object, part: str, ids: Sequence[int | str]) -> None:
-    if len(set(ids)) == len(ids):
-        return
-    first: dict[int | str, int] = {}
-    for number, each in enumerate(ids):
-        if each in first:
-            raise DataError(f"{path}: {part}[{number}].id is {shown(each)}, as {part}[{first[each]}].id is already")
-        first[each] = number
 
 
 def _labels(

@@ -11,7 +11,17 @@ from cvplugins.errors import DataError
 
 from .typed_json import shown
 
-__all__ = ["EXPECTED", "AnnotationFile", "Id", "ImageEntry", "Number", "ObjectEntry", "ResultEntry", "checked_ids"]
+__all__ = [
+    "EXPECTED",
+    "AnnotationFile",
+    "Id",
+    "ImageEntry",
+    "Number",
+    "ObjectEntry",
+    "ResultEntry",
+    "checked_ids",
+    "refuse_twice",
+]
 
 Number = int | float
 Id = int | float | str  # as a file has it; whole floats are made integers
@@ -98,3 +108,14 @@ def checked_ids(path: object, part: str, key: str, given: Sequence[Any]) -> list
             )
         found.append(each)
     return found
+
+
+def refuse_twice(path: object, part: str, ids: Sequence[int | str]) -> None:
+    """Raise ``DataError`` if an id comes twice."""
+    if len(set(ids)) == len(ids):
+        return
+    first: dict[int | str, int] = {}
+    for number, each in enumerate(ids):
+        if each in first:
+            raise DataError(f"{path}: {part}[{number}].id is {shown(each)}, as {part}[{first[each]}].id is already")
+        first[each] = number

@@ -16,9 +16,10 @@ from .coco_fields import Number
 from .run_lengths import LARGEST, runs_problem, size_problem, sum_problem, sums_of_compressed
 from .typed_json import shown
 
-__all__ = ["Segmentations", "encoded_segmentations", "is_empty"]
+__all__ = ["Segmentations", "check_outlines", "encoded_segmentations", "is_empty"]
 
 FORMS = "expected polygons such as [[x, y, x, y, x, y]] or run lengths with size and counts"
+CHUNK = 10_000  # masks whose run lengths are added up at once
 EMPTY = {b"null", b"[]", b"[[]]", b"{}", b'""'}
 # How far outside the image a point may lie, in sides and in pixels: compiled code makes room for the whole outline.
 FAR, FAR_PIXELS = 10, 1000
@@ -70,21 +71,86 @@ class Segmentations(Sequence[Any]):
         return encoded_segmentations(values, height, width, self._place)
 
     def _value(self, place: int) -> Any:
-        raw = self.raw[place]
-        if raw is UNSET:
-            raise DataError(f"{self._place(place)} is missing; {FORMS}")
         try:
-            found = _DECODER.decode(raw)
-        except msgspec.ValidationError as error:
-            value = msgspec.json.decode(raw)
-            missing = [key for key in ("size", "counts") if key not in value] if isinstance(value, dict) else []
-            if len(missing) == 1:
-                raise DataError(f"{self._place(place)} has no {missing[0]!r}; {FORMS}") from error
-            raise DataError(f"{self._place(place)} is {shown(value)}; {FORMS}") from error
-        return found if isinstance(found, list) else {"size": found.size, "counts": found.counts}
+            return _decoded(self.raw[place])
+        except ValueError as error:
+            raise DataError(f"{self._place(place)} {error}") from error
 
     def _place(self, place: int) -> str:
         return f"{self.where}[{self.entries[place]}].segmentation (image {self.image})"
+
+
+def check_outlines(
+    path: object,
+    outlines: Mapping[int, Raw | UnsetType],
+    images: Sequence[int | str],
+    sizes: Mapping[int | str, tuple[int, int]],
+    needed: bool,
+) -> int:
+    """Check the segmentations that a loader will read, which leaves out polygons of less than three points itself.
+
+    Args:
+        path: Their file.
+        outlines: Each, by its place among the annotations.
+        images: The image of each.
+        sizes: Height and width of each image.
+        needed: Whether every object has to have one.
+
+    Returns:
+        How many have no polygon that can be used.
+
+    Raises:
+        DataError: One is malformed or does not fit its image, or is missing.
+    """
+    without = 0
+    compressed = []
+    for (number, raw), image in zip(outlines.items(), images, strict=True):
+        if is_empty(raw) and not needed:
+            continue
+        problem = None
+        try:
+            value = _decoded(raw)
+        except ValueError as error:
+            value, problem = None, str(error)
+        if isinstance(value, list):
+            usable = [polygon for polygon in value if len(polygon) % 2 == 0 and len(polygon) >= 6]
+            without += not usable
+            problem = _polygons_problem(usable, *sizes[image]) if usable else None if value else f"is empty; {FORMS}"
+        elif value is not None:
+            problem = size_problem(value["size"], *sizes[image])
+            if isinstance(value["counts"], list):
+                problem = problem or runs_problem(value["counts"], value["size"])
+            elif problem is None:
+                compressed.append((number, image, value))
+        if problem is not None:
+            raise DataError(f"{path}: annotations[{number}].segmentation (image {image}) {problem}")
+    for start in range(0, len(compressed), CHUNK):
+        chunk = compressed[start : start + CHUNK]
+        totals = sums_of_compressed([value["counts"].encode() for _, _, value in chunk])
+        for (number, image, value), total in zip(chunk, totals.tolist(), strict=True):
+            problem = sum_problem(total, value["size"])
+            if problem is not None:
+                raise DataError(f"{path}: annotations[{number}].segmentation (image {image}) {problem}")
+    return without
+
+
+def _decoded(raw: Raw | UnsetType) -> Any:
+    """Return polygons, or a dict with size and counts.
+
+    Raises:
+        ValueError: It is neither; the message is what comes after the place.
+    """
+    if raw is UNSET:
+        raise ValueError(f"is missing; {FORMS}")
+    try:
+        found = _DECODER.decode(raw)
+    except msgspec.ValidationError as error:
+        value = msgspec.json.decode(raw)
+        missing = [key for key in ("size", "counts") if key not in value] if isinstance(value, dict) else []
+        if len(missing) == 1:
+            raise ValueError(f"has no {missing[0]!r}; {FORMS}") from error
+        raise ValueError(f"is {shown(value)}; {FORMS}") from error
+    return found if isinstance(found, list) else {"size": found.size, "counts": found.counts}
 
 
 def is_empty(raw: Raw | UnsetType) -> bool:
@@ -143,10 +209,9 @@ def _polygons_problem(polygons: list[list[float]], height: int, width: int) -> s
     # As pycocotools, which takes four numbers for a box and fails, and lets later polygons have two points or none.
     if not polygons or len(polygons[0]) < 6 or any(len(polygon) % 2 for polygon in polygons):
         return f"is {shown(polygons)}; expected polygons of at least three points, [[x, y, x, y, x, y, ...]]"
-    if not (height > 0 and width > 0 and height * width <= LARGEST):
-        return (
-            f"is polygons, of an image of {height} x {width} pixels (height x width); its height and width are needed"
-        )
+    if min(height, width) < 1 or height * width > LARGEST:
+        sides = " and ".join(str(side or "unknown") for side in (height, width))
+        return f"is polygons, but the height and width of the image are {sides}; correct them in its entry"
     for polygon in polygons:
         for sides, limit in ((polygon[::2], width), (polygon[1::2], height)):
             far = max(FAR * limit, FAR_PIXELS)

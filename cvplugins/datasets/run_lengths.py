@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from .typed_json import shown
 
-__all__ = ["LARGEST", "runs_problem", "size_problem", "sums_of_compressed"]
+__all__ = ["LARGEST", "runs_problem", "size_problem", "sum_problem", "sums_of_compressed"]
 
 LARGEST = 2**30  # pixels of an image, as OpenCV's default; run lengths are unsigned 32-bit numbers
 DIGITS = 6  # of five bits, in one run length
