@@ -156,7 +156,7 @@ def test_files_that_do_not_fit_are_refused(tmp_path):
         mot_challenge_frames("a", truth, cars)
     with pytest.raises(ValueError, match="benchmark 'MOT18' is none of MOT15, MOT16, MOT17, MOT20"):
         mot_challenge_frames("a", truth, truth, benchmark="MOT18")
-    with pytest.raises(DataError, match=r"none\.txt: cannot be read"):
+    with pytest.raises(DataError, match=r"none\.txt: cannot read the file"):
         read_mot_tracks(tmp_path / "none.txt")
     (tmp_path / "binary.txt").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(DataError, match=r"binary\.txt: cannot be read"):
