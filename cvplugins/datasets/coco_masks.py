@@ -210,8 +210,8 @@ def _polygons_problem(polygons: list[list[float]], height: int, width: int) -> s
     if not polygons or len(polygons[0]) < 6 or any(len(polygon) % 2 for polygon in polygons):
         return f"is {shown(polygons)}; expected polygons of at least three points, [[x, y, x, y, x, y, ...]]"
     if min(height, width) < 1 or height * width > LARGEST:
-        sides = " and ".join(str(side or "unknown") for side in (height, width))
-        return f"is polygons, but the height and width of the image are {sides}; correct them in its entry"
+        known = " and ".join(str(side or "unknown") for side in (height, width))
+        return f"is polygons, but the height and width of the image are {known}; correct them in its entry"
     for polygon in polygons:
         for sides, limit in ((polygon[::2], width), (polygon[1::2], height)):
             far = max(FAR * limit, FAR_PIXELS)

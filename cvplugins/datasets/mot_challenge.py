@@ -25,6 +25,10 @@ PEDESTRIAN = 1
 DISTRACTORS = (2, 7, 8, 12)
 NON_MOT_VEHICLE = 6  # a distractor in MOT20 only
 BENCHMARKS = ("MOT15", "MOT16", "MOT17", "MOT20")
+LARGEST = 2**53  # whole numbers above are no longer exact as floats
+LONGEST = (
+    1_000_000  # frames of a sequence whose length nobody gives: eleven hours, where a slip of the keys is likelier
+)
 COLUMNS = ("frame", "id", "x", "y", "w", "h", "conf", "class", "visibility")
 
 
@@ -129,6 +133,9 @@ def mot_challenge_frames(
         raise ValueError(f"benchmark {benchmark!r} is none of {', '.join(BENCHMARKS)}")
     last = max((int(rows.frame.max()) for rows in (truth, results) if len(rows.frame)), default=0)
     length = last if num_frames is None else num_frames
+    if num_frames is None:
+        for rows in (truth, results):
+            _refuse(rows, rows.frame > LONGEST, f"frame {{frame}}; give num_frames for more than {LONGEST} frames")
     for rows in (truth, results):
         _refuse(rows, rows.frame > length, f"frame {{frame}}, but the sequence has {length}")
     _refuse(results, results.category != PEDESTRIAN, "class {category} in the results; only pedestrians (1) count")
@@ -163,8 +170,9 @@ def _row(path: Path, number: int, content: str) -> list[float]:
             value = float(cell)
         except ValueError:
             raise DataError(f"{path}, line {number}: {name} is '{cell}', which is no number") from None
-        if not math.isfinite(value) or (name in ("frame", "id", "class") and not value.is_integer()):
-            kind = "a whole" if name in ("frame", "id", "class") else "a finite"
+        whole = name in ("frame", "id", "class")
+        if not math.isfinite(value) or (whole and not (value.is_integer() and abs(value) < LARGEST)):
+            kind = "a whole" if whole else "a finite"
             raise DataError(f"{path}, line {number}: {name} is {cell}; expected {kind} number")
         values.append(value)
     if values[0] < 1:

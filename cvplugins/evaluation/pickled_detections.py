@@ -51,7 +51,7 @@ def read_pickled_detections(path: Path, truths: Truths, *, masks: bool = True) -
         place = f"{path}: entry {number}"
         if not isinstance(sample, Mapping) or not isinstance(sample.get("pred_instances"), Mapping):
             raise DataError(f"{place} has no pred_instances; expected a mapping with img_id and pred_instances")
-        image = sample.get("img_id")
+        image: Any = sample.get("img_id")
         if not isinstance(image, (int, str, np.integer)) or image not in truths.images:
             raise DataError(f"{place} is of image {image!r}, which the annotations do not list")
         if image in images:
