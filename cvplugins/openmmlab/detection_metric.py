@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from cvplugins.datasets import CocoAnnotations, read_coco_annotations
+from cvplugins.datasets import CocoAnnotations, DataError, read_coco_annotations
 from cvplugins.metrics import DetectionMetric as Core
 from cvplugins.metrics import ImageDetections, ImageMasks, detection_rule, encode_masks
 from cvplugins.metrics import InstanceSegmentationMetric as MaskCore
@@ -140,9 +140,14 @@ class DetectionMetric(PluginMetric):
         if self._annotations is None:
             assert self.ann_file is not None  # see _image
             self._annotations = read_coco_annotations(self.ann_file, self.dataset_meta["classes"])
-        image_id = int(sample["img_id"])
+            if not self._annotations.in_file_order:
+                raise DataError(
+                    f"{self.ann_file}: its categories have another order than the classes of the dataset, and mmdet "
+                    "numbers labels by the file; name the classes in its order"
+                )
+        image_id = sample["img_id"]
         if image_id not in self._annotations.images:
-            raise ValueError(f"{self.ann_file}: has no image {image_id}; is it the file of this dataset?")
+            raise DataError(f"{self.ann_file}: has no image {image_id!r}; is it the file of this dataset?")
         return self._annotations.images[image_id]
 
 
