@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections import Counter
 from pathlib import Path
 
@@ -33,6 +34,8 @@ NEEDS = {
 
 # Tensors are small here: threads that wait for each other cost more than they bring, most on a busy machine.
 torch.set_num_threads(1)
+# What is known of files of other runs is not theirs to use.
+os.environ["CVPLUGINS_CACHE_DIR"] = tempfile.mkdtemp(prefix="cvplugins_cache_")
 leave_configs_unformatted()
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .voc import DataError
+from cvplugins.errors import DataError
 
 __all__ = ["CocoAnnotations", "CocoObjects", "CocoResults", "read_coco_annotations", "read_coco_results"]
 

@@ -11,9 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cvplugins.errors import DataError
 from cvplugins.metrics.tracked_frame import TrackedFrame
-
-from .voc import DataError
 
 __all__ = ["MOTTracks", "mot_challenge_frames", "read_mot_tracks"]
 

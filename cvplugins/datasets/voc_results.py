@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from .voc import DataError
+from cvplugins.errors import DataError
 
 __all__ = ["VocDetections", "read_voc_results"]
 

@@ -49,6 +49,7 @@ def train(
     launcher: str = "none",
     trust_checkpoint: bool = False,
     dry_run: bool = False,
+    full: bool = False,
 ) -> str:
     """Train, evaluate and return a summary for people.
 
@@ -63,6 +64,7 @@ def train(
         launcher: ``"none"`` or ``"pytorch"`` (torchrun).
         trust_checkpoint: Allow a checkpoint to run code while it is loaded.
         dry_run: Check the config, the plugins, the data and the checkpoint, and train nothing.
+        full: Decode every image for the check; else only headers are read.
 
     Raises:
         UserError: Something is wrong that the user can mend.
@@ -78,7 +80,7 @@ def train(
     _require(cfg, config, "TRAIN")
     start = _find_start(cfg, resume)
     with joined_processes(launcher):
-        check_data(cfg, (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST))
+        check_data(cfg, (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST), full)
         if dry_run:
             model = _build_model(cfg)
             if start:
@@ -110,6 +112,7 @@ def evaluate(
     launcher: str = "none",
     trust_checkpoint: bool = False,
     dry_run: bool = False,
+    full: bool = False,
 ) -> str:
     """Evaluate a checkpoint and return a summary for people.
 
@@ -128,6 +131,7 @@ def evaluate(
         launcher: ``"none"`` or ``"pytorch"`` (torchrun).
         trust_checkpoint: Allow the checkpoint to run code while it is loaded.
         dry_run: Check the config, the plugins, the data and the checkpoint, and evaluate nothing.
+        full: Decode every image for the check; else only headers are read.
 
     Raises:
         UserError: Something is wrong that the user can mend.
@@ -138,7 +142,7 @@ def evaluate(
     use_inference(cfg, mode, scales, flip)
     _check_outputs(cfg, out, label_dir)
     with joined_processes(launcher):
-        check_data(cfg, cfg.DATASETS.TEST)
+        check_data(cfg, cfg.DATASETS.TEST, full)
         model = _build_model(cfg)
         RunCheckpointer(model, trusted=trust_checkpoint).load_whole(checkpoint)
         if dry_run:

@@ -41,6 +41,7 @@ def train(
     launcher: str = "none",
     trust_checkpoint: bool = False,
     dry_run: bool = False,
+    full: bool = False,
 ) -> str:
     """Train, evaluate and return a summary for people.
 
@@ -55,6 +56,7 @@ def train(
         launcher: ``"none"``, ``"pytorch"`` (torchrun), ``"slurm"`` or ``"mpi"``.
         trust_checkpoint: Allow a checkpoint to run code while it is loaded.
         dry_run: Check the config, the plugins, the data and the checkpoint, and train nothing.
+        full: Decode every image for the check; else only headers are read.
 
     Raises:
         UserError: Something is wrong that the user can mend.
@@ -69,7 +71,7 @@ def train(
         cfg.merge_from_dict({"randomness": {"seed": seed}})
     found = _set_start(cfg, resume, trust_checkpoint)
     with joined_processes(cfg):
-        check_data(cfg, ("train_dataloader", "val_dataloader"))
+        check_data(cfg, ("train_dataloader", "val_dataloader"), full)
         if dry_run:
             if cfg.resume:
                 check_weights_fit(_unwrapped(_build_model(cfg)), found, cfg.load_from)
@@ -105,6 +107,7 @@ def evaluate(
     launcher: str = "none",
     trust_checkpoint: bool = False,
     dry_run: bool = False,
+    full: bool = False,
 ) -> str:
     """Evaluate a checkpoint and return a summary for people.
 
@@ -122,6 +125,7 @@ def evaluate(
         launcher: ``"none"``, ``"pytorch"`` (torchrun), ``"slurm"`` or ``"mpi"``.
         trust_checkpoint: Allow the checkpoint to run code while it is loaded.
         dry_run: Check the config, the plugins, the data and the checkpoint, and evaluate nothing.
+        full: Decode every image for the check; else only headers are read.
 
     Raises:
         UserError: Something is wrong that the user can mend.
@@ -134,7 +138,7 @@ def evaluate(
     if show_dir is not None or label_dir is not None:
         _write_predictions(cfg, show_dir, label_dir)
     with joined_processes(cfg):
-        check_data(cfg, ("test_dataloader",))
+        check_data(cfg, ("test_dataloader",), full)
         use_inference(cfg, mode, scales, flip)
         if dry_run:
             check_weights_fit(_unwrapped(_build_model(cfg)), found, checkpoint)

@@ -58,7 +58,7 @@ def test_the_ignored_label_may_occur(pairs):
         ("label missing", "1.png: does not exist"),
         ("image missing", "1.jpg: does not exist"),
         ("image truncated", "1.jpg: truncated JPEG"),
-        ("label no image", "1.png: cannot be read"),
+        ("label no image", "1.png: not an image"),
     ],
 )
 def test_a_faulty_pair_is_named(pairs, fault, said):
