@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import struct
 import zlib
 from collections.abc import Iterator
@@ -12,9 +13,9 @@ from typing import Any, BinaryIO
 
 from cvplugins.errors import DataError, first_line
 
-from .regular_files import stat_regular
+from .regular_files import read_bytes, stat_regular
 
-__all__ = ["HEADER_VERSION", "ImageHeader", "read_header"]
+__all__ = ["HEADER_VERSION", "ImageHeader", "has_broken_scan", "read_header"]
 
 # Part of the key of kept headers: raise it with every change of what is read or refused here.
 HEADER_VERSION = 1
@@ -27,6 +28,10 @@ END_OF_IMAGE = b"\xff\xd9"
 # Some writers pad after the end marker. Within a scan 0xFF is always escaped, so the marker is no chance match.
 TAIL = 1024
 LONGEST_EXIF = 1 << 20
+# Within a scan 0xFF is followed by 0, a restart or padding; all else begins the next segment.
+MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")
+# Frames, tables, number of lines, restart interval, comments, and what applications add.
+SEGMENTS = START_OF_FRAME | {0xC4, 0xCC, 0xDA, 0xDB, 0xDC, 0xDD, 0xFE, *range(0xE0, 0xF0)}
 
 
 @dataclass(frozen=True)
@@ -159,6 +164,27 @@ def _check_end(path: str | os.PathLike[str], file: BinaryIO, end_of_header: int)
     raise DataError(f"{path}: truncated JPEG (no end marker)")
 
 
+def has_broken_scan(path: str | os.PathLike[str]) -> bool:
+    """Return whether a JPEG's pixels hold a marker that cannot stand there: its bytes are damaged.
+
+    libjpeg only warns of most damage and fills the rest of the image with grey, so that decoders return it.
+
+    Args:
+        path: A JPEG whose header is sound.
+    """
+    content = read_bytes(path, "image")
+    place = 2
+    while content[place + 1] != END_OF_IMAGE[1]:
+        if content[place + 1] not in SEGMENTS:
+            return True
+        place += 2 + int.from_bytes(content[place + 2 : place + 4], "big")
+        found = MARKER.search(content, place)
+        if found is None:
+            return True
+        place = found.start()
+    return False
+
+
 def _read_png(path: str | os.PathLike[str], file: BinaryIO) -> ImageHeader:
     width = height = 0
     orientation, has_texts, kind = 1, False, b""
@@ -215,8 +241,6 @@ def _read_other(path: str | os.PathLike[str], file: BinaryIO, start: bytes) -> I
         raise DataError(f"{path}: the image cannot be read ({first_line(error)})") from error
     if not width or not height:
         raise DataError(f"{path}: an image of no size ({width} x {height} pixels)")
-    if found.format == "WEBP" and struct.unpack("<I", start[4:8])[0] + 8 > file.seek(0, os.SEEK_END):
-        raise DataError(f"{path}: truncated WebP")
     return ImageHeader(found.format, width, height, found.orientation, own)
 
 

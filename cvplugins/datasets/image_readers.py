@@ -14,7 +14,7 @@ from typing import Any
 from cvplugins.errors import DataError, first_line
 
 from .file_facts import read_facts
-from .image_files import HEADER_VERSION, ImageHeader, read_header
+from .image_files import HEADER_VERSION, ImageHeader, has_broken_scan, read_header
 
 __all__ = ["ImageCheck", "ImageReader", "check_images", "read_headers", "size_problem"]
 
@@ -219,6 +219,8 @@ def _decode_problem(path: Path, reader: ImageReader) -> str | None:
     try:
         with Image.open(path) as image:
             image.load()
+            if image.format in ("JPEG", "MPO") and has_broken_scan(path):
+                return f"{path}: damaged, its pixels hold bytes that cannot stand there"
     except Image.DecompressionBombError as error:
         logger.debug("%s: only its own loader decodes it: %s", path, error)
     except Exception as error:  # damaged bytes make decoders raise anything

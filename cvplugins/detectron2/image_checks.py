@@ -2,7 +2,8 @@
 
 ``detectron2.data.detection_utils.read_image`` opens with Pillow and applies the orientation that Pillow finds, to
 images and to label maps alike; ``check_image_size`` then refuses an image of another size than its record says.
-DatasetMapper converts label maps to grey, which changes the values of one with a palette; Mask2Former's mappers keep them.
+DatasetMapper converts label maps to grey, which changes the values of one with a palette; Mask2Former's mappers keep
+the values.
 """
 
 from __future__ import annotations
