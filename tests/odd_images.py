@@ -54,8 +54,8 @@ def changed(image: bytes, marker: bytes, offset: int, content: bytes) -> bytes:
 
 def scan_replaced(jpeg: bytes, seed: int = 1) -> bytes:
     """Return a JPEG with random bytes in the middle of its pixels."""
-    middle = len(jpeg) * 2 // 3
-    return jpeg[:middle] + np.random.default_rng(seed).bytes(2000) + jpeg[middle + 2000 :]
+    middle, length = len(jpeg) * 2 // 3, min(len(jpeg) // 4, 2000)
+    return jpeg[:middle] + np.random.default_rng(seed).bytes(length) + jpeg[middle + length :]
 
 
 def write(path: Path, content: bytes, age: float = 60) -> Path:

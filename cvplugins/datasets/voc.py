@@ -15,7 +15,7 @@ from xml.parsers import expat
 from cvplugins.errors import DataError
 
 from .image_readers import ImageReader, check_images
-from .regular_files import read_bytes
+from .regular_files import read_bytes, stat_regular
 
 __all__ = [
     "VOC_CLASSES",
@@ -140,6 +140,8 @@ def read_split(devkit: str | os.PathLike[str], year: str, split: str) -> list[st
         DataError: The list is missing, not text, empty, or names an image twice.
     """
     path = Path(devkit) / year / "ImageSets" / "Main" / f"{split}.txt"
+    if path.exists():
+        stat_regular(path, "list of images")
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except UnicodeDecodeError as error:

@@ -117,6 +117,10 @@ def _long_edges(pipeline: Sequence[Mapping[str, Any]] | None) -> Iterator[tuple[
     """
     for step in walk_dicts(list(pipeline or ())):
         name = type_name(step) if "type" in step else ""
+        if "ResizeShortestEdge" in (name, step.get("resize_type")):
+            if step.get("max_size"):
+                yield step["max_size"], f"{name} to max_size {step['max_size']}"
+            continue
         if name not in ("Resize", "RandomResize", "RandomChoiceResize") or not step.get("keep_ratio"):
             continue
         scales = step.get("scales" if name == "RandomChoiceResize" else "scale")

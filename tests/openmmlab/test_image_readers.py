@@ -7,7 +7,7 @@ import pytest
 from odd_images import claiming, encoded, picture, with_xmp, write
 from PIL import Image
 
-from cvplugins.datasets.image_files import read_header
+from cvplugins.datasets.image_files import ImageHeader, read_header
 from cvplugins.errors import DataError
 
 pytestmark = pytest.mark.openmmlab
@@ -83,6 +83,18 @@ def test_a_side_that_resizing_would_lose_is_found(tmp_path, resize):
         path = write(tmp_path / f"{width}.png", encoded(Image.fromarray(image), "PNG"))
         assert (limits.problem(path, read_header(path)) is None) == survives
     assert image_reader([{"type": "LoadImageFromFile"}, {"type": "Resize", "scale": (60, 40)}]).max_ratio == np.inf
+
+
+def test_a_side_that_mmsegs_resizing_would_lose_is_found():
+    from mmseg.datasets.transforms import ResizeShortestEdge
+
+    from cvplugins.openmmlab.image_readers import image_reader
+
+    step = {"type": "RandomChoiceResize", "scales": [40], "resize_type": "ResizeShortestEdge", "max_size": 60}
+    limits = image_reader([{"type": "LoadImageFromFile"}, step])
+    for width in (119, 120, 121, 200):
+        height_left = ResizeShortestEdge(scale=40, max_size=60)._get_output_shape(np.zeros((1, width, 3)), 40)[1]
+        assert (limits.problem("a.png", ImageHeader("PNG", width, 1)) is None) == (height_left > 0)
 
 
 def test_labels_are_read_as_mmseg_reads_them(tmp_path):
