@@ -1,8 +1,8 @@
 """How long the check of a data set takes before work begins, and again with what the first run kept.
 
 Run ``python benchmarks/data_check.py [NUMBER]``, 20,000 images if absent. The VOC sample's photographs and XML files,
-or drawn label maps of ADE20K's size, of which all are read because one class occurs in none; every name is a file of its
-own for the check, linked to few files on disk, so that what is measured is the processor's work.
+or drawn label maps of ADE20K's size, of which all are read because one class occurs in none; every name is a file of
+its own for the check, linked to few files on disk, so that what is measured is the processor's work.
 
 ``OMP_NUM_THREADS=1 python benchmarks/data_check.py 4000`` on two cores that seven others shared (load 18), so that the
 seconds of the processor count::
