@@ -62,6 +62,7 @@ def train(
     launcher: str = "none",
     trust_checkpoint: bool = False,
     dry_run: bool = False,
+    full: bool = False,
 ) -> str:
     """Train, evaluate and return a summary for people.
 
@@ -77,6 +78,7 @@ def train(
         launcher: ``"none"`` or ``"pytorch"`` (torchrun).
         trust_checkpoint: Allow a checkpoint to run code while it is loaded.
         dry_run: Check the config, the plugins, the data and the checkpoint, and train nothing.
+        full: Decode every image for the check; else only headers are read.
 
     Raises:
         UserError: Something is wrong that the user can mend.
@@ -93,7 +95,7 @@ def train(
     check_unlocked(cfg.OUTPUT_DIR)
     start = _find_start(cfg, resume, overwrite, trust_checkpoint)
     with joined_processes(launcher):
-        check_data(cfg, (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST))
+        check_data(cfg, (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST), full)
         _check_start(cfg, start, trust_checkpoint, download=not dry_run)
         check_monitors(cfg, build_cvplugins_hooks(cfg), CvpluginsTrainer.build_evaluator)
         if dry_run:
@@ -127,6 +129,7 @@ def evaluate(
     launcher: str = "none",
     trust_checkpoint: bool = False,
     dry_run: bool = False,
+    full: bool = False,
 ) -> str:
     """Evaluate a checkpoint and return a summary for people.
 
@@ -145,6 +148,7 @@ def evaluate(
         launcher: ``"none"`` or ``"pytorch"`` (torchrun).
         trust_checkpoint: Allow the checkpoint to run code while it is loaded.
         dry_run: Check the config, the plugins, the data and the checkpoint, and evaluate nothing.
+        full: Decode every image for the check; else only headers are read.
 
     Raises:
         UserError: Something is wrong that the user can mend.
@@ -155,7 +159,7 @@ def evaluate(
     use_inference(cfg, mode, scales, flip)
     _check_outputs(cfg, out, label_dir)
     with joined_processes(launcher):
-        check_data(cfg, cfg.DATASETS.TEST)
+        check_data(cfg, cfg.DATASETS.TEST, full)
         model = _build_model(cfg)
         RunCheckpointer(model, trusted=trust_checkpoint).load_whole(checkpoint)
         if dry_run:

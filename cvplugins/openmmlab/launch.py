@@ -50,6 +50,7 @@ def train(
     launcher: str = "none",
     trust_checkpoint: bool = False,
     dry_run: bool = False,
+    full: bool = False,
 ) -> str:
     """Train, evaluate and return a summary for people.
 
@@ -65,6 +66,7 @@ def train(
         launcher: ``"none"``, ``"pytorch"`` (torchrun), ``"slurm"`` or ``"mpi"``.
         trust_checkpoint: Allow a checkpoint to run code while it is loaded.
         dry_run: Check the config, the plugins, the data and the checkpoint, and train nothing.
+        full: Decode every image for the check; else only headers are read.
 
     Raises:
         UserError: Something is wrong that the user can mend.
@@ -80,7 +82,7 @@ def train(
     check_unlocked(cfg.work_dir)
     found = _set_start(cfg, resume, overwrite, trust_checkpoint)
     with joined_processes(cfg), safe_readers(trust_checkpoint):
-        check_data(cfg, ("train_dataloader", "val_dataloader"))
+        check_data(cfg, ("train_dataloader", "val_dataloader"), full)
         check_pretrained(cfg.get("model"), trust_checkpoint, download=not dry_run)
         if dry_run:
             _check_start(cfg, _unwrapped(_build_model(cfg)), found)
@@ -120,6 +122,7 @@ def evaluate(
     launcher: str = "none",
     trust_checkpoint: bool = False,
     dry_run: bool = False,
+    full: bool = False,
 ) -> str:
     """Evaluate a checkpoint and return a summary for people.
 
@@ -137,6 +140,7 @@ def evaluate(
         launcher: ``"none"``, ``"pytorch"`` (torchrun), ``"slurm"`` or ``"mpi"``.
         trust_checkpoint: Allow the checkpoint to run code while it is loaded.
         dry_run: Check the config, the plugins, the data and the checkpoint, and evaluate nothing.
+        full: Decode every image for the check; else only headers are read.
 
     Raises:
         UserError: Something is wrong that the user can mend.
@@ -149,7 +153,7 @@ def evaluate(
     if show_dir is not None or label_dir is not None:
         _write_predictions(cfg, show_dir, label_dir)
     with joined_processes(cfg), safe_readers(trust_checkpoint):
-        check_data(cfg, ("test_dataloader",))
+        check_data(cfg, ("test_dataloader",), full)
         use_inference(cfg, mode, scales, flip)
         if dry_run:
             check_weights_fit(_unwrapped(_build_model(cfg)), found, checkpoint)
