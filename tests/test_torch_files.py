@@ -21,7 +21,8 @@ from cvplugins.safe_loading import load_plain, load_plain_pickle, open_checkpoin
 from cvplugins.torch_files import OLD_START
 
 DTYPES = (torch.float64, torch.float16, torch.bfloat16, torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
-NEW_DTYPES = [getattr(torch, name) for name in ("uint16", "float8_e4m3fn") if hasattr(torch, name)]
+# Those that torch saves without a class of storages, which it can since 2.3.
+NEW_DTYPES = [torch.uint16, torch.float8_e4m3fn] if hasattr(torch, "uint16") else []
 
 
 def content():

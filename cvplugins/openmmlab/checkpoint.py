@@ -23,6 +23,7 @@ from cvplugins.run_folder import RunFolder
 from cvplugins.safe_loading import BrokenCheckpointError, check_weights
 
 from .safe_loading import LOG_HISTORY
+from .undefined_numbers_hook import monitored_by_checkpoints
 
 __all__ = [
     "AtomicCheckpointHook",
@@ -60,7 +61,8 @@ class AtomicCheckpointHook(CheckpointHook):
     A checkpoint in a local folder is written to a temporary name and renamed. With ``max_keep_ckpts`` the oldest
     one is deleted after the new one stands; upstream (mmengine/hooks/checkpoint_hook.py, 0.10) deletes it before.
     The best checkpoint of ``save_best`` is whole too, but upstream still deletes the old one first. A validation
-    without training, which upstream ends with an error if ``save_best`` is set (mmengine#1587), saves nothing.
+    without training, which upstream ends with an error if ``save_best`` is set (mmengine#1587), saves nothing. Nor does
+    one in which the number of ``save_best`` is undefined.
     """
 
     max_keep_ckpts: int
@@ -82,9 +84,10 @@ class AtomicCheckpointHook(CheckpointHook):
                 path.unlink()
 
     def after_val_epoch(self, runner, metrics) -> None:
-        """Keep the best checkpoint of a training."""
+        """Keep the best checkpoint of a training; a number that is undefined is no value yet."""
         if self._is_training:
-            super().after_val_epoch(runner, metrics)
+            undefined = dict.fromkeys(set(monitored_by_checkpoints(self)) - set(metrics))
+            super().after_val_epoch(runner, {**metrics, **undefined})
 
     def _save_checkpoint_with_step(self, runner, step: int, meta: dict) -> None:
         keep = self.max_keep_ckpts

@@ -17,7 +17,7 @@ from torch import nn
 
 from cvplugins.distributed import first_rank_does
 from cvplugins.errors import UserError
-from cvplugins.files import check_out
+from cvplugins.files import check_out, hand_over, kept_copy
 from cvplugins.reporting import write_metrics
 from cvplugins.run_folder import RunFolder
 from cvplugins.run_lock import check_unlocked, locked
@@ -27,9 +27,12 @@ from .checkpoint_readers import check_pretrained, fetch_checkpoint, safe_readers
 from .config import load_config, type_name
 from .data_checks import check_data
 from .inference import use_inference
+from .metric_names import check_monitors
+from .model_numbers_hook import ModelNumbersHook
 from .processes import joined_processes
 from .resume_checks import check_optimizer, check_weights_reach, loading_explained, open_for_resume
 from .summary import LastValidation, summarize
+from .undefined_numbers_hook import UndefinedNumbersHook
 
 __all__ = ["evaluate", "train"]
 
@@ -47,6 +50,7 @@ def train(
     launcher: str = "none",
     trust_checkpoint: bool = False,
     dry_run: bool = False,
+    full: bool = False,
 ) -> str:
     """Train, evaluate and return a summary for people.
 
@@ -62,6 +66,7 @@ def train(
         launcher: ``"none"``, ``"pytorch"`` (torchrun), ``"slurm"`` or ``"mpi"``.
         trust_checkpoint: Allow a checkpoint to run code while it is loaded.
         dry_run: Check the config, the plugins, the data and the checkpoint, and train nothing.
+        full: Decode every image for the check; else only headers are read.
 
     Raises:
         UserError: Something is wrong that the user can mend.
@@ -77,7 +82,7 @@ def train(
     check_unlocked(cfg.work_dir)
     found = _set_start(cfg, resume, overwrite, trust_checkpoint)
     with joined_processes(cfg), safe_readers(trust_checkpoint):
-        check_data(cfg, ("train_dataloader", "val_dataloader"))
+        check_data(cfg, ("train_dataloader", "val_dataloader"), full)
         check_pretrained(cfg.get("model"), trust_checkpoint, download=not dry_run)
         if dry_run or found:
             _check_start(cfg, _unwrapped(_build_model(cfg)), found)
@@ -86,12 +91,14 @@ def train(
         del found  # the Runner loads it again
         with locked(cfg.work_dir):
             runner = _build_runner(cfg, "train_loop", "val_loop")
+            check_monitors(runner)
             if overwrite:
                 first_rank_does(lambda: _folder(cfg).clear(keep=[cfg.get("load_from")]))
             if not cfg.resume and resume == "auto":
                 runner.logger.info(f"no checkpoint in {cfg.work_dir} to resume from: training starts at the beginning")
             validation = LastValidation()
-            runner.register_hook(validation)
+            for hook in (validation, ModelNumbersHook(), UndefinedNumbersHook()):
+                runner.register_hook(hook)
             with loading_explained(cfg.get("load_from")):
                 runner.train()
             if runner.val_loop is None:
@@ -116,6 +123,7 @@ def evaluate(
     launcher: str = "none",
     trust_checkpoint: bool = False,
     dry_run: bool = False,
+    full: bool = False,
 ) -> str:
     """Evaluate a checkpoint and return a summary for people.
 
@@ -133,6 +141,7 @@ def evaluate(
         launcher: ``"none"``, ``"pytorch"`` (torchrun), ``"slurm"`` or ``"mpi"``.
         trust_checkpoint: Allow the checkpoint to run code while it is loaded.
         dry_run: Check the config, the plugins, the data and the checkpoint, and evaluate nothing.
+        full: Decode every image for the check; else only headers are read.
 
     Raises:
         UserError: Something is wrong that the user can mend.
@@ -145,7 +154,7 @@ def evaluate(
     if show_dir is not None or label_dir is not None:
         _write_predictions(cfg, show_dir, label_dir)
     with joined_processes(cfg), safe_readers(trust_checkpoint):
-        check_data(cfg, ("test_dataloader",))
+        check_data(cfg, ("test_dataloader",), full)
         use_inference(cfg, mode, scales, flip)
         if dry_run:
             check_weights_fit(_unwrapped(_build_model(cfg)), found, checkpoint)
@@ -155,10 +164,13 @@ def evaluate(
         del found
         if out is not None and not out.endswith(".json"):
             dump = "mmdet.DumpDetResults" if cfg.get("default_scope") == "mmdet" else "DumpResults"
-            runner.test_evaluator.metrics.append(METRICS.build({"type": dump, "out_file_path": out}))
+            kept = str(kept_copy(cfg.work_dir, out))
+            runner.test_evaluator.metrics.append(METRICS.build({"type": dump, "out_file_path": kept}))
         metrics = runner.test()
-        if out is not None and out.endswith(".json") and is_main_process():
-            write_metrics(out, metrics)
+        if out is not None and is_main_process():
+            if out.endswith(".json"):
+                write_metrics(kept_copy(cfg.work_dir, out), metrics)
+            hand_over(kept_copy(cfg.work_dir, out), out)
         return summarize(runner, metrics, checkpoint, runner.test_evaluator)
 
 
