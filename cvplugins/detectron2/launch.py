@@ -32,6 +32,7 @@ from .mask2former_project import is_mask2former
 from .metric_names import check_monitors
 from .predictions import DrawPredictions, DumpPredictions, WriteLabelMaps
 from .processes import joined_processes
+from .proposals import check_proposals
 from .run_checkpoint import (
     RunCheckpointer,
     check_exists,
@@ -96,6 +97,7 @@ def train(
     check_unlocked(cfg.OUTPUT_DIR)
     start = _find_start(cfg, resume, overwrite, trust_checkpoint)
     with joined_processes(launcher):
+        check_proposals(cfg, trust_checkpoint)
         check_data(cfg, (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST), full)
         _check_start(cfg, start, trust_checkpoint, download=not dry_run)
         check_monitors(cfg, build_cvplugins_hooks(cfg), CvpluginsTrainer.build_evaluator)
@@ -161,6 +163,7 @@ def evaluate(
     use_inference(cfg, mode, scales, flip)
     _check_outputs(cfg, out, label_dir)
     with joined_processes(launcher):
+        check_proposals(cfg, trust_checkpoint)
         check_data(cfg, cfg.DATASETS.TEST, full)
         model = _build_model(cfg)
         RunCheckpointer(model, trusted=trust_checkpoint).load_whole(checkpoint)
