@@ -38,6 +38,7 @@ from .run_checkpoint import (
     check_optimizer,
     is_at_hand,
     last_checkpoint,
+    loading_explained,
     open_for_resume,
 )
 from .run_files import load_config
@@ -110,7 +111,8 @@ def train(
                 raise _unknown_name(error) from error
             if resume == "auto" and start is None:
                 logger.info("no checkpoint in %s to resume from: training starts at the beginning", cfg.OUTPUT_DIR)
-            trainer.resume_or_load(start or False)
+            with loading_explained(start or cfg.MODEL.WEIGHTS):
+                trainer.resume_or_load(start or False)
             return _run(trainer)
 
 
@@ -257,7 +259,7 @@ def _find_start(cfg: CfgNode, resume: str | None, overwrite: bool, trusted: bool
     elif resume:
         start = RunCheckpointer.fetched(resume)
         open_for_resume(start, trusted)
-    if not overwrite:
+    if not overwrite and not (resume == "auto" and start):
         folder.check_free(start)
     if start is None and cfg.MODEL.WEIGHTS:
         check_exists(cfg.MODEL.WEIGHTS)

@@ -30,7 +30,7 @@ from .inference import use_inference
 from .metric_names import check_monitors
 from .model_numbers_hook import ModelNumbersHook
 from .processes import joined_processes
-from .resume_checks import check_optimizer, check_weights_reach, open_for_resume
+from .resume_checks import check_optimizer, check_weights_reach, loading_explained, open_for_resume
 from .summary import LastValidation, summarize
 from .undefined_numbers_hook import UndefinedNumbersHook
 
@@ -84,22 +84,23 @@ def train(
     with joined_processes(cfg), safe_readers(trust_checkpoint):
         check_data(cfg, ("train_dataloader", "val_dataloader"), full)
         check_pretrained(cfg.get("model"), trust_checkpoint, download=not dry_run)
-        if dry_run:
+        if dry_run or found:
             _check_start(cfg, _unwrapped(_build_model(cfg)), found)
+        if dry_run:
             return f"config, plugins and data of {config} are fine"
+        del found  # the Runner loads it again
         with locked(cfg.work_dir):
             runner = _build_runner(cfg, "train_loop", "val_loop")
             check_monitors(runner)
-            _check_start(cfg, _unwrapped(runner.model), found)
             if overwrite:
                 first_rank_does(lambda: _folder(cfg).clear(keep=[cfg.get("load_from")]))
             if not cfg.resume and resume == "auto":
                 runner.logger.info(f"no checkpoint in {cfg.work_dir} to resume from: training starts at the beginning")
-            del found  # the Runner loads it again
             validation = LastValidation()
             for hook in (validation, ModelNumbersHook(), UndefinedNumbersHook()):
                 runner.register_hook(hook)
-            runner.train()
+            with loading_explained(cfg.get("load_from")):
+                runner.train()
             if runner.val_loop is None:
                 return summarize(runner, {}, find_checkpoint(runner.work_dir), None)
             if validation.iteration != runner.iter:  # resumed at the end, or the interval does not divide the length
@@ -187,7 +188,7 @@ def _require(cfg: Config, config: str | os.PathLike, *keys: str) -> None:
 
 
 def _folder(cfg: Config) -> RunFolder:
-    return run_folder(cfg.work_dir, cfg.get("default_hooks", {}).get("checkpoint"))
+    return run_folder(cfg.work_dir, (cfg.get("default_hooks") or {}).get("checkpoint"))
 
 
 def _set_start(cfg: Config, resume: str | None, overwrite: bool, trusted: bool) -> dict[str, Any]:
@@ -202,7 +203,7 @@ def _set_start(cfg: Config, resume: str | None, overwrite: bool, trusted: bool) 
     elif resume:
         start = fetch_checkpoint(resume)
         found = open_for_resume(cfg, start, trusted)
-    if not overwrite:
+    if not overwrite and not (resume == "auto" and start):
         _folder(cfg).check_free(start)
     cfg.resume = start is not None
     if start is None:
@@ -222,7 +223,7 @@ def _check_start(cfg: Config, model: nn.Module, found: dict[str, Any]) -> None:
     if cfg.resume:
         check_weights_fit(model, found, cfg.load_from)
         check_optimizer(cfg, model, found, cfg.load_from)
-    elif found:
+    elif cfg.get("load_from"):
         check_weights_reach(model, found, cfg.load_from)
 
 

@@ -413,8 +413,7 @@ class Evil:
         return print, ("code has run",)
 
 
-@pytest.mark.parametrize("how", ["weights_only", "before torch 2.5"])
-def test_batches_of_detectors_are_loaded_without_running_code(tmp_path, how):
+def test_batches_of_detectors_are_loaded_without_running_code(tmp_path):
     import numpy as np
     from small_models import batch
 
@@ -425,11 +424,7 @@ def test_batches_of_detectors_are_loaded_without_running_code(tmp_path, how):
     meta = {"img_path": "a.jpg", "scale_factor": (1.0, 1.0), "homography_matrix": np.eye(3, dtype=np.float32)}
     images["data_samples"][0].set_metainfo(meta)
     torch.save(images, tmp_path / "batch.pt")
-    if how == "weights_only":
-        loaded = core.load_plain(tmp_path / "batch.pt", replaying._data_classes(tmp_path / "batch.pt"))
-    else:
-        module = core._restricted_pickle(replaying._data_classes(tmp_path / "batch.pt"))
-        loaded = torch.load(tmp_path / "batch.pt", weights_only=False, pickle_module=module)
+    loaded = core.load_plain(tmp_path / "batch.pt", replaying._data_classes(tmp_path / "batch.pt"))
     sample, expected = loaded["data_samples"][0], images["data_samples"][0]
     assert sample.metainfo["img_path"] == "a.jpg"
     assert np.array_equal(sample.gt_instances.masks.masks, expected.gt_instances.masks.masks)
