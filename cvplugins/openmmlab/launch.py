@@ -69,7 +69,7 @@ def train(
         cfg.merge_from_dict({"randomness": {"seed": seed}})
     found = _set_start(cfg, resume, trust_checkpoint)
     with joined_processes(cfg):
-        check_data(cfg, ("train_dataloader", "val_dataloader"))
+        check_data(cfg, ("train_dataloader", "val_dataloader"), dry_run)
         if dry_run:
             if cfg.resume:
                 check_weights_fit(_unwrapped(_build_model(cfg)), found, cfg.load_from)
@@ -134,7 +134,7 @@ def evaluate(
     if show_dir is not None or label_dir is not None:
         _write_predictions(cfg, show_dir, label_dir)
     with joined_processes(cfg):
-        check_data(cfg, ("test_dataloader",))
+        check_data(cfg, ("test_dataloader",), dry_run)
         use_inference(cfg, mode, scales, flip)
         if dry_run:
             check_weights_fit(_unwrapped(_build_model(cfg)), found, checkpoint)

@@ -1,0 +1,90 @@
+"""Lists of images: one reader for all that ``ImageSets/Main`` holds, and for what editors leave in such files."""
+
+from __future__ import annotations
+
+import codecs
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from cvplugins.errors import DataError
+
+__all__ = ["ImageList", "read_image_list"]
+
+LISTED = 10
+# The second column of VOC's per-class lists: 1 the class is there, -1 it is not, 0 only difficult objects of it are.
+FLAGGED = re.compile(r"(.*\S)\s+(?:-1|0|1)")
+AROUND = "\ufeff \t\f\v"
+UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+
+
+@dataclass(frozen=True)
+class ImageList:
+    """The images that a file names.
+
+    Attributes:
+        ids: In the file's order.
+        flagged: How many have a second column of 1, 0 or -1.
+        plain: Whether a reader that takes every line as it is gets the same ids.
+    """
+
+    ids: tuple[str, ...]
+    flagged: int
+    plain: bool
+
+
+def read_image_list(path: str | os.PathLike[str], annotations: str | os.PathLike[str] | None = None) -> ImageList:
+    """Read a list of one image id a line.
+
+    A byte order mark, blanks and tabs around an id, and empty lines are passed over. So is the second column of
+    per-class lists such as ``dog_train.txt``: all of their images are taken, as the VOC devkit's own code does
+    (``VOCevaldet.m`` and ``example_detector.m`` read both columns and go through every image).
+
+    Args:
+        path: A text file in UTF-8, or in UTF-16 with a byte order mark.
+        annotations: Folder of ``<id>.xml``, which tells an image called ``photo 1`` from an image ``photo`` with the
+            flag 1.
+
+    Raises:
+        DataError: The list is missing, not text, empty, or names an image twice.
+    """
+    path = Path(path)
+    raw = _lines(path)
+    line_of: dict[str, int] = {}
+    flagged = 0
+    for number, line in enumerate(raw, start=1):
+        text = line.strip(AROUND)
+        if not text:
+            continue
+        image_id = _without_flag(text, annotations)
+        flagged += image_id != text
+        if image_id in line_of:
+            raise DataError(f"{path}, line {number}: names image {image_id} again (first in line {line_of[image_id]})")
+        line_of[image_id] = number
+    if not line_of:
+        raise DataError(f"{path}: names no image")
+    return ImageList(tuple(line_of), flagged, plain=list(line_of) == raw)
+
+
+def _lines(path: Path) -> list[str]:
+    """Return the lines of a text file without their ends; a byte order mark stays, except that of UTF-16."""
+    try:
+        content = path.read_bytes()
+        text = content.decode("utf-16" if content.startswith(UTF16) else "utf-8")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: not a text file") from error
+    except OSError as error:
+        there = ", ".join(sorted(other.stem for other in path.parent.glob("*.txt"))[:LISTED]) or "none"
+        raise DataError(f"{path}: cannot read the split, {error.strerror}; lists in its folder: {there}") from error
+    lines = re.split(r"\r\n|\n|\r", text)
+    if content.startswith(UTF16):
+        lines[0] = f"\ufeff{lines[0]}"  # another reader would not get the lines at all
+    return lines[:-1] if lines[-1] == "" else lines
+
+
+def _without_flag(line: str, annotations: str | os.PathLike[str] | None) -> str:
+    match = FLAGGED.fullmatch(line)
+    if match is None or (annotations is not None and Path(annotations, f"{line}.xml").is_file()):
+        return line
+    return match[1]
