@@ -74,13 +74,14 @@ class CocoFile:
             DataError: A field that it reads is missing or of another kind.
         """
         names = {number: name for name, number in self.categories}
-        counts, unusable, left_out, unknown = ClassCounts(), [], [], 0
+        counts, unusable, left_out, unknown = ClassCounts(), [], [], Counter[str]()
         # In the order of CocoDataset.parse_data_info.
         for number, entry in enumerate(self.annotations):
             image = self.images.get(entry["image_id"])
             if image is None:
-                unknown += 1
+                unknown["images"] += 1
                 continue
+            unknown["categories"] += entry["category_id"] not in names
             name = str(names.get(entry["category_id"], f"category {entry['category_id']}"))
             passed_over = entry.get("ignore") or self._is_left_out(number, entry, image)
             if name not in classes:
@@ -102,8 +103,8 @@ class CocoFile:
                 len(left_out),
                 left_out[0],
             )
-        if unknown:
-            logger.warning("%s: %d annotations are of images that the file does not list", self.path, unknown)
+        for kind, count in (+unknown).items():
+            logger.warning("%s: %d annotations are of %s that the file does not list", self.path, count, kind)
         return counts, unusable
 
     def _name(self, number: int, name: str, image: dict[str, Any]) -> str:
