@@ -81,7 +81,7 @@ def config(train, val=None, model=None, **more):
     return Config({"default_scope": "mmdet", "work_dir": "no/work", "model": model, **loaders, **more})
 
 
-def check(cfg, dry_run=True):
+def check(cfg):
     from cvplugins.openmmlab.data_checks import check_data
 
-    check_data(cfg, tuple(key for key in ("train_dataloader", "val_dataloader") if key in cfg), dry_run)
+    check_data(cfg, tuple(key for key in ("train_dataloader", "val_dataloader") if key in cfg))

@@ -6,7 +6,7 @@ from .ade20k import ADE20K_CLASSES, ade20k_pairs
 from .boxes import box_problem
 from .class_names import ClassCounts, check_class_names, check_same_classes, check_spelling, missing_classes
 from .coco import CocoAnnotations, CocoObjects, CocoResults, read_coco_annotations, read_coco_results
-from .image_lists import ImageList, read_image_list
+from .image_lists import ImageList, image_names, read_image_list
 from .label_images import LabelReport, check_label_images, read_label_image, without_zero_label
 from .mot_challenge import MOTTracks, mot_challenge_frames, read_mot_tracks
 from .voc import (
@@ -50,6 +50,7 @@ __all__ = [
     "check_voc",
     "check_voc_folders",
     "check_voc_source",
+    "image_names",
     "missing_classes",
     "mot_challenge_frames",
     "read_annotation",

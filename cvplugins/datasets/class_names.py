@@ -109,8 +109,18 @@ def check_same_classes(classes: Sequence[str], place: str, others: Sequence[str]
         raise DataError(f"there are {len(classes)} classes in {place}, but {len(others)} in {other_place}")
 
 
-def check_spelling(classes: Sequence[str], counts: ClassCounts) -> None:
-    """Raise ``DataError`` if objects would be left out only because their name has other case, blanks or hyphens."""
+def check_spelling(classes: Sequence[str], counts: ClassCounts, place: str) -> None:
+    """Look for objects that would be left out because a name is misspelt.
+
+    Args:
+        classes: The names.
+        counts: What the data holds.
+        place: What messages call the data.
+
+    Raises:
+        DataError: A name differs from a class in case, blanks or hyphens alone; or a class occurs nowhere, and a
+            similar name that is no class does.
+    """
     by_bare = {_bare(name): name for name in classes}
     for name in counts.others:
         if _bare(name) in by_bare:
@@ -118,6 +128,12 @@ def check_spelling(classes: Sequence[str], counts: ClassCounts) -> None:
                 f"{counts.places[name]}: an object's name {name!r} is not the class {by_bare[_bare(name)]!r}, so it "
                 "would be left out; write them alike"
             )
+    for name in classes:
+        is_there = counts.usable[name] or counts.unusable[name]
+        close = [] if is_there else _close(name, counts.others)
+        if close:
+            meant = " or ".join(f"{each!r} ({counts.others[each]} objects, left out)" for each in close)
+            raise DataError(f"{place}: the class {name!r} occurs nowhere; did you mean {meant}?")
 
 
 def missing_classes(classes: Sequence[str], counts: ClassCounts, place: str) -> list[str]:
@@ -129,14 +145,9 @@ def missing_classes(classes: Sequence[str], counts: ClassCounts, place: str) -> 
         place: What messages call the data.
 
     Raises:
-        DataError: There is no object at all, or a name is misspelt: a similar one that is no class occurs in its place.
+        DataError: There is no object at all.
     """
     missing = [name for name in classes if not counts.usable[name]]
-    for name in missing:
-        close = [] if counts.unusable[name] else _close(name, counts.others)
-        if close:
-            meant = " or ".join(f"{each!r} ({counts.others[each]} objects, left out)" for each in close)
-            raise DataError(f"{place}: the class {name!r} occurs nowhere; did you mean {meant}?")
     if len(missing) == len(classes):
         there = f"; the objects there: {_numbers(counts.others)}" if counts.others else ""
         raise DataError(f"{place}: no object to learn from of the classes {_some(classes)}{there}")

@@ -5,12 +5,13 @@ from __future__ import annotations
 import codecs
 import os
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from cvplugins.errors import DataError
 
-__all__ = ["ImageList", "read_image_list"]
+__all__ = ["ImageList", "image_names", "read_image_list"]
 
 LISTED = 10
 # The second column of VOC's per-class lists: 1 the class is there, -1 it is not, 0 only difficult objects of it are.
@@ -34,7 +35,9 @@ class ImageList:
     plain: bool
 
 
-def read_image_list(path: str | os.PathLike[str], annotations: str | os.PathLike[str] | None = None) -> ImageList:
+def read_image_list(
+    path: str | os.PathLike[str], annotations: str | os.PathLike[str], suffix: str = ".xml"
+) -> ImageList:
     """Read a list of one image id a line.
 
     A byte order mark, blanks and tabs around an id, and empty lines are passed over. So is the second column of
@@ -43,21 +46,18 @@ def read_image_list(path: str | os.PathLike[str], annotations: str | os.PathLike
 
     Args:
         path: A text file in UTF-8, or in UTF-16 with a byte order mark.
-        annotations: Folder of ``<id>.xml``, which tells an image called ``photo 1`` from an image ``photo`` with the
-            flag 1.
+        annotations: Folder of a file for each id, which tells an image called ``photo 1`` from an image ``photo`` with
+            the flag 1.
+        suffix: How the names of these files go on behind the id.
 
     Raises:
         DataError: The list is missing, not text, empty, or names an image twice.
     """
     path = Path(path)
-    raw = _lines(path)
     line_of: dict[str, int] = {}
     flagged = 0
-    for number, line in enumerate(raw, start=1):
-        text = line.strip(AROUND)
-        if not text:
-            continue
-        image_id = _without_flag(text, annotations)
+    raw = _lines(path)
+    for number, text, image_id in _parsed(raw, Path(annotations), suffix):
         flagged += image_id != text
         if image_id in line_of:
             raise DataError(f"{path}, line {number}: names image {image_id} again (first in line {line_of[image_id]})")
@@ -65,6 +65,30 @@ def read_image_list(path: str | os.PathLike[str], annotations: str | os.PathLike
     if not line_of:
         raise DataError(f"{path}: names no image")
     return ImageList(tuple(line_of), flagged, plain=list(line_of) == raw)
+
+
+def image_names(path: str | os.PathLike[str], folder: str | os.PathLike[str], suffix: str) -> tuple[list[str], bool]:
+    """Return the names in a list that may hold one twice, and whether a reader that strips its lines gets the same.
+
+    Args:
+        path: As in :func:`read_image_list`.
+        folder: Of the images.
+        suffix: How their files go on behind the name.
+
+    Raises:
+        DataError: The list is missing or not text.
+    """
+    raw = _lines(Path(path))
+    names = [name for _, _, name in _parsed(raw, Path(folder), suffix)]
+    return names, names == [line.strip() for line in raw]
+
+
+def _parsed(lines: list[str], folder: Path, suffix: str) -> Iterator[tuple[int, str, str]]:
+    """Yield number, text and image of each line that is not empty."""
+    for number, line in enumerate(lines, start=1):
+        text = line.strip(AROUND)
+        if text:
+            yield number, text, _without_flag(text, folder, suffix)
 
 
 def _lines(path: Path) -> list[str]:
@@ -83,8 +107,6 @@ def _lines(path: Path) -> list[str]:
     return lines[:-1] if lines[-1] == "" else lines
 
 
-def _without_flag(line: str, annotations: str | os.PathLike[str] | None) -> str:
+def _without_flag(line: str, annotations: Path, suffix: str) -> str:
     match = FLAGGED.fullmatch(line)
-    if match is None or (annotations is not None and Path(annotations, f"{line}.xml").is_file()):
-        return line
-    return match[1]
+    return line if match is None or (annotations / f"{line}{suffix}").is_file() else match[1]

@@ -86,19 +86,20 @@ def check_counts(cfg: CfgNode, counts: Mapping[str, ClassCounts]) -> None:
     Raises:
         DataError: A name is misspelt, or there is no object to learn from.
     """
-    training = ClassCounts()
     for name, found in counts.items():
         logger.info("%s: %s", name, found)
-        check_spelling(_classes(name), found)
-        if name in cfg.DATASETS.TRAIN:
-            training.merge(found)
-    trained = [name for name in counts if name in cfg.DATASETS.TRAIN]
-    if not trained:
-        return
-    place = f"DATASETS.TRAIN ({', '.join(trained)})"
-    missing = missing_classes(_classes(trained[0]), training, place)
-    if missing:
-        logger.warning("%s: there is no object to learn from of the classes %s", place, ", ".join(missing))
+    for key, is_trained in (("DATASETS.TRAIN", True), ("DATASETS.TEST", False)):
+        names = [name for name in counts if (name in cfg.DATASETS.TRAIN) == is_trained]
+        if not names:
+            continue
+        together = ClassCounts()
+        for name in names:
+            together.merge(counts[name])
+        classes, place = MetadataCatalog.get(names[0]).thing_classes, f"{key} ({', '.join(names)})"
+        check_spelling(classes, together, place)
+        missing = missing_classes(classes, together, place) if is_trained else []
+        if missing:
+            logger.warning("%s: there is no object to learn from of the classes %s", place, ", ".join(missing))
 
 
 def voc_box_problem(found: VOCObject, width: int | None, height: int | None) -> str | None:
@@ -121,7 +122,3 @@ def _not_loaded(name: str, error: Exception) -> UserError:
             f"its metadata says: {' '.join(str(error).splitlines()[1:])}"
         )
     return UserError(f"dataset {name} cannot be loaded: {type(error).__name__}: {first_line(error)}")
-
-
-def _classes(name: str) -> Sequence[str]:
-    return MetadataCatalog.get(name).thing_classes

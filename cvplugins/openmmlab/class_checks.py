@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 from mmengine.config import Config
 
@@ -13,7 +14,7 @@ from cvplugins.errors import DataError
 from .dataset_nodes import DatasetNode, class_of, classes_of, dataset_nodes, is_made_from
 from .head_checks import check_heads
 
-__all__ = ["check_classes", "check_heads_of"]
+__all__ = ["check_classes", "check_heads_of", "check_trained_classes"]
 
 logger = logging.getLogger(__name__)
 
@@ -80,3 +81,32 @@ def _named(config: Config, loader: str) -> Iterator[tuple[DatasetNode, tuple[str
         classes = classes_of(dataset, kind)
         if classes is not None:
             yield dataset, classes
+
+
+def check_trained_classes(config: Config, loaders: tuple[str, ...], checkpoint: Mapping[str, Any], path: str) -> None:
+    """Compare class names with those that a checkpoint of mmengine's was trained on.
+
+    Args:
+        config: A loaded config.
+        loaders: Keys of the loaders that will be used.
+        checkpoint: What the file holds. One that names no classes is passed over.
+        path: Of the file.
+
+    Raises:
+        DataError: A class has another label in the checkpoint. Other names for all labels are only warned of.
+    """
+    meta = checkpoint.get("meta")
+    trained_on = meta.get("dataset_meta") if isinstance(meta, Mapping) else None
+    learnt = (trained_on.get("classes") or trained_on.get("CLASSES")) if isinstance(trained_on, Mapping) else None
+    if not isinstance(learnt, (list, tuple)) or not all(isinstance(name, str) for name in learnt):
+        return
+    for loader in loaders:
+        for dataset, classes in _named(config, loader):
+            if len(classes) != len(learnt):
+                continue  # of which the weights tell more
+            try:
+                check_same_classes(learnt, f"checkpoint {path}", classes, str(dataset))
+            except DataError as error:
+                if set(learnt) & set(classes):
+                    raise
+                logger.warning("%s", error)

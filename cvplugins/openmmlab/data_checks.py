@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import atexit
 import os
-import shutil
-import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from mmengine.config import Config
 
+from cvplugins.datasets import read_image_list
 from cvplugins.datasets.samples import draw_missing
 from cvplugins.distributed import gather_objects
 from cvplugins.errors import UserError
@@ -22,8 +20,8 @@ from .dataset_checks import CheckedDataset, check_counts, check_dataset
 from .dataset_nodes import DatasetNode, class_of, dataset_nodes, given_classes
 from .evaluator_checks import check_evaluators
 from .segmentation_checks import check_segmentation_data
-from .suffix_checks import check_image_suffixes
-from .voc_checks import write_list
+from .segmentation_files import check_image_suffixes, clean_lists
+from .written_lists import WrittenLists
 
 __all__ = ["check_data"]
 
@@ -52,7 +50,7 @@ class Changes:
             add_box_filter(dataset)
 
 
-def check_data(config: Config, loaders: tuple[str, ...], dry_run: bool = False) -> None:
+def check_data(config: Config, loaders: tuple[str, ...]) -> None:
     """Check the datasets that the named loaders read; the first process of every node does it for all.
 
     PASCAL VOC's and COCO's annotations and folders of label maps are checked as the framework's loaders will read them:
@@ -64,7 +62,6 @@ def check_data(config: Config, loaders: tuple[str, ...], dry_run: bool = False) 
     Args:
         config: A loaded config with ``work_dir``.
         loaders: Keys such as ``"train_dataloader"``.
-        dry_run: Whether lists of images vanish when the process ends, instead of lying in the work dir.
 
     Raises:
         UserError: Something is missing, broken or contradictory; on every process.
@@ -72,7 +69,7 @@ def check_data(config: Config, loaders: tuple[str, ...], dry_run: bool = False) 
     problem, changes = None, Changes()
     if int(os.environ.get("LOCAL_RANK", 0)) == 0:
         try:
-            changes = _check(config, loaders, dry_run)
+            changes = _check(config, loaders)
         except UserError as error:
             problem = str(error)
     gathered = gather_objects((problem, changes))
@@ -84,16 +81,18 @@ def check_data(config: Config, loaders: tuple[str, ...], dry_run: bool = False) 
             gathered[0][1].apply(dataset)
 
 
-def _check(config: Config, loaders: tuple[str, ...], dry_run: bool) -> Changes:
+def _check(config: Config, loaders: tuple[str, ...]) -> Changes:
     """Check every dataset, and return what has to be changed."""
     for root in {
         str(node["data_root"]) for name in loaders for node in walk_dicts(config.get(name)) if node.get("data_root")
     }:
         draw_missing(root)
     classes = check_classes(config, loaders)
+    written = WrittenLists(Path(config.work_dir) / "whole_images")
     check_image_suffixes(config, loaders)
+    changes = Changes(lists=clean_lists(config, loaders, written))
     check_segmentation_data(config, loaders)
-    changes, checked = Changes(), []
+    checked = []
     for loader in loaders:
         found = [_check_dataset(config, dataset, classes.get(dataset.key)) for dataset in dataset_nodes(config, loader)]
         known = [each for each in found if each is not None]
@@ -103,7 +102,8 @@ def _check(config: Config, loaders: tuple[str, ...], dry_run: bool) -> Changes:
         for dataset in dataset_nodes(config, loader):
             if isinstance(given_classes(dataset), str):
                 changes.classes[dataset.key] = classes[dataset.key]
-    _plan(changes, checked, config, dry_run)
+    for each in checked:
+        _plan(changes, each, written)
     return changes
 
 
@@ -115,21 +115,12 @@ def _check_dataset(config: Config, dataset: DatasetNode, classes: tuple[str, ...
     return checked
 
 
-def _plan(changes: Changes, checked: list[CheckedDataset], config: Config, dry_run: bool) -> None:
-    """Decide what has to be changed, and write the lists of images."""
-    taken: set[str] = set()
-    folder = None
-    for each in checked:
-        if each.source is not None and (each.broken or not each.plain):
-            folder = folder or _folder(config, dry_run)
-            changes.lists[each.dataset.key] = write_list(each.source, each.broken, folder, taken)
-        if each.unusable and not each.dataset.is_test:
-            changes.filtered.append(each.dataset.key)
-
-
-def _folder(config: Config, dry_run: bool) -> Path:
-    if not dry_run:
-        return Path(config.work_dir) / "whole_images"
-    folder = tempfile.mkdtemp(prefix="cvplugins_lists_")
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    return Path(folder)
+def _plan(changes: Changes, checked: CheckedDataset, written: WrittenLists) -> None:
+    """Decide what a dataset has to read in place of what the config says."""
+    if checked.source is not None and (checked.broken or not checked.plain):
+        listed = read_image_list(checked.source.image_list, checked.source.annotations).ids
+        stem = "_".join(Path(checked.name).with_suffix("").parts[-2:]).replace(" ", "_")
+        whole = (image_id for image_id in listed if image_id not in checked.broken)
+        changes.lists[checked.dataset.key] = written.write(whole, stem)
+    if checked.unusable and not checked.dataset.is_test:
+        changes.filtered.append(checked.dataset.key)

@@ -104,15 +104,15 @@ def check_counts(loader: str, checked: Sequence[CheckedDataset], skip_broken: bo
         return
     for each in named:
         logger.info("%s: %s", each.name, each.counts)
-        check_spelling(each.classes or (), each.counts)
         _check_boxes(each, skip_broken)
-    if all(each.dataset.is_test for each in named):
-        return
-    counts = ClassCounts()
+    classes, counts = named[0].classes or (), ClassCounts()
     for each in named:
         counts.merge(each.counts)
     place = f"{loader} ({', '.join(dict.fromkeys(each.name for each in named))})"
-    missing = missing_classes(named[0].classes or (), counts, place)
+    check_spelling(classes, counts, place)
+    if all(each.dataset.is_test for each in named):
+        return
+    missing = missing_classes(classes, counts, place)
     if missing:
         logger.warning("%s: there is no object to learn from of the classes %s", place, ", ".join(missing))
 

@@ -20,6 +20,7 @@ from cvplugins.files import check_out
 from cvplugins.reporting import write_metrics
 
 from .checkpoint import check_weights_fit, fetch_checkpoint, find_checkpoint, open_checkpoint
+from .class_checks import check_trained_classes
 from .config import load_config, type_name
 from .data_checks import check_data
 from .inference import use_inference
@@ -69,7 +70,9 @@ def train(
         cfg.merge_from_dict({"randomness": {"seed": seed}})
     found = _set_start(cfg, resume, trust_checkpoint)
     with joined_processes(cfg):
-        check_data(cfg, ("train_dataloader", "val_dataloader"), dry_run)
+        check_data(cfg, ("train_dataloader", "val_dataloader"))
+        if cfg.resume:
+            check_trained_classes(cfg, ("train_dataloader",), found, cfg.load_from)
         if dry_run:
             if cfg.resume:
                 check_weights_fit(_unwrapped(_build_model(cfg)), found, cfg.load_from)
@@ -134,7 +137,8 @@ def evaluate(
     if show_dir is not None or label_dir is not None:
         _write_predictions(cfg, show_dir, label_dir)
     with joined_processes(cfg):
-        check_data(cfg, ("test_dataloader",), dry_run)
+        check_data(cfg, ("test_dataloader",))
+        check_trained_classes(cfg, ("test_dataloader",), found, str(checkpoint))
         use_inference(cfg, mode, scales, flip)
         if dry_run:
             check_weights_fit(_unwrapped(_build_model(cfg)), found, checkpoint)

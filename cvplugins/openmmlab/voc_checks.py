@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Mapping
-from pathlib import Path
+from collections.abc import Callable
 
-from cvplugins.datasets import VOCObject, VOCSource, box_problem, read_image_list
+from cvplugins.datasets import VOCObject, VOCSource, box_problem
 
 from .dataset_nodes import DatasetNode
 
-__all__ = ["box_of", "box_problem_of", "voc_source", "write_list"]
+__all__ = ["box_of", "box_problem_of", "voc_source"]
 
 
 def voc_source(dataset: DatasetNode) -> VOCSource:
@@ -43,23 +41,3 @@ def box_problem_of(dataset: DatasetNode) -> Callable[[VOCObject, int | None, int
         return problem and f"{corners} in the file, as mmdet reads it: {problem}"
 
     return _problem
-
-
-def write_list(source: VOCSource, left_out: Mapping[str, str], folder: Path, taken: set[str]) -> str:
-    """Write the images of a list that are whole, one plain id a line, and return the file's path.
-
-    Args:
-        source: The list.
-        left_out: Ids of the others.
-        folder: Where to write.
-        taken: Names of files there that other lists have.
-    """
-    ids = [each for each in read_image_list(source.image_list, source.annotations).ids if each not in left_out]
-    stem = name = "_".join(Path(source.name).with_suffix("").parts[-2:]).replace(" ", "_")
-    while name in taken:
-        name = f"{stem}_{len(taken)}"
-    taken.add(name)
-    folder.mkdir(parents=True, exist_ok=True)
-    path = Path(os.path.abspath(folder / f"{name}.txt"))
-    path.write_text("".join(f"{image_id}\n" for image_id in ids), encoding="utf-8")
-    return str(path)
