@@ -81,14 +81,22 @@ class DetectionMetric(PluginMetric):
         """Append the detections and the ground truth of each image."""
         self.results += [self._image(sample) for sample in data_samples]
 
+    def names(self) -> list[str] | None:
+        """See :class:`PluginMetric`."""
+        has_classes = (self.dataset_meta or {}).get("classes")
+        return list(self._core().compute().numbers()) if has_classes else None
+
     def compute_metrics(self, results: list[Any]) -> dict[str, float]:
         """Compute, log and write the metrics of all images."""
-        metric = self.core(self.dataset_meta["classes"], self.rules, self.score_threshold)
+        metric = self._core()
         for image in results:
             metric.update(image)
         result = metric.compute()
         self.report(detection_table(result), result, DETECTION_FIGURES)
         return result.scalars()
+
+    def _core(self) -> Core:
+        return self.core(self.dataset_meta["classes"], self.rules, self.score_threshold)
 
     def _image(self, sample: Mapping[str, Any]) -> ImageDetections | ImageMasks:
         found = sample["pred_instances"]
