@@ -6,6 +6,7 @@ from .ade20k import ADE20K_CLASSES, ade20k_pairs
 from .boxes import box_problem
 from .class_names import ClassCounts, check_class_names, check_same_classes, check_spelling, missing_classes
 from .coco import CocoAnnotations, CocoObjects, CocoResults, read_coco_annotations, read_coco_results
+from .coco_check import check_coco_file
 from .image_lists import ImageList, image_names, read_image_list
 from .label_images import LabelReport, check_label_images, read_label_image, without_zero_label
 from .mot_challenge import MOTTracks, mot_challenge_frames, read_mot_tracks
@@ -44,6 +45,7 @@ __all__ = [
     "ade20k_pairs",
     "box_problem",
     "check_class_names",
+    "check_coco_file",
     "check_label_images",
     "check_same_classes",
     "check_spelling",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from .voc import DataError
+from cvplugins.errors import DataError
 
 __all__ = ["ADE20K_CLASSES", "HOW_TO_GET_ADE20K", "ade20k_pairs"]
 

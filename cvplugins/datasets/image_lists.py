@@ -11,6 +11,8 @@ from pathlib import Path
 
 from cvplugins.errors import DataError
 
+from .regular_files import stat_regular
+
 __all__ = ["ImageList", "image_names", "read_image_list"]
 
 LISTED = 10
@@ -93,6 +95,8 @@ def _parsed(lines: list[str], folder: Path, suffix: str) -> Iterator[tuple[int, 
 
 def _lines(path: Path) -> list[str]:
     """Return the lines of a text file without their ends; a byte order mark stays, except that of UTF-16."""
+    if path.exists():
+        stat_regular(path, "list of images")
     try:
         content = path.read_bytes()
         text = content.decode("utf-16" if content.startswith(UTF16) else "utf-8")

@@ -19,17 +19,20 @@ from cvplugins.datasets import (
     ClassCounts,
     VOCSource,
     check_class_names,
+    check_coco_file,
     check_voc_folders,
     check_voc_source,
     read_annotation,
     read_image_list,
 )
+from cvplugins.datasets.image_readers import ImageReader
 from cvplugins.datasets.samples import draw_missing
 from cvplugins.distributed import gather_objects
 from cvplugins.errors import UserError
 
 from .ade20k import check_scenes, register_ade20k
 from .dataset_checks import check_counts, check_meanings, count_records, voc_box_problem
+from .image_checks import check_records, image_reader
 from .mask2former_project import is_mask2former
 
 __all__ = ["PREFIX", "check_data", "register_datasets", "register_voc", "voc_records"]
@@ -65,7 +68,7 @@ def register_voc(cfg: CfgNode) -> None:
         if name in DatasetCatalog:
             DatasetCatalog.remove(name)
             MetadataCatalog.remove(name)
-        options = (devkit, f"VOC{year}", split, classes, cfg.CVPLUGINS.DATA.SKIP_BROKEN)
+        options = (devkit, f"VOC{year}", split, classes, cfg.CVPLUGINS.DATA.SKIP_BROKEN, image_reader(cfg, name))
         DatasetCatalog.register(name, lambda options=options: voc_records(*options))
         MetadataCatalog.get(name).set(
             thing_classes=list(classes),
@@ -77,7 +80,12 @@ def register_voc(cfg: CfgNode) -> None:
 
 
 def voc_records(
-    devkit: Path, year: str, split: str, classes: Sequence[str] = VOC_CLASSES, skip_broken: bool = False
+    devkit: Path,
+    year: str,
+    split: str,
+    classes: Sequence[str] = VOC_CLASSES,
+    skip_broken: bool = False,
+    reader: ImageReader | None = None,
 ) -> list[dict[str, Any]]:
     """Return the images of a split as Detectron2 has them; each object also says whether it is ``difficult``.
 
@@ -91,6 +99,7 @@ def voc_records(
         split: A list's name, such as ``"trainval"``.
         classes: Names of the objects to read.
         skip_broken: Whether broken images and annotations are left out.
+        reader: What will read the images; see :func:`check_voc`.
 
     Raises:
         DataError: The list or an annotation is missing or broken.
@@ -98,14 +107,14 @@ def voc_records(
     source = _source(devkit, year, split)
     ids = read_image_list(source.image_list, source.annotations).ids
     if skip_broken:
-        broken = dict(check_voc_source(source, classes=classes, skip_broken=True)[1])
+        broken = dict(check_voc_source(source, classes=classes, skip_broken=True, reader=reader)[1])
         for image_id, reason in broken.items():
             logger.warning("left out of %s %s: %s (%s)", year, split, image_id, reason)
         ids = tuple(image_id for image_id in ids if image_id not in broken)
     return [_record(source, image_id, classes) for image_id in ids]
 
 
-def check_data(cfg: CfgNode, names: Sequence[str]) -> None:
+def check_data(cfg: CfgNode, names: Sequence[str], full: bool = False) -> None:
     """Check datasets, file by file where they are PASCAL VOC's; the first process of every node does it for all.
 
     A sample that is missing is drawn first.
@@ -113,6 +122,7 @@ def check_data(cfg: CfgNode, names: Sequence[str]) -> None:
     Args:
         cfg: A config that :func:`register_voc` was called with.
         names: Of datasets.
+        full: Whether to decode every image; else only headers are read.
 
     Raises:
         UserError: Something is unknown, missing or broken, or the model has another number of classes; on every
@@ -121,7 +131,7 @@ def check_data(cfg: CfgNode, names: Sequence[str]) -> None:
     problem = None
     if int(os.environ.get("LOCAL_RANK", 0)) == 0:
         try:
-            _check(cfg, names)
+            _check(cfg, names, full)
         except UserError as error:
             problem = str(error)
     for found in gather_objects(problem):
@@ -129,7 +139,7 @@ def check_data(cfg: CfgNode, names: Sequence[str]) -> None:
             raise UserError(found)
 
 
-def _check(cfg: CfgNode, names: Sequence[str]) -> None:
+def _check(cfg: CfgNode, names: Sequence[str], full: bool) -> None:
     draw_missing(cfg.CVPLUGINS.DATA.ROOT)
     if cfg.CVPLUGINS.DATA.CLASSES:
         check_class_names(cfg.CVPLUGINS.DATA.CLASSES, "CVPLUGINS.DATA.CLASSES")
@@ -139,12 +149,16 @@ def _check(cfg: CfgNode, names: Sequence[str]) -> None:
             raise UserError(f"DATASETS: there is no dataset {name!r}; {_similar(name)}")
         metadata = MetadataCatalog.get(name)
         if name.startswith(PREFIX):
-            found: ClassCounts | None = _check_voc(cfg, name, metadata)
+            found: ClassCounts | None = _check_voc(cfg, name, metadata, full)
         else:
             _check_files(name, metadata)
-            check_scenes(name, metadata)
+            check_scenes(name, metadata, cfg, full)
+            if metadata.get("evaluator_type") == "coco" and metadata.get("json_file"):
+                check_coco_file(metadata.json_file, masks="needed" if cfg.MODEL.MASK_ON else "optional")
             is_semantic = metadata.get("stuff_classes") and not metadata.get("thing_classes")
             found = None if is_semantic else count_records(name)
+            if metadata.get("json_file"):
+                check_records(cfg, name, full)
         if found is not None:
             counts[name] = found
         for key, number, kind in _class_numbers(cfg):
@@ -159,12 +173,18 @@ def _check(cfg: CfgNode, names: Sequence[str]) -> None:
     check_counts(cfg, counts)
 
 
-def _check_voc(cfg: CfgNode, name: str, metadata: Any) -> ClassCounts:
+def _check_voc(cfg: CfgNode, name: str, metadata: Any, full: bool) -> ClassCounts:
     source = _source(_devkit(cfg), f"VOC{metadata.year}", metadata.split)
     check_voc_folders(source)
     split, _ = check_voc_source(
-        source, classes=_classes(cfg), skip_broken=cfg.CVPLUGINS.DATA.SKIP_BROKEN, box_problem=voc_box_problem
+        source,
+        classes=_classes(cfg),
+        skip_broken=cfg.CVPLUGINS.DATA.SKIP_BROKEN,
+        reader=image_reader(cfg, name, full),
+        box_problem=voc_box_problem,
     )
+    for warning in split.warnings:
+        logger.warning("%s: %s", name, warning)
     if split.unusable:
         first = split.unusable[0][1]
         logger.warning("%s: Detectron2 leaves out %d objects; the first one: %s", name, len(split.unusable), first)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cvplugins.datasets import ClassCounts, box_problem
+from cvplugins.datasets import ClassCounts, box_problem, check_coco_file
 from cvplugins.errors import DataError
 
 __all__ = ["CocoFile", "read_coco_file"]
@@ -68,22 +68,16 @@ class CocoFile:
                 )
 
     def check_boxes(self, classes: Sequence[str]) -> tuple[ClassCounts, list[str]]:
-        """Return how many objects CocoDataset loads, and what is wrong with boxes that it does not leave out itself.
-
-        Raises:
-            DataError: A field that it reads is missing or of another kind.
-        """
+        """Return how many objects CocoDataset loads, and what is wrong with boxes that it does not leave out itself."""
         names = {number: name for name, number in self.categories}
-        counts, unusable, left_out, unknown = ClassCounts(), [], [], Counter[str]()
+        counts, unusable, left_out = ClassCounts(), [], []
         # In the order of CocoDataset.parse_data_info.
         for number, entry in enumerate(self.annotations):
             image = self.images.get(entry["image_id"])
             if image is None:
-                unknown["images"] += 1
                 continue
-            unknown["categories"] += entry["category_id"] not in names
             name = str(names.get(entry["category_id"], f"category {entry['category_id']}"))
-            passed_over = entry.get("ignore") or self._is_left_out(number, entry, image)
+            passed_over = entry.get("ignore") or _is_left_out(entry, image)
             if name not in classes:
                 counts.leave_out(name, str(self.path))
             elif passed_over:
@@ -103,89 +97,39 @@ class CocoFile:
                 len(left_out),
                 left_out[0],
             )
-        for kind, count in (+unknown).items():
-            logger.warning("%s: %d annotations are of %s that the file does not list", self.path, count, kind)
         return counts, unusable
 
     def _name(self, number: int, name: str, image: dict[str, Any]) -> str:
         found = self.annotations[number]
         return f"{self.path}: annotations[{number}] (id {found['id']}, {name!r}, image {image['file_name']})"
 
-    def _is_left_out(self, number: int, entry: dict[str, Any], image: dict[str, Any]) -> bool:
-        """Return whether CocoDataset passes over a box; its comparisons are such that it does so with NaN."""
-        box = entry.get("bbox")
-        if not isinstance(box, list) or len(box) != 4 or not all(isinstance(each, (int, float)) for each in box):
-            raise DataError(f"{self.path}: annotations[{number}].bbox is {box!r}, expected [x, y, width, height]")
-        x, y, width, height = box
-        inside = max(0, min(x + width, image["width"]) - max(x, 0))
-        inside *= max(0, min(y + height, image["height"]) - max(y, 0))
-        return inside == 0 or self._number(number, entry, "area") <= 0 or width < 1 or height < 1
 
-    def _number(self, number: int, entry: dict[str, Any], key: str) -> float:
-        value = entry.get(key)
-        if not isinstance(value, (int, float)):
-            raise DataError(f"{self.path}: annotations[{number}].{key} is {value!r}, and mmdet's CocoDataset reads it")
-        return value
+def _is_left_out(entry: dict[str, Any], image: dict[str, Any]) -> bool:
+    """Return whether CocoDataset passes over a box; its comparisons are such that it does so with NaN."""
+    x, y, width, height = entry["bbox"]
+    inside = max(0, min(x + width, image["width"]) - max(x, 0))
+    inside *= max(0, min(y + height, image["height"]) - max(y, 0))
+    return inside == 0 or entry["area"] <= 0 or width < 1 or height < 1
 
 
-def read_coco_file(path: Path) -> CocoFile:
+def read_coco_file(path: Path, masks: str = "unread") -> CocoFile:
     """Read an annotation file as pycocotools does, which mmdet and its metrics read it with.
 
+    Args:
+        path: The file.
+        masks: See :func:`check_coco_file`.
+
     Raises:
-        DataError: The file is not JSON, or a part or key is missing that they read.
+        DataError: The file is not JSON, or a part or key is missing or of another type.
     """
-    content = _load(path)
-    parts: dict[str, list[Any]] = {}
-    for part, keys in (
-        ("categories", ("id", "name")),
-        ("images", ("id", "file_name", "width", "height")),
-        ("annotations", ("id", "image_id", "category_id")),
-    ):
-        found = content.get(part) if isinstance(content, dict) else None
-        if not isinstance(found, list):
-            raise DataError(
-                f"{path}: has no list {part!r}; annotations in COCO's format have images, annotations, categories"
-            )
-        parts[part] = found
-        for key in keys:
-            _check_key(path, part, parts[part], key)
-    for number, image in enumerate(parts["images"]):
-        for side in ("width", "height"):
-            if not isinstance(image[side], (int, float)) or isinstance(image[side], bool) or not image[side] > 0:
-                raise DataError(f"{path}: images[{number}].{side} is {image[side]!r}, not a number of pixels")
-    for part in ("images", "annotations"):
-        twice = [each for each, count in Counter(entry["id"] for entry in parts[part]).items() if count > 1]
-        if twice:
-            raise DataError(f"{path}: two of its {part} have the id {twice[0]!r}")
+    check_coco_file(path, masks=masks, required=("area",), other_categories=True)
+    content = json.loads(path.read_bytes())
     return CocoFile(
         path,
-        tuple((entry["name"], entry["id"]) for entry in parts["categories"]),
-        {entry["id"]: entry for entry in parts["images"]},
-        parts["annotations"],
+        tuple((entry["name"], entry["id"]) for entry in content["categories"]),
+        {entry["id"]: entry for entry in content["images"]},
+        content.get("annotations", []),
     )
-
-
-def _load(path: Path) -> Any:
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror}") from error
-    if content.startswith(b"\xef\xbb\xbf"):
-        raise DataError(
-            f"{path}: begins with a byte order mark, which mmdet's reader refuses; save it as UTF-8 without"
-        )
-    try:
-        return json.loads(content)
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{path}: not JSON: {error}") from error
-
-
-def _check_key(path: Path, part: str, entries: list[Any], key: str) -> None:
-    for number, entry in enumerate(entries):
-        if not isinstance(entry, dict) or key not in entry:
-            raise DataError(f"{path}: {part}[{number}] has no {key!r}")
-        if isinstance(entry[key], (list, dict)):
-            raise DataError(f"{path}: {part}[{number}].{key} is {entry[key]!r}, neither a number nor a word")
 
 
 def _reorder(names: Sequence[str]) -> str:

@@ -19,6 +19,7 @@ from .config import walk_dicts
 from .dataset_checks import CheckedDataset, check_counts, check_dataset
 from .dataset_nodes import DatasetNode, class_of, dataset_nodes, given_classes
 from .evaluator_checks import check_evaluators
+from .image_checks import check_coco_images
 from .segmentation_checks import check_segmentation_data
 from .segmentation_files import check_image_suffixes, clean_lists
 from .written_lists import WrittenLists
@@ -50,7 +51,7 @@ class Changes:
             add_box_filter(dataset)
 
 
-def check_data(config: Config, loaders: tuple[str, ...]) -> None:
+def check_data(config: Config, loaders: tuple[str, ...], full: bool = False) -> None:
     """Check the datasets that the named loaders read; the first process of every node does it for all.
 
     PASCAL VOC's and COCO's annotations and folders of label maps are checked as the framework's loaders will read them:
@@ -62,6 +63,7 @@ def check_data(config: Config, loaders: tuple[str, ...]) -> None:
     Args:
         config: A loaded config with ``work_dir``.
         loaders: Keys such as ``"train_dataloader"``.
+        full: Whether to decode every image; else only headers are read.
 
     Raises:
         UserError: Something is missing, broken or contradictory; on every process.
@@ -69,7 +71,7 @@ def check_data(config: Config, loaders: tuple[str, ...]) -> None:
     problem, changes = None, Changes()
     if int(os.environ.get("LOCAL_RANK", 0)) == 0:
         try:
-            changes = _check(config, loaders)
+            changes = _check(config, loaders, full)
         except UserError as error:
             problem = str(error)
     gathered = gather_objects((problem, changes))
@@ -81,7 +83,7 @@ def check_data(config: Config, loaders: tuple[str, ...]) -> None:
             gathered[0][1].apply(dataset)
 
 
-def _check(config: Config, loaders: tuple[str, ...]) -> Changes:
+def _check(config: Config, loaders: tuple[str, ...], full: bool) -> Changes:
     """Check every dataset, and return what has to be changed."""
     for root in {
         str(node["data_root"]) for name in loaders for node in walk_dicts(config.get(name)) if node.get("data_root")
@@ -91,10 +93,12 @@ def _check(config: Config, loaders: tuple[str, ...]) -> Changes:
     written = WrittenLists(Path(config.work_dir) / "whole_images")
     check_image_suffixes(config, loaders)
     changes = Changes(lists=clean_lists(config, loaders, written))
-    check_segmentation_data(config, loaders)
+    check_segmentation_data(config, loaders, full)
     checked = []
     for loader in loaders:
-        found = [_check_dataset(config, dataset, classes.get(dataset.key)) for dataset in dataset_nodes(config, loader)]
+        found = [
+            _check_dataset(config, dataset, classes.get(dataset.key), full) for dataset in dataset_nodes(config, loader)
+        ]
         known = [each for each in found if each is not None]
         check_counts(loader, known, bool(config.get("skip_broken")))
         check_evaluators(config, loader, known)
@@ -102,14 +106,17 @@ def _check(config: Config, loaders: tuple[str, ...]) -> Changes:
         for dataset in dataset_nodes(config, loader):
             if isinstance(given_classes(dataset), str):
                 changes.classes[dataset.key] = classes[dataset.key]
+    check_coco_images(config, loaders, full)
     for each in checked:
         _plan(changes, each, written)
     return changes
 
 
-def _check_dataset(config: Config, dataset: DatasetNode, classes: tuple[str, ...] | None) -> CheckedDataset | None:
+def _check_dataset(
+    config: Config, dataset: DatasetNode, classes: tuple[str, ...] | None, full: bool
+) -> CheckedDataset | None:
     kind = class_of(dataset.node, config.get("default_scope"))
-    checked = check_dataset(dataset, kind, classes, bool(config.get("skip_broken")))
+    checked = check_dataset(dataset, kind, classes, bool(config.get("skip_broken")), full)
     if checked is not None and classes is None and checked.classes:  # known only after it was loaded
         check_heads_of(config, dataset, checked.classes)
     return checked

@@ -20,12 +20,14 @@ from cvplugins.datasets import (
     missing_classes,
     read_image_list,
 )
+from cvplugins.datasets.regular_files import stat_regular
 from cvplugins.errors import DataError, UserError, first_line
 
 from .box_filter import filters_boxes
 from .coco_checks import CocoFile, read_coco_file
-from .config import type_name
+from .config import type_name, walk_dicts
 from .dataset_nodes import DatasetNode, is_made_from
+from .image_readers import image_reader
 from .voc_checks import box_problem_of, voc_source
 
 __all__ = ["CheckedDataset", "check_counts", "check_dataset"]
@@ -63,7 +65,11 @@ class CheckedDataset:
 
 
 def check_dataset(
-    dataset: DatasetNode, kind: type | None, classes: tuple[str, ...] | None, skip_broken: bool
+    dataset: DatasetNode,
+    kind: type | None,
+    classes: tuple[str, ...] | None,
+    skip_broken: bool = False,
+    full: bool = False,
 ) -> CheckedDataset | None:
     """Check one dataset; None if nothing but its own loader can.
 
@@ -72,6 +78,7 @@ def check_dataset(
         kind: Its class.
         classes: Its class names.
         skip_broken: Whether broken images are left out.
+        full: Whether to decode every image of PASCAL VOC's form.
 
     Raises:
         UserError: Something is missing or broken.
@@ -79,10 +86,12 @@ def check_dataset(
     if not dataset.node.get("ann_file") or not dataset.is_local:
         return None
     if is_made_from(kind, "XMLDataset", ("load_data_list", "parse_data_info", "_parse_instance_info")):
-        return _check_voc(dataset, classes, skip_broken)
+        return _check_voc(dataset, classes, skip_broken, full)
     ann_file = dataset.path(dataset.node["ann_file"])
     if not ann_file.exists():
         raise UserError(f"{type_name(dataset.node)}: annotation file {ann_file.absolute()} does not exist")
+    if not ann_file.is_dir():
+        stat_regular(ann_file, "annotation file")
     if is_made_from(kind, "CocoDataset", ("load_data_list", "parse_data_info")):
         return _check_coco(dataset, classes or ())
     return _check_built(dataset, classes) if is_made_from(kind, "BaseDetDataset") else None
@@ -134,15 +143,21 @@ def _check_boxes(checked: CheckedDataset, skip_broken: bool) -> None:
     logger.warning("%s: %d objects are left out, because training cannot use their boxes", name, len(unusable))
 
 
-def _check_voc(dataset: DatasetNode, classes: tuple[str, ...] | None, skip_broken: bool) -> CheckedDataset:
+def _check_voc(dataset: DatasetNode, classes: tuple[str, ...] | None, skip_broken: bool, full: bool) -> CheckedDataset:
     if not classes:
         raise UserError(f"{dataset}: a dataset of XML files needs metainfo=dict(classes=(...))")
     source = voc_source(dataset)
     check_voc_folders(source)
     listed = read_image_list(source.image_list, source.annotations)
     split, broken = check_voc_source(
-        source, classes=classes, skip_broken=skip_broken, box_problem=box_problem_of(dataset)
+        source,
+        classes=classes,
+        skip_broken=skip_broken,
+        reader=image_reader(dataset.node.get("pipeline"), full),
+        box_problem=box_problem_of(dataset),
     )
+    for warning in split.warnings:
+        logger.warning("%s: %s", source.name, warning)
     for image_id, reason in broken:
         logger.warning("left out of %s: %s (%s)", source.name, image_id, reason)
     if listed.flagged:
@@ -160,7 +175,8 @@ def _check_voc(dataset: DatasetNode, classes: tuple[str, ...] | None, skip_broke
 
 
 def _check_coco(dataset: DatasetNode, classes: tuple[str, ...]) -> CheckedDataset:
-    file = read_coco_file(dataset.path(dataset.node["ann_file"]))
+    loads_masks = any(step.get("with_mask") for step in walk_dicts(dataset.pipelines))
+    file = read_coco_file(dataset.path(dataset.node["ann_file"]), "optional" if loads_masks else "unread")
     file.check_labels(classes, dataset.key)
     counts, unusable = file.check_boxes(classes)
     return CheckedDataset(dataset, str(file.path), classes, counts, unusable, coco=file)
