@@ -24,6 +24,7 @@ from cvplugins.run_lock import check_unlocked, locked
 
 from .checkpoint import check_weights_fit, find_checkpoint, open_checkpoint, run_folder
 from .checkpoint_readers import check_pretrained, fetch_checkpoint, safe_readers
+from .class_checks import check_trained_classes
 from .config import load_config, type_name
 from .data_checks import check_data
 from .inference import use_inference
@@ -83,6 +84,8 @@ def train(
     found = _set_start(cfg, resume, overwrite, trust_checkpoint)
     with joined_processes(cfg), safe_readers(trust_checkpoint):
         check_data(cfg, ("train_dataloader", "val_dataloader"), full)
+        if cfg.resume:
+            check_trained_classes(cfg, ("train_dataloader",), found, cfg.load_from)
         check_pretrained(cfg.get("model"), trust_checkpoint, download=not dry_run)
         if dry_run or found:
             _check_start(cfg, _unwrapped(_build_model(cfg)), found)
@@ -155,6 +158,7 @@ def evaluate(
         _write_predictions(cfg, show_dir, label_dir)
     with joined_processes(cfg), safe_readers(trust_checkpoint):
         check_data(cfg, ("test_dataloader",), full)
+        check_trained_classes(cfg, ("test_dataloader",), found, str(checkpoint))
         use_inference(cfg, mode, scales, flip)
         if dry_run:
             check_weights_fit(_unwrapped(_build_model(cfg)), found, checkpoint)
