@@ -79,7 +79,7 @@ def _check(config: Config, loaders: tuple[str, ...], full: bool) -> dict[Split |
         ann_file = Path(dataset.get("data_root") or ".", dataset["ann_file"])
         if split is None and _is_local(dataset) and not ann_file.exists():
             raise UserError(f"{type_name(dataset)}: annotation file {ann_file.absolute()} does not exist")
-        if _is_local(dataset) and not ann_file.is_dir():
+        if _is_local(dataset) and ann_file.exists() and not ann_file.is_dir():
             stat_regular(ann_file, "annotation file")
         reader = image_reader(dataset.get("pipeline"), full)
         if split is None or (split, reader) in checked:
