@@ -6,15 +6,17 @@ import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cvplugins.errors import DataError
-from cvplugins.metrics.tracked_frame import TrackedFrame
 
-from .regular_files import read_bytes
+from .text_files import read_text
+
+if TYPE_CHECKING:
+    from cvplugins.metrics.tracked_frame import TrackedFrame
 
 __all__ = ["MOTTracks", "mot_challenge_frames", "read_mot_tracks"]
 
@@ -77,10 +79,7 @@ def read_mot_tracks(path: str | os.PathLike[str]) -> MOTTracks:
         array([[10., 20., 40., 60.]])
     """
     path = Path(path)
-    try:
-        text = read_bytes(path, "MOTChallenge text").decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}: cannot be read as MOTChallenge text: {error}") from error
+    text = read_text(path)
     lines, rows = [], []
     for number, content in enumerate(text.splitlines(), start=1):
         if content.strip():
@@ -128,6 +127,8 @@ def mot_challenge_frames(
         DataError: A frame is beyond ``num_frames``, or a result is of another class than pedestrian; the message
             names file and line.
     """
+    from cvplugins.metrics.tracked_frame import TrackedFrame  # brings torch, which readers do without
+
     if benchmark not in BENCHMARKS:
         raise ValueError(f"benchmark {benchmark!r} is none of {', '.join(BENCHMARKS)}")
     if num_frames is not None and not 0 <= num_frames <= MAX_FRAMES:
@@ -174,8 +175,9 @@ def _row(path: Path, number: int, content: str) -> list[float]:
             value = float(cell)
         except ValueError:
             raise DataError(f"{path}, line {number}: {name} is '{cell}', which is no number") from None
-        if not math.isfinite(value) or (name in ("frame", "id", "class") and not value.is_integer()):
-            kind = "a whole" if name in ("frame", "id", "class") else "a finite"
+        whole = name in ("frame", "id", "class")
+        if not math.isfinite(value) or (whole and not value.is_integer()):
+            kind = "a whole" if whole else "a finite"
             raise DataError(f"{path}, line {number}: {name} is {cell}; expected {kind} number")
         if abs(value) > LARGEST.get(name, math.inf):
             raise DataError(f"{path}, line {number}: {name} is {cell}; expected at most {LARGEST[name]:,.0f}")

@@ -19,7 +19,7 @@ from torch import nn
 
 from cvplugins.distributed import first_rank_does
 from cvplugins.errors import UserError, first_line
-from cvplugins.files import check_out, write_whole
+from cvplugins.files import check_out, hand_over, kept_copy, write_whole
 from cvplugins.reporting import summary_lines, write_metrics
 from cvplugins.run_lock import check_unlocked, locked
 
@@ -167,8 +167,11 @@ def evaluate(
         _set_up(cfg)
         evaluators = [_evaluator(cfg, name, out, show_dir, label_dir) for name in cfg.DATASETS.TEST]
         results = CvpluginsTrainer.test(cfg, with_several_sizes(cfg, model), evaluators)
-        if out is not None and out.endswith(".json") and comm.is_main_process():
-            write_metrics(out, _flat(results))
+        if out is not None and comm.is_main_process():
+            if out.endswith(".json"):
+                write_metrics(kept_copy(cfg.OUTPUT_DIR, out), _flat(results))
+            for path in dict.fromkeys(_dump_path(cfg, out, name) for name in cfg.DATASETS.TEST):
+                hand_over(kept_copy(cfg.OUTPUT_DIR, path), path)
         return _summary(cfg, results, checkpoint)
 
 
@@ -226,13 +229,20 @@ def _evaluator(
     several = len(cfg.DATASETS.TEST) > 1
     found = [CvpluginsTrainer.build_evaluator(cfg, dataset_name)]
     if out is not None and not out.endswith(".json"):
-        path = Path(out)
-        found.append(DumpPredictions(dataset_name, path.with_stem(f"{path.stem}_{dataset_name}") if several else path))
+        found.append(DumpPredictions(dataset_name, kept_copy(cfg.OUTPUT_DIR, _dump_path(cfg, out, dataset_name))))
     if show_dir is not None:
         found.append(DrawPredictions(dataset_name, Path(show_dir, dataset_name) if several else show_dir))
     if label_dir is not None:
         found.append(WriteLabelMaps(dataset_name, Path(label_dir, dataset_name) if several else label_dir))
     return DatasetEvaluators(found)
+
+
+def _dump_path(cfg: CfgNode, out: str, dataset_name: str) -> Path:
+    """Return where the predictions of a dataset go: of several, each has a file; all metrics are in one."""
+    path = Path(out)
+    if out.endswith(".json") or len(cfg.DATASETS.TEST) == 1:
+        return path
+    return path.with_stem(f"{path.stem}_{dataset_name}")
 
 
 def _find_start(cfg: CfgNode, resume: str | None, overwrite: bool, trusted: bool) -> str | None:

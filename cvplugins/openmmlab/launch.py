@@ -17,7 +17,7 @@ from torch import nn
 
 from cvplugins.distributed import first_rank_does
 from cvplugins.errors import UserError
-from cvplugins.files import check_out
+from cvplugins.files import check_out, hand_over, kept_copy
 from cvplugins.reporting import write_metrics
 from cvplugins.run_folder import RunFolder
 from cvplugins.run_lock import check_unlocked, locked
@@ -163,10 +163,13 @@ def evaluate(
         del found
         if out is not None and not out.endswith(".json"):
             dump = "mmdet.DumpDetResults" if cfg.get("default_scope") == "mmdet" else "DumpResults"
-            runner.test_evaluator.metrics.append(METRICS.build({"type": dump, "out_file_path": out}))
+            kept = str(kept_copy(cfg.work_dir, out))
+            runner.test_evaluator.metrics.append(METRICS.build({"type": dump, "out_file_path": kept}))
         metrics = runner.test()
-        if out is not None and out.endswith(".json") and is_main_process():
-            write_metrics(out, metrics)
+        if out is not None and is_main_process():
+            if out.endswith(".json"):
+                write_metrics(kept_copy(cfg.work_dir, out), metrics)
+            hand_over(kept_copy(cfg.work_dir, out), out)
         return summarize(runner, metrics, checkpoint, runner.test_evaluator)
 
 
