@@ -14,11 +14,13 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.structures import BoxMode
 
 from cvplugins.datasets import VOC_CLASSES, check_voc, read_annotation, read_split
+from cvplugins.datasets.image_readers import ImageReader
 from cvplugins.datasets.samples import draw_missing
 from cvplugins.distributed import gather_objects
 from cvplugins.errors import UserError
 
 from .ade20k import check_scenes, register_ade20k
+from .image_checks import check_records, image_reader
 from .mask2former_project import is_mask2former
 
 __all__ = ["PREFIX", "check_data", "register_datasets", "register_voc", "voc_records"]
@@ -54,7 +56,7 @@ def register_voc(cfg: CfgNode) -> None:
         if name in DatasetCatalog:
             DatasetCatalog.remove(name)
             MetadataCatalog.remove(name)
-        options = (devkit, f"VOC{year}", split, classes, cfg.CVPLUGINS.DATA.SKIP_BROKEN)
+        options = (devkit, f"VOC{year}", split, classes, cfg.CVPLUGINS.DATA.SKIP_BROKEN, image_reader(cfg, name))
         DatasetCatalog.register(name, lambda options=options: voc_records(*options))
         MetadataCatalog.get(name).set(
             thing_classes=list(classes),
@@ -66,7 +68,12 @@ def register_voc(cfg: CfgNode) -> None:
 
 
 def voc_records(
-    devkit: Path, year: str, split: str, classes: Sequence[str] = VOC_CLASSES, skip_broken: bool = False
+    devkit: Path,
+    year: str,
+    split: str,
+    classes: Sequence[str] = VOC_CLASSES,
+    skip_broken: bool = False,
+    reader: ImageReader | None = None,
 ) -> list[dict[str, Any]]:
     """Return the images of a split as Detectron2 has them; each object also says whether it is ``difficult``.
 
@@ -78,20 +85,21 @@ def voc_records(
         split: A list's name, such as ``"trainval"``.
         classes: Names that objects may have.
         skip_broken: Whether broken images and annotations are left out.
+        reader: What will read the images; see :func:`check_voc`.
 
     Raises:
         DataError: The list or an annotation is missing or broken.
     """
     ids = read_split(devkit, year, split)
     if skip_broken:
-        broken = dict(check_voc(devkit, [(year, split)], classes=classes, skip_broken=True).broken)
+        broken = dict(check_voc(devkit, [(year, split)], classes=classes, skip_broken=True, reader=reader).broken)
         for image_id, reason in broken.items():
             logger.warning("left out of %s %s: %s (%s)", year, split, image_id, reason)
         ids = [image_id for image_id in ids if image_id not in broken]
     return [_record(devkit / year, image_id, classes) for image_id in ids]
 
 
-def check_data(cfg: CfgNode, names: Sequence[str]) -> None:
+def check_data(cfg: CfgNode, names: Sequence[str], full: bool = False) -> None:
     """Check datasets, file by file where they are PASCAL VOC's; the first process of every node does it for all.
 
     A sample that is missing is drawn first.
@@ -99,6 +107,7 @@ def check_data(cfg: CfgNode, names: Sequence[str]) -> None:
     Args:
         cfg: A config that :func:`register_voc` was called with.
         names: Of datasets.
+        full: Whether to decode every image; else only headers are read.
 
     Raises:
         UserError: Something is unknown, missing or broken, or the model has another number of classes; on every
@@ -107,7 +116,7 @@ def check_data(cfg: CfgNode, names: Sequence[str]) -> None:
     problem = None
     if int(os.environ.get("LOCAL_RANK", 0)) == 0:
         try:
-            _check(cfg, names)
+            _check(cfg, names, full)
         except UserError as error:
             problem = str(error)
     for found in gather_objects(problem):
@@ -115,7 +124,7 @@ def check_data(cfg: CfgNode, names: Sequence[str]) -> None:
             raise UserError(found)
 
 
-def _check(cfg: CfgNode, names: Sequence[str]) -> None:
+def _check(cfg: CfgNode, names: Sequence[str], full: bool) -> None:
     draw_missing(cfg.CVPLUGINS.DATA.ROOT)
     for name in names:
         if name not in DatasetCatalog:
@@ -124,10 +133,17 @@ def _check(cfg: CfgNode, names: Sequence[str]) -> None:
         if name.startswith(PREFIX):
             split = (f"VOC{metadata.year}", metadata.split)
             data = cfg.CVPLUGINS.DATA
-            check_voc(_devkit(cfg), [split], classes=_classes(cfg), skip_broken=data.SKIP_BROKEN)
+            reader = image_reader(cfg, name, full)
+            report = check_voc(
+                _devkit(cfg), [split], classes=_classes(cfg), skip_broken=data.SKIP_BROKEN, reader=reader
+            )
+            for warning in [each for found in report.splits for each in found.warnings]:
+                logger.warning("%s: %s", name, warning)
         else:
             _check_files(name, metadata)
-            check_scenes(name, metadata)
+            check_scenes(name, metadata, cfg, full)
+            if metadata.get("json_file"):
+                check_records(cfg, name, full)
         for key, number, kind in _class_numbers(cfg):
             classes = metadata.get(kind) or []
             if classes and number != len(classes):

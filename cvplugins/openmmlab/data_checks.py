@@ -11,11 +11,14 @@ from typing import NamedTuple
 from mmengine.config import Config
 
 from cvplugins.datasets import VOC_CLASSES, check_voc, read_split
+from cvplugins.datasets.regular_files import stat_regular
 from cvplugins.datasets.samples import draw_missing
 from cvplugins.distributed import gather_objects
 from cvplugins.errors import UserError
 
 from .config import type_name, walk_dicts
+from .image_checks import check_coco_images
+from .image_readers import image_reader
 from .segmentation_checks import check_segmentation_data
 
 __all__ = ["check_data"]
@@ -31,16 +34,18 @@ class Split(NamedTuple):
     name: str
 
 
-def check_data(config: Config, loaders: tuple[str, ...]) -> None:
+def check_data(config: Config, loaders: tuple[str, ...], full: bool = False) -> None:
     """Check the datasets that the named loaders read; the first process of every node does it for all.
 
     VOC layouts and folders of label maps are checked file by file. With ``skip_broken = True`` in the config, VOC's
     broken images and annotations are left out: a list of the whole ones is written to the work dir and replaces the
-    split. Of other datasets only the annotation file has to exist. A sample that is missing is drawn first.
+    split. Of other datasets the annotation file has to exist, and the images of those in COCO's form are checked. A
+    sample that is missing is drawn first.
 
     Args:
         config: A loaded config with ``work_dir``.
         loaders: Keys such as ``"train_dataloader"``.
+        full: Whether to decode every image; else only headers are read.
 
     Raises:
         UserError: Something is missing or broken; on every process.
@@ -48,7 +53,7 @@ def check_data(config: Config, loaders: tuple[str, ...]) -> None:
     problem, whole_lists = None, {}
     if int(os.environ.get("LOCAL_RANK", 0)) == 0:
         try:
-            whole_lists = _check(config, loaders)
+            whole_lists = _check(config, loaders, full)
         except UserError as error:
             problem = str(error)
     gathered = gather_objects((problem, whole_lists))
@@ -60,13 +65,13 @@ def check_data(config: Config, loaders: tuple[str, ...]) -> None:
         dataset["ann_file"] = whole_lists.get(_voc_split(dataset), dataset["ann_file"])
 
 
-def _check(config: Config, loaders: tuple[str, ...]) -> dict[Split | None, str]:
+def _check(config: Config, loaders: tuple[str, ...], full: bool) -> dict[Split | None, str]:
     """Check every dataset once; return the lists of whole images that replace splits with broken ones."""
     for root in {
         str(node["data_root"]) for name in loaders for node in walk_dicts(config.get(name)) if node.get("data_root")
     }:
         draw_missing(root)
-    check_segmentation_data(config, loaders)
+    check_segmentation_data(config, loaders, full)
     whole_lists: dict[Split | None, str] = {}
     checked = set()
     for dataset in _datasets(config, loaders):
@@ -74,14 +79,22 @@ def _check(config: Config, loaders: tuple[str, ...]) -> dict[Split | None, str]:
         ann_file = Path(dataset.get("data_root") or ".", dataset["ann_file"])
         if split is None and _is_local(dataset) and not ann_file.exists():
             raise UserError(f"{type_name(dataset)}: annotation file {ann_file.absolute()} does not exist")
-        if split is None or split in checked:
+        if _is_local(dataset) and not ann_file.is_dir():
+            stat_regular(ann_file, "annotation file")
+        reader = image_reader(dataset.get("pipeline"), full)
+        if split is None or (split, reader) in checked:
             continue
-        checked.add(split)
+        checked.add((split, reader))
         classes = (dataset.get("metainfo") or {}).get("classes") or VOC_CLASSES
         skip_broken = config.get("skip_broken", False)
-        report = check_voc(split.devkit, [(split.year, split.name)], classes=classes, skip_broken=skip_broken)
+        report = check_voc(
+            split.devkit, [(split.year, split.name)], classes=classes, skip_broken=skip_broken, reader=reader
+        )
+        for warning in [each for found in report.splits for each in found.warnings]:
+            logger.warning("%s %s: %s", split.year, split.name, warning)
         if report.broken:
             whole_lists[split] = _write_whole_list(split, dict(report.broken), Path(config.work_dir))
+    check_coco_images(config, loaders, full)
     return whole_lists
 
 
