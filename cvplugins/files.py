@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from .errors import UserError
+from .paths import check_file_to_write
 
 __all__ = ["check_out", "check_weights_out", "write_whole"]
 
@@ -40,12 +41,16 @@ def write_whole(target: str | os.PathLike[str]) -> Iterator[Path]:
 
 
 def check_out(out: str | None) -> None:
-    """Raise ``UserError`` unless the file of ``--out`` has a suffix by which a test knows what to write."""
-    if out is not None and Path(out).suffix not in {".json", ".pkl", ".pickle"}:
+    """Raise ``UserError`` unless ``--out`` can be written, and its suffix says what a test has to write."""
+    if out is None:
+        return
+    if Path(out).suffix not in {".json", ".pkl", ".pickle"}:
         raise UserError(f"--out {out}: use a name that ends in .json (metrics) or .pkl (predictions)")
+    check_file_to_write(out, "--out")
 
 
 def check_weights_out(path: str | os.PathLike[str]) -> None:
-    """Raise ``UserError`` unless both frameworks know by its name how to load a file of weights."""
+    """Raise ``UserError`` unless a file of weights can be written, and both frameworks know by its name how to load it."""
     if Path(path).suffix != ".pth":
         raise UserError(f"{path}: use a name that ends in .pth, by which both frameworks know how to load it")
+    check_file_to_write(path)

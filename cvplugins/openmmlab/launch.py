@@ -11,20 +11,22 @@ import torch
 from mmengine.config import Config
 from mmengine.dist import is_main_process
 from mmengine.model import BaseTTAModel, is_model_wrapper
-from mmengine.registry import METRICS, MODELS, RUNNERS, init_default_scope
-from mmengine.runner import Runner
+from mmengine.registry import METRICS
 from torch import nn
 
 from cvplugins.errors import UserError
 from cvplugins.files import check_out
+from cvplugins.paths import check_folder
 from cvplugins.reporting import write_metrics
 
+from .building import build_runner
 from .checkpoint import check_weights_fit, fetch_checkpoint, find_checkpoint, open_checkpoint
 from .config import load_config, type_name
 from .data_checks import check_data
 from .inference import use_inference
 from .processes import joined_processes
 from .summary import LastValidation, summarize
+from .trial import trial_run
 
 __all__ = ["evaluate", "train"]
 
@@ -70,11 +72,13 @@ def train(
     found = _set_start(cfg, resume, trust_checkpoint)
     with joined_processes(cfg):
         check_data(cfg, ("train_dataloader", "val_dataloader"))
+        with trial_run(cfg, "train_loop", "val_loop", batches=dry_run) as trial:
+            if dry_run and cfg.resume:
+                check_weights_fit(_unwrapped(trial.model), found, cfg.load_from)
         if dry_run:
-            if cfg.resume:
-                check_weights_fit(_unwrapped(_build_model(cfg)), found, cfg.load_from)
             return f"config, plugins and data of {config} are fine"
-        runner = _build_runner(cfg, "train_loop", "val_loop")
+        del trial
+        runner = build_runner(cfg, "train_loop", "val_loop")
         if cfg.resume:
             check_weights_fit(_unwrapped(runner.model), found, cfg.load_from)
         elif resume == "auto":
@@ -127,6 +131,9 @@ def evaluate(
         UserError: Something is wrong that the user can mend.
     """
     check_out(out)
+    for path, option in ((show_dir, "--show-dir"), (label_dir, "--label-dir")):
+        if path is not None:
+            check_folder(path, option)
     cfg = _load(config, work_dir, cfg_options, launcher)
     _require(cfg, config, "test_dataloader", "test_cfg", "test_evaluator")
     cfg.load_from, cfg.resume = str(fetch_checkpoint(checkpoint)), False
@@ -136,10 +143,12 @@ def evaluate(
     with joined_processes(cfg):
         check_data(cfg, ("test_dataloader",))
         use_inference(cfg, mode, scales, flip)
+        with trial_run(cfg, "test_loop", batches=dry_run) as trial:
+            check_weights_fit(_unwrapped(trial.model), found, checkpoint)
         if dry_run:
-            check_weights_fit(_unwrapped(_build_model(cfg)), found, checkpoint)
             return f"config, plugins, data and checkpoint of {config} are fine"
-        runner = _build_runner(cfg, "test_loop")
+        del trial
+        runner = build_runner(cfg, "test_loop")
         check_weights_fit(_unwrapped(runner.model), found, checkpoint)
         del found
         if out is not None and not out.endswith(".json"):
@@ -155,6 +164,7 @@ def _load(config: str | os.PathLike, work_dir: str | None, options: Mapping | No
     cfg = load_config(config, options)
     cfg.launcher = launcher
     cfg.work_dir = work_dir or cfg.get("work_dir") or os.path.join("work_dirs", Path(config).stem)
+    check_folder(cfg.work_dir, "work dir")
     return cfg
 
 
@@ -179,33 +189,6 @@ def _set_start(cfg: Config, resume: str | None, trusted: bool) -> dict[str, Any]
         # mmengine takes the seed over only after it has built model and loaders.
         cfg.merge_from_dict({"randomness": {"seed": found.get("meta", {}).get("seed")}})
     return found
-
-
-def _build_runner(cfg: Config, *loops: str) -> Runner:
-    """Build the Runner and the named loops, which mmengine would build only when they run."""
-    try:
-        runner = RUNNERS.build(cfg) if "runner_type" in cfg else Runner.from_cfg(cfg)
-        for loop in loops:
-            getattr(runner, loop)
-    except KeyError as error:
-        raise _unknown_type(error) from error
-    return runner
-
-
-def _build_model(cfg: Config) -> nn.Module:
-    if cfg.get("default_scope"):
-        init_default_scope(cfg.default_scope)
-    try:
-        return MODELS.build(cfg.model)
-    except KeyError as error:
-        raise _unknown_type(error) from error
-
-
-def _unknown_type(error: KeyError) -> Exception:
-    """Return a UserError if mmengine met a type that no registry knows; anything else is not the user's to mend."""
-    message = str(error.args[0]) if error.args else ""
-    is_unknown = "is not in the" in message or "has no" in message
-    return UserError(message.splitlines()[0]) if is_unknown else error
 
 
 def _unwrapped(model: nn.Module) -> nn.Module:
