@@ -50,7 +50,7 @@ def check_out(out: str | None) -> None:
 
 
 def check_weights_out(path: str | os.PathLike[str]) -> None:
-    """Raise ``UserError`` unless a file of weights can be written, and both frameworks know by its name how to load it."""
+    """Raise ``UserError`` unless a file of weights can be written and has a name that both frameworks can load."""
     if Path(path).suffix != ".pth":
         raise UserError(f"{path}: use a name that ends in .pth, by which both frameworks know how to load it")
     check_file_to_write(path)

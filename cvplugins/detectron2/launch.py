@@ -15,12 +15,13 @@ from detectron2.evaluation import DatasetEvaluator, DatasetEvaluators
 from detectron2.utils import comm
 from detectron2.utils.env import seed_all_rng
 from detectron2.utils.logger import setup_logger
-from torch import nn
 
-from cvplugins.errors import UserError, first_line
+from cvplugins.errors import UserError
 from cvplugins.files import check_out, write_whole
+from cvplugins.paths import check_folder
 from cvplugins.reporting import summary_lines, write_metrics
 
+from .building import refusals_named
 from .config import validate_cvplugins_config
 from .data import check_data, register_datasets
 from .early_stopping_hook import EarlyStoppingHook, TrainingStopped
@@ -29,8 +30,10 @@ from .predictions import DrawPredictions, DumpPredictions, WriteLabelMaps
 from .processes import joined_processes
 from .run_checkpoint import RunCheckpointer, check_exists, last_checkpoint
 from .run_files import load_config
+from .run_values import check_values
 from .test_time import use_inference, with_several_sizes
 from .trainer import CvpluginsTrainer
+from .trial import trial_evaluation, trial_training
 
 __all__ = ["evaluate", "train"]
 
@@ -79,16 +82,14 @@ def train(
     start = _find_start(cfg, resume)
     with joined_processes(launcher):
         check_data(cfg, (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST))
+        model = trial_training(cfg, batches=dry_run)
         if dry_run:
-            model = _build_model(cfg)
             if start:
                 RunCheckpointer(model, trusted=trust_checkpoint).load_whole(start)
             return f"config, plugins and data of {config} are fine"
+        del model
         _set_up(cfg)
-        try:
-            trainer = CvpluginsTrainer(cfg, trust_checkpoint)
-        except KeyError as error:
-            raise _unknown_name(error) from error
+        trainer = CvpluginsTrainer(cfg, trust_checkpoint)
         if resume == "auto" and start is None:
             logger.info("no checkpoint in %s to resume from: training starts at the beginning", cfg.OUTPUT_DIR)
         trainer.resume_or_load(start or False)
@@ -133,14 +134,20 @@ def evaluate(
         UserError: Something is wrong that the user can mend.
     """
     check_out(out)
+    for path, option in ((show_dir, "--show-dir"), (label_dir, "--label-dir")):
+        if path is not None:
+            check_folder(path, option)
     cfg = _load(config, work_dir, cfg_options)
     _require(cfg, config, "TEST")
     use_inference(cfg, mode, scales, flip)
     _check_outputs(cfg, out, label_dir)
     with joined_processes(launcher):
         check_data(cfg, cfg.DATASETS.TEST)
-        model = _build_model(cfg)
+        check_values(cfg)
+        with refusals_named(cfg):
+            model = CvpluginsTrainer.build_model(cfg)
         RunCheckpointer(model, trusted=trust_checkpoint).load_whole(checkpoint)
+        trial_evaluation(cfg, model, batches=dry_run)
         if dry_run:
             return f"config, plugins, data and checkpoint of {config} are fine"
         _set_up(cfg)
@@ -169,6 +176,7 @@ def _load(config: str | os.PathLike[str], work_dir: str | None, options: Mapping
         cfg.OUTPUT_DIR = work_dir
     elif cfg.OUTPUT_DIR == "./output":  # Detectron2's default, the same for every config
         cfg.OUTPUT_DIR = os.path.join("work_dirs", Path(config).stem)
+    check_folder(cfg.OUTPUT_DIR, "work dir")
     if cfg.MODEL.DEVICE == "cuda" and not torch.cuda.is_available():
         cfg.MODEL.DEVICE = "cpu"
     validate_cvplugins_config(cfg)
@@ -220,19 +228,6 @@ def _find_start(cfg: CfgNode, resume: str | None) -> str | None:
     if start or cfg.MODEL.WEIGHTS:
         check_exists(start or cfg.MODEL.WEIGHTS)
     return start
-
-
-def _build_model(cfg: CfgNode) -> nn.Module:
-    try:
-        return CvpluginsTrainer.build_model(cfg)
-    except KeyError as error:
-        raise _unknown_name(error) from error
-
-
-def _unknown_name(error: KeyError) -> Exception:
-    """Return a UserError if Detectron2 met a name that no registry knows; anything else is not the user's to mend."""
-    message = str(error.args[0]) if error.args else ""
-    return UserError(f"config: {first_line(error)}") if "registry" in message else error
 
 
 def _set_up(cfg: CfgNode) -> None:

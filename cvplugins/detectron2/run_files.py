@@ -12,6 +12,7 @@ import detectron2
 import yaml
 from detectron2.config import CfgNode, get_cfg
 
+from cvplugins.config_bases import check_bases
 from cvplugins.config_files import config_folder, find_config
 from cvplugins.errors import UserError, first_line
 
@@ -67,6 +68,7 @@ def load_config(path: str | os.PathLike[str], options: Mapping[str, Any] | None 
         UserError: The file or a base is missing or broken, or a key or value does not fit.
     """
     path = find_config(path, "detectron2")
+    check_bases(path)
     try:
         loaded = _ZooNode.load_yaml_with_base(str(path), allow_unsafe=False)
     except yaml.constructor.ConstructorError as error:
@@ -96,9 +98,17 @@ def _nested(options: Mapping[str, Any]) -> dict[str, Any]:
     tree: dict[str, Any] = {}
     for dotted, value in options.items():
         *folders, name = dotted.split(".")
+        if not all([*folders, name]):
+            raise UserError(f"--cfg-options {dotted}: the key has an empty part between its dots")
         node = tree
         for folder in folders:
             node = node.setdefault(folder, {})
+            if not isinstance(node, dict):
+                raise UserError(
+                    f"--cfg-options {dotted}: {folder} is given a value of its own too; give one of the two"
+                )
+        if isinstance(node.get(name), dict):
+            raise UserError(f"--cfg-options {dotted}: keys below it are given too; give one of the two")
         node[name] = value
     return tree
 

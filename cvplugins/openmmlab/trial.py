@@ -72,10 +72,10 @@ def _trial_config(cfg: Config, name: str, folder: str) -> Config:
     trial.load_from, trial.resume = None, False
     visualizer = trial.get("visualizer")
     if isinstance(visualizer, dict):
-        visualizer.name, visualizer.save_dir = name, folder
+        visualizer.update(name=name, save_dir=folder)
         # Some write to a server as soon as they are told the config; they are built by themselves, in _complete.
         if isinstance(visualizer.get("vis_backends"), list):
-            visualizer.vis_backends = [{"type": "LocalVisBackend"}]
+            visualizer["vis_backends"] = [{"type": "LocalVisBackend"}]
     written = [trial.get(key) for key in ("default_hooks", "custom_hooks", "val_evaluator", "test_evaluator")]
     for node in walk_dicts(written):
         for key in (*FOLDERS, *FILES):
@@ -117,11 +117,11 @@ def _check_optimizer(cfg: Config) -> None:
 
 
 def _check_loader(loader: DataLoader, key: str) -> None:
-    dataset = loader.dataset
+    dataset: Any = loader.dataset
     if len(dataset) == 0:
         raise UserError(
-            f"{key}.dataset: no image is left to load; filter_cfg leaves out those without objects (filter_empty_gt) or "
-            "with small ones, and metainfo.classes other classes"
+            f"{key}.dataset: no image is left to load; filter_cfg leaves out those without objects (filter_empty_gt) "
+            "or with small ones alone, and metainfo.classes objects of other classes"
         )
     with contextlib.suppress(TypeError):  # an endless loader has no length
         if len(loader) == 0:
@@ -159,7 +159,7 @@ def _first_batch(loader: DataLoader, cfg: Config, key: str) -> Any:
         return loader.collate_fn([loader.dataset[index] for index in next(iter(loader.batch_sampler))])
 
 
-def _train(model: nn.Module, batch: Any, runner: Runner) -> Any:
+def _train(model: Any, batch: Any, runner: Runner) -> Any:
     """Compute the loss; the step behind it too if the model has one of its own."""
     model.train()
     if type(model).train_step is not BaseModel.train_step:
