@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import inspect
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from .errors import first_line
@@ -18,7 +18,9 @@ NUMBERS = (int, float)
 LONGEST = 80  # characters of a value in a message
 
 
-def explain_refusal(error: BaseException, path: str, options: Mapping[str, Any], kind: Any = None) -> str:
+def explain_refusal(
+    error: BaseException, path: str, options: Mapping[str, Any], kind: Any = None, suspects: Sequence[str] = ()
+) -> str:
     """Return one line about a constructor that did not take its options.
 
     Args:
@@ -26,6 +28,7 @@ def explain_refusal(error: BaseException, path: str, options: Mapping[str, Any],
         path: Where its options are in the config, such as ``"optim_wrapper.optimizer"``.
         options: What the config gives; ``type`` is not one of them.
         kind: The class or function, None if it is not known.
+        suspects: Options to blame where the error does not say which one it is about.
 
     Example:
         >>> def adam(lr=0.001, eps=1e-8):
@@ -53,7 +56,7 @@ def explain_refusal(error: BaseException, path: str, options: Mapping[str, Any],
         wanted = [each for each in re.findall(r"'(\w+)'", missing[1]) if each in accepted] or [missing[1]]
         return f"{path}: {name} needs {', '.join(wanted)}; it has {', '.join(accepted)}"
     said = f"{type(error).__name__}: {first_line(error)}"
-    for key in _suspects(str(error), options, accepted):
+    for key in _suspects(str(error), options, accepted, suspects):
         return f"{path}.{key} = {shown(options[key])}: {name} does not take it ({said}){_expected(accepted.get(key))}"
     given = ", ".join(f"{key}={shown(value, 40)}" for key, value in options.items() if _is_plain(value))
     return f"{path}: {name} cannot be built ({said})" + (f"; it was given {given}" if given else "")
@@ -106,14 +109,17 @@ def shown(value: Any, longest: int = LONGEST) -> str:
     return text if len(text) <= longest else f"{text[: longest - 3]}..."
 
 
-def _suspects(message: str, options: Mapping[str, Any], accepted: Mapping[str, inspect.Parameter]) -> list[str]:
+def _suspects(
+    message: str, options: Mapping[str, Any], accepted: Mapping[str, inspect.Parameter], suspects: Sequence[str]
+) -> list[str]:
     """Return the options that an error is probably about, the likeliest first."""
     odd = [key for key, value in options.items() if _is_odd(value, accepted.get(key))]
     named = [key for key in options if _names(message, key)]
     quoted = [key for key, value in options.items() if _is_plain(value) and _quotes(message, value)]
     both = [key for key in named if key in quoted]
     only = list(options) if len(options) == 1 else []
-    return both or [key for key in odd if key in named or key in quoted] or quoted or named or odd or only
+    surely = both or [key for key in odd if key in named or key in quoted]
+    return surely or quoted or named or odd or list(suspects) or only
 
 
 def _names(message: str, key: str) -> bool:

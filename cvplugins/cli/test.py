@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 
 from cvplugins.files import check_out
+from cvplugins.paths import check_folder
 
 from .frameworks import add_common_arguments, check_checkpoint, existing_config, run_job
 
@@ -37,5 +38,8 @@ def run(arguments: argparse.Namespace) -> int:
     """Evaluate."""
     arguments.config = existing_config(arguments.config)
     check_out(arguments.out)
+    for folder, option in ((arguments.show_dir, "--show-dir"), (arguments.label_dir, "--label-dir")):
+        if folder is not None:
+            check_folder(folder, option)
     check_checkpoint(arguments.checkpoint)
     return run_job("evaluate", arguments)

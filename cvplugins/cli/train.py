@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import argparse
 
-from .frameworks import add_common_arguments, check_checkpoint, existing_config, run_job
+from .frameworks import add_common_arguments, check_checkpoint, check_seed, existing_config, run_job
 
 __all__ = ["add_arguments", "run"]
 
@@ -34,4 +34,5 @@ def run(arguments: argparse.Namespace) -> int:
     arguments.config = existing_config(arguments.config)
     if arguments.resume not in (None, "auto"):
         check_checkpoint(arguments.resume)
+    check_seed(arguments.seed)
     return run_job("train", arguments)

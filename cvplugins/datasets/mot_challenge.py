@@ -6,14 +6,15 @@ import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cvplugins.metrics.tracked_frame import TrackedFrame
-
 from .voc import DataError
+
+if TYPE_CHECKING:
+    from cvplugins.metrics.tracked_frame import TrackedFrame
 
 __all__ = ["MOTTracks", "mot_challenge_frames", "read_mot_tracks"]
 
@@ -123,6 +124,8 @@ def mot_challenge_frames(
         DataError: A frame is beyond ``num_frames``, or a result is of another class than pedestrian; the message
             names file and line.
     """
+    from cvplugins.metrics.tracked_frame import TrackedFrame  # here, because it brings torch, which takes seconds
+
     if benchmark not in BENCHMARKS:
         raise ValueError(f"benchmark {benchmark!r} is none of {', '.join(BENCHMARKS)}")
     last = max((int(rows.frame.max()) for rows in (truth, results) if len(rows.frame)), default=0)

@@ -6,7 +6,7 @@ import contextlib
 import inspect
 import re
 import traceback
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 from detectron2.config import CfgNode, get_cfg
@@ -21,11 +21,12 @@ MOST = 4  # keys that a message lists
 
 
 @contextlib.contextmanager
-def refusals_named(cfg: CfgNode) -> Iterator[None]:
+def refusals_named(cfg: CfgNode, given: Sequence[Collection[str]] = ()) -> Iterator[None]:
     """Turn what is raised while something is built into one line with the keys that it is about.
 
     Args:
         cfg: The config that things are built from.
+        given: Keys to suspect first: those of the command line, then those of the config file itself.
 
     Raises:
         UserError: Something refused its values.
@@ -35,7 +36,7 @@ def refusals_named(cfg: CfgNode) -> Iterator[None]:
     except UserError:
         raise
     except Exception as error:
-        raise UserError(_refusal(error, cfg)) from error
+        raise UserError(_refusal(error, cfg, given)) from error
 
 
 def keys_read_by(error: BaseException, cfg: CfgNode) -> dict[str, Any]:
@@ -46,19 +47,21 @@ def keys_read_by(error: BaseException, cfg: CfgNode) -> dict[str, Any]:
     for frame, _ in reversed(list(traceback.walk_tb(error.__traceback__))):
         worker = frame.f_locals.get("self", frame.f_locals.get("cls"))
         kind = worker if isinstance(worker, type) else type(worker)
-        sources = [getattr(kind, "from_config", None)] if worker is not None else []
-        if "cfg" in frame.f_locals:
-            sources.append(frame.f_code)
-        for source in filter(None, sources):
-            try:
-                text = inspect.getsource(source)
-            except (OSError, TypeError):
-                continue
-            found = {path[1:]: _value(cfg, path[1:]) for path in KEY.findall(text)}
-            found = {path: value for path, value in found.items() if not isinstance(value, (CfgNode, _Missing))}
-            if found:
-                return found
+        sources: list[Any] = [frame.f_code] if "cfg" in frame.f_locals else []
+        sources += [vars(each)["from_config"].__func__ for each in kind.__mro__ if _is_made_from_config(each)]
+        found: dict[str, Any] = {}
+        for source in sources:
+            with contextlib.suppress(OSError, TypeError):  # no text to read
+                paths = [path[1:] for path in KEY.findall(inspect.getsource(source))]
+                found |= {path: _value(cfg, path) for path in paths}
+        found = {path: value for path, value in found.items() if not isinstance(value, (CfgNode, _Missing))}
+        if found:
+            return found
     return {}
+
+
+def _is_made_from_config(kind: type) -> bool:
+    return isinstance(vars(kind).get("from_config"), classmethod)
 
 
 def where(error: BaseException) -> str:
@@ -73,7 +76,7 @@ class _Missing:
     pass
 
 
-def _refusal(error: Exception, cfg: CfgNode) -> str:
+def _refusal(error: Exception, cfg: CfgNode, given: Sequence[Collection[str]]) -> str:
     message = str(error.args[0]) if error.args else ""
     unknown = re.match(r"No object named '(.*)' found in '(.*)' registry!", message)
     if unknown:
@@ -87,7 +90,8 @@ def _refusal(error: Exception, cfg: CfgNode) -> str:
     quoted = [path for path, value in read.items() if _quotes(message, path, value)]
     default = get_cfg()
     changed = [path for path, value in read.items() if value != _value(default, path)]
-    blamed = quoted or changed or list(read)
+    suspected = [[path for path in read if path in keys] for keys in given]
+    blamed = next(filter(None, [quoted, *suspected, changed]), list(read))
     if not blamed:
         return f"config: {said} ({where(error)}); --traceback shows all of it"
     listed = ", ".join(f"{path} = {shown(read[path], 40)}" for path in blamed[:MOST])
@@ -98,7 +102,7 @@ def _quotes(message: str, path: str, value: Any) -> bool:
     """Return whether an error names a key, or says a value that is no common number."""
     names = path.rpartition(".")[2] in message
     says = isinstance(value, str) and len(value) > 1 and re.search(rf"(?<!\w){re.escape(value)}(?!\w)", message)
-    number = isinstance(value, (int, float)) and re.search(rf"(?:[:=]|got) ?{re.escape(repr(value))}(?!\w)", message)
+    number = isinstance(value, (int, float)) and re.search(rf"(?:^|[:=]|got) ?{re.escape(repr(value))}(?!\w)", message)
     return bool(names or says or number)
 
 

@@ -29,7 +29,7 @@ from .mask2former_project import is_mask2former
 from .predictions import DrawPredictions, DumpPredictions, WriteLabelMaps
 from .processes import joined_processes
 from .run_checkpoint import RunCheckpointer, check_exists, last_checkpoint
-from .run_files import load_config
+from .run_files import load_config, own_keys
 from .run_values import check_values
 from .test_time import use_inference, with_several_sizes
 from .trainer import CvpluginsTrainer
@@ -82,7 +82,7 @@ def train(
     start = _find_start(cfg, resume)
     with joined_processes(launcher):
         check_data(cfg, (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST))
-        model = trial_training(cfg, batches=dry_run)
+        model = trial_training(cfg, batches=dry_run, given=(cfg_options or (), own_keys(config)))
         if dry_run:
             if start:
                 RunCheckpointer(model, trusted=trust_checkpoint).load_whole(start)
@@ -144,7 +144,7 @@ def evaluate(
     with joined_processes(launcher):
         check_data(cfg, cfg.DATASETS.TEST)
         check_values(cfg)
-        with refusals_named(cfg):
+        with refusals_named(cfg, (cfg_options or (), own_keys(config))):
             model = CvpluginsTrainer.build_model(cfg)
         RunCheckpointer(model, trusted=trust_checkpoint).load_whole(checkpoint)
         trial_evaluation(cfg, model, batches=dry_run)

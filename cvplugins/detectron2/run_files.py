@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
@@ -19,7 +20,9 @@ from cvplugins.errors import UserError, first_line
 from .config import add_cvplugins_config
 from .mask2former_project import add_mask2former_config, is_mask2former, named_root
 
-__all__ = ["load_config"]
+__all__ = ["load_config", "own_keys"]
+
+MISMATCH = re.compile(r"Type mismatch \(.*?\) with values \((.*) vs\. (.*)\) for config key: (\S+)", re.DOTALL)
 
 
 class _ZooNode(CfgNode):
@@ -93,6 +96,20 @@ def load_config(path: str | os.PathLike[str], options: Mapping[str, Any] | None 
     return cfg
 
 
+def own_keys(path: str | os.PathLike[str]) -> list[str]:
+    """Return the dotted keys that a config file itself has, without its bases."""
+    loaded = yaml.safe_load(find_config(path, "detectron2").read_text())
+    return list(_dotted(loaded, "")) if isinstance(loaded, dict) else []
+
+
+def _dotted(node: Any, path: str) -> Iterator[str]:
+    if not isinstance(node, dict):
+        yield path
+        return
+    for key, child in node.items():
+        yield from _dotted(child, f"{path}.{key}" if path else str(key))
+
+
 def _nested(options: Mapping[str, Any]) -> dict[str, Any]:
     """Return a tree of dotted keys; unlike yacs's own merge_from_list it can add options to plugins."""
     tree: dict[str, Any] = {}
@@ -120,6 +137,10 @@ def _merge(cfg: CfgNode, changes: Mapping[str, Any], source: str) -> None:
         name = str(error.args[0]).rpartition(" ")[2]
         raise UserError(f"{source}: there is no key {name}{_similar_key(cfg, name)}") from error
     except (AssertionError, ValueError, AttributeError, TypeError) as error:
+        found = MISMATCH.search(str(error))
+        if found:
+            has, given, key = (" ".join(each.split()) for each in found.groups())
+            raise UserError(f"{source}: {key} = {given}: expected a value such as {has}") from error
         raise UserError(f"{source}: {first_line(error)}") from error
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -24,19 +24,20 @@ from .trainer import CvpluginsTrainer
 __all__ = ["trial_evaluation", "trial_training"]
 
 
-def trial_training(cfg: CfgNode, *, batches: bool) -> nn.Module:
+def trial_training(cfg: CfgNode, *, batches: bool, given: Sequence[Collection[str]] = ()) -> nn.Module:
     """Build a trainer as the run will have it, and return its model; all that it writes is deleted.
 
     Args:
         cfg: The config of a run; it stays as it is.
         batches: Whether one batch goes through the model's losses, and another through model and evaluators.
+        given: See :func:`cvplugins.detectron2.building.refusals_named`.
 
     Raises:
         UserError: Something refuses its values, there is nothing to load, or a batch fails.
     """
     check_values(cfg)
     with _in_another_folder(cfg) as trial:
-        with refusals_named(cfg):
+        with refusals_named(cfg, given):
             trainer = CvpluginsTrainer(trial)
             with EventStorage(0) as trainer.storage:
                 for hook in plugin_hooks(trainer):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from types import FrameType
 from typing import Any, NamedTuple
 
@@ -67,17 +67,18 @@ class _Place(NamedTuple):
     frame: FrameType
 
 
-def build_runner(cfg: Config, *loops: str) -> Runner:
+def build_runner(cfg: Config, *loops: str, given: Collection[str] = ()) -> Runner:
     """Build the Runner and all that mmengine would build only when it runs: the named loops, optimizers, schedules.
 
     Args:
         cfg: A loaded config with ``work_dir``.
         loops: ``"train_loop"``, ``"val_loop"`` or ``"test_loop"``.
+        given: See :func:`refusals_named`.
 
     Raises:
         UserError: A constructor refuses what the config gives it.
     """
-    with refusals_named(cfg):
+    with refusals_named(cfg, given):
         runner = RUNNERS.build(cfg) if "runner_type" in cfg else Runner.from_cfg(cfg)
         for loop in loops:
             getattr(runner, loop)
@@ -85,11 +86,12 @@ def build_runner(cfg: Config, *loops: str) -> Runner:
 
 
 @contextlib.contextmanager
-def refusals_named(cfg: Config) -> Iterator[None]:
+def refusals_named(cfg: Config, given: Collection[str] = ()) -> Iterator[None]:
     """Turn what a constructor raises into one line with the path of its key; what no constructor raised stays.
 
     Args:
         cfg: The config that things are built from.
+        given: Keys that the command line gives, which are suspected first.
 
     Raises:
         UserError: A constructor refused its options.
@@ -97,7 +99,7 @@ def refusals_named(cfg: Config) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        text = _refusal(error, cfg)
+        text = _refusal(error, cfg, given)
         if text is None:
             raise
         raise UserError(text) from error
@@ -121,7 +123,7 @@ def object_path(error: BaseException, cfg: Config, within: str = "") -> str:
     return found
 
 
-def _refusal(error: Exception, cfg: Config) -> str | None:
+def _refusal(error: Exception, cfg: Config, given: Collection[str]) -> str | None:
     """Return the line about an error, None if it came from nothing that is built from the config."""
     places = list(_places(error, cfg))
     if not places:
@@ -147,7 +149,8 @@ def _refusal(error: Exception, cfg: Config) -> str | None:
         key = named_option(error, each.node) if isinstance(each.node, Mapping) else None
         if key is not None:
             return explain_refusal(error, each.path, {key: each.node[key]}, _kind(each))
-    return explain_refusal(error, place.path, place.node, _kind(place))
+    suspects = [key for key in place.node if f"{place.path}.{key}" in given]
+    return explain_refusal(error, place.path, place.node, _kind(place), suspects)
 
 
 def _places(error: BaseException, cfg: Config) -> Iterator[_Place]:

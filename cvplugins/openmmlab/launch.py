@@ -72,7 +72,7 @@ def train(
     found = _set_start(cfg, resume, trust_checkpoint)
     with joined_processes(cfg):
         check_data(cfg, ("train_dataloader", "val_dataloader"))
-        with trial_run(cfg, "train_loop", "val_loop", batches=dry_run) as trial:
+        with trial_run(cfg, "train_loop", "val_loop", batches=dry_run, given=cfg_options or ()) as trial:
             if dry_run and cfg.resume:
                 check_weights_fit(_unwrapped(trial.model), found, cfg.load_from)
         if dry_run:
@@ -143,7 +143,7 @@ def evaluate(
     with joined_processes(cfg):
         check_data(cfg, ("test_dataloader",))
         use_inference(cfg, mode, scales, flip)
-        with trial_run(cfg, "test_loop", batches=dry_run) as trial:
+        with trial_run(cfg, "test_loop", batches=dry_run, given=cfg_options or ()) as trial:
             check_weights_fit(_unwrapped(trial.model), found, checkpoint)
         if dry_run:
             return f"config, plugins, data and checkpoint of {config} are fine"

@@ -7,7 +7,7 @@ import copy
 import tempfile
 import traceback
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,13 +36,14 @@ FILES = ("outfile_prefix", "out_file_path", "results_path")
 
 
 @contextlib.contextmanager
-def trial_run(cfg: Config, *loops: str, batches: bool) -> Iterator[Runner]:
+def trial_run(cfg: Config, *loops: str, batches: bool, given: Collection[str] = ()) -> Iterator[Runner]:
     """Yield a Runner as the run will have it, with every part built; all that it writes is deleted in the end.
 
     Args:
         cfg: A loaded config with ``work_dir``; it stays as it is.
         loops: ``"train_loop"``, ``"val_loop"`` or ``"test_loop"``.
         batches: Whether one batch of each loop goes through model and metrics.
+        given: Keys that the command line gives, which are suspected first.
 
     Raises:
         UserError: A constructor refuses what the config gives it, a loader has nothing to load, or a batch fails.
@@ -53,8 +54,8 @@ def trial_run(cfg: Config, *loops: str, batches: bool) -> Iterator[Runner]:
     name = f"trial_{uuid.uuid4().hex}"
     with tempfile.TemporaryDirectory() as folder:
         try:
-            runner = build_runner(_trial_config(cfg, name, folder), *loops)
-            _complete(runner, cfg)
+            runner = build_runner(_trial_config(cfg, name, folder), *loops, given=given)
+            _complete(runner, cfg, given)
             for loop in loops:
                 if getattr(runner, loop) is not None:
                     _check_loader(getattr(runner, loop).dataloader, f"{loop.removesuffix('_loop')}_dataloader")
@@ -84,9 +85,9 @@ def _trial_config(cfg: Config, name: str, folder: str) -> Config:
     return trial
 
 
-def _complete(runner: Runner, cfg: Config) -> None:
+def _complete(runner: Runner, cfg: Config, given: Collection[str]) -> None:
     """Build what mmengine builds when a training starts: optimizers, schedules, the visualizer's backends."""
-    with refusals_named(cfg):
+    with refusals_named(cfg, given):
         if cfg.get("default_scope"):
             init_default_scope(cfg.default_scope)
         for backend in (cfg.get("visualizer") or {}).get("vis_backends") or []:
