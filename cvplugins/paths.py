@@ -63,6 +63,8 @@ def check_folder(path: str | os.PathLike[str], what: str = "folder") -> None:
         ...
         cvplugins.errors.UserError: --work-dir /dev/null/run: /dev/null is a file, not a folder
     """
+    if not isinstance(path, (str, os.PathLike)) or not os.fspath(path):
+        raise UserError(f"{what} is {path!r}; give the path of a folder")
     text = os.fspath(path)
     if "\0" in text:
         raise UserError(f"{what} {_cut(path)}: a path has no zero bytes")
@@ -85,7 +87,7 @@ def check_file_to_write(path: str | os.PathLike[str], what: str = "file") -> Non
     text = os.fspath(path)
     if "\0" not in text and len(os.fsencode(Path(text).name)) > NAME_MAX - len(f"..{2**22}.tmp"):
         raise UserError(f"{what} {_cut(path)}: the name is too long for a file")
-    check_folder(Path(text).parent if "\0" not in text else text, what)
+    check_folder(Path(text).parent if "\0" not in text else text, f"{what} {_cut(path)}: folder")
     if os.path.isdir(path):
         raise UserError(f"{what} {path} is a folder; give the name of a file")
     if os.path.exists(path) and not (os.path.isfile(path) and os.access(path, os.W_OK)):

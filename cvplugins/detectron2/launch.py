@@ -18,7 +18,7 @@ from detectron2.utils.logger import setup_logger
 
 from cvplugins.errors import UserError
 from cvplugins.files import check_out, write_whole
-from cvplugins.paths import check_folder
+from cvplugins.paths import check_folder, check_source
 from cvplugins.reporting import summary_lines, write_metrics
 
 from .building import refusals_named
@@ -177,6 +177,8 @@ def _load(config: str | os.PathLike[str], work_dir: str | None, options: Mapping
     elif cfg.OUTPUT_DIR == "./output":  # Detectron2's default, the same for every config
         cfg.OUTPUT_DIR = os.path.join("work_dirs", Path(config).stem)
     check_folder(cfg.OUTPUT_DIR, "work dir")
+    if cfg.MODEL.WEIGHTS:
+        check_source(cfg.MODEL.WEIGHTS, "checkpoint", "MODEL.WEIGHTS names it; give the path of a .pth or .pkl file")
     if cfg.MODEL.DEVICE == "cuda" and not torch.cuda.is_available():
         cfg.MODEL.DEVICE = "cpu"
     validate_cvplugins_config(cfg)

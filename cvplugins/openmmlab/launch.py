@@ -16,7 +16,7 @@ from torch import nn
 
 from cvplugins.errors import UserError
 from cvplugins.files import check_out
-from cvplugins.paths import check_folder
+from cvplugins.paths import check_folder, check_source
 from cvplugins.reporting import write_metrics
 
 from .building import build_runner
@@ -165,6 +165,8 @@ def _load(config: str | os.PathLike, work_dir: str | None, options: Mapping | No
     cfg.launcher = launcher
     cfg.work_dir = work_dir or cfg.get("work_dir") or os.path.join("work_dirs", Path(config).stem)
     check_folder(cfg.work_dir, "work dir")
+    if cfg.get("load_from"):
+        check_source(cfg.load_from, "load_from:")
     return cfg
 
 

@@ -41,14 +41,17 @@ def parse_options(pairs: Sequence[str]) -> dict[str, Any]:
 def _value(text: str) -> Any:
     """Return a number, a truth value, None, a word, or a list or tuple of such."""
     text = text.strip().strip("'\"")
-    first = text[:1]
-    if first in BRACKETS and _end(text) == len(text) - 1:
-        values = [_value(each) for each in _split(text[1:-1])]
-        return tuple(values) if first == "(" else values
-    if "," in text:
-        return [_value(each) for each in _split(text)]
-    if first in BRACKETS or (text[-1:] in BRACKETS.values() and _depth(text)):
-        raise ValueError("its brackets do not match")
+    depths = _depths(text)
+    if depths is None:
+        if "," in text or text[:1] in BRACKETS or text[-1:] in BRACKETS.values():
+            raise ValueError("its brackets do not match")
+        return _scalar(text)  # a path may hold any letter
+    if text[:1] in BRACKETS and depths.index(0) == len(text) - 1:
+        inside = text[1:-1]
+        values = [_value(each) for each in _split(inside, _depths(inside) or [])]
+        return tuple(values) if text[0] == "(" else values
+    if any(letter == "," and depth == 0 for letter, depth in zip(text, depths, strict=True)):
+        return [_value(each) for each in _split(text, depths)]
     return _scalar(text)
 
 
@@ -61,30 +64,25 @@ def _scalar(text: str) -> Any:
     return {"true": True, "false": False}.get(text.lower(), None if text == "None" else text)
 
 
-def _split(text: str) -> Iterator[str]:
+def _split(text: str, depths: Sequence[int]) -> Iterator[str]:
     """Yield what stands between the commas outside brackets; behind a comma at the end there is nothing."""
-    depth, start = 0, 0
-    for index, letter in enumerate(text):
-        depth += (letter in BRACKETS) - (letter in BRACKETS.values())
+    start = 0
+    for index, (letter, depth) in enumerate(zip(text, depths, strict=True)):
         if letter == "," and depth == 0:
             yield text[start:index]
             start = index + 1
-    if _depth(text):
-        raise ValueError("its brackets do not match")
     if start < len(text):
         yield text[start:]
 
 
-def _end(text: str) -> int:
-    """Return where the bracket at the beginning is closed, -1 if nowhere."""
-    depth = 0
-    for index, letter in enumerate(text):
-        depth += (letter in BRACKETS) - (letter in BRACKETS.values())
-        if depth == 0:
-            return index if letter == BRACKETS[text[0]] else -1
-    return -1
-
-
-def _depth(text: str) -> int:
-    """Return how many brackets are open in the end; of each kind, so that ``(]`` does not pass."""
-    return sum(abs(text.count(left) - text.count(right)) for left, right in BRACKETS.items())
+def _depths(text: str) -> list[int] | None:
+    """Return how many brackets are open behind each letter, None if they do not match."""
+    waiting: list[str] = []
+    depths = []
+    for letter in text:
+        if letter in BRACKETS:
+            waiting.append(BRACKETS[letter])
+        elif letter in BRACKETS.values() and (not waiting or waiting.pop() != letter):
+            return None
+        depths.append(len(waiting))
+    return None if waiting else depths
