@@ -8,7 +8,9 @@ Examples:
 from __future__ import annotations
 
 import argparse
+import math
 
+from cvplugins.errors import UserError
 from cvplugins.files import check_out
 from cvplugins.paths import check_folder
 
@@ -42,4 +44,7 @@ def run(arguments: argparse.Namespace) -> int:
         if folder is not None:
             check_folder(folder, option)
     check_checkpoint(arguments.checkpoint)
+    for scale in arguments.scales or ():
+        if not 0 < scale < math.inf:
+            raise UserError(f"--scales {scale}: expected factors above 0, such as 0.5 1 1.5")
     return run_job("evaluate", arguments)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import sys
@@ -88,6 +89,7 @@ def train(
                 RunCheckpointer(model, trusted=trust_checkpoint).load_whole(start)
             return f"config, plugins and data of {config} are fine"
         del model
+        gc.collect()  # it goes before the run's own comes
         _set_up(cfg)
         trainer = CvpluginsTrainer(cfg, trust_checkpoint)
         if resume == "auto" and start is None:
@@ -143,7 +145,6 @@ def evaluate(
     _check_outputs(cfg, out, label_dir)
     with joined_processes(launcher):
         check_data(cfg, cfg.DATASETS.TEST)
-        check_values(cfg)
         with refusals_named(cfg, (cfg_options or (), own_keys(config))):
             model = CvpluginsTrainer.build_model(cfg)
         RunCheckpointer(model, trusted=trust_checkpoint).load_whole(checkpoint)
@@ -154,7 +155,7 @@ def evaluate(
         evaluators = [_evaluator(cfg, name, out, show_dir, label_dir) for name in cfg.DATASETS.TEST]
         results = CvpluginsTrainer.test(cfg, with_several_sizes(cfg, model), evaluators)
         if out is not None and out.endswith(".json") and comm.is_main_process():
-            write_metrics(out, _flat(results))
+            _write_out(out, _flat(results), cfg.OUTPUT_DIR)
         return _summary(cfg, results, checkpoint)
 
 
@@ -181,7 +182,9 @@ def _load(config: str | os.PathLike[str], work_dir: str | None, options: Mapping
         check_source(cfg.MODEL.WEIGHTS, "checkpoint", "MODEL.WEIGHTS names it; give the path of a .pth or .pkl file")
     if cfg.MODEL.DEVICE == "cuda" and not torch.cuda.is_available():
         cfg.MODEL.DEVICE = "cpu"
-    validate_cvplugins_config(cfg)
+    check_values(cfg)
+    with refusals_named(cfg, (options or (), own_keys(config))):
+        validate_cvplugins_config(cfg)
     register_datasets(cfg)
     return cfg
 
@@ -241,6 +244,13 @@ def _set_up(cfg: CfgNode) -> None:
         with write_whole(Path(cfg.OUTPUT_DIR, "config.yaml")) as temporary:
             temporary.write_text(cfg.dump())
     seed_all_rng(None if cfg.SEED < 0 else cfg.SEED + rank)
+
+
+def _write_out(out: str, metrics: Mapping[str, float], folder: str) -> None:
+    try:
+        write_metrics(out, metrics)
+    except OSError as error:
+        raise UserError(f"--out {out}: {error.strerror}; the results are in {folder}/inference too") from error
 
 
 def _flat(results: Mapping[str, Any]) -> dict[str, float]:

@@ -18,7 +18,6 @@ from cvplugins.errors import UserError, first_line
 from .building import keys_read_by, refusals_named, where
 from .loading import TrainingLoader
 from .plugin_hook import plugin_hooks
-from .run_values import check_values
 from .trainer import CvpluginsTrainer
 
 __all__ = ["trial_evaluation", "trial_training"]
@@ -35,7 +34,6 @@ def trial_training(cfg: CfgNode, *, batches: bool, given: Sequence[Collection[st
     Raises:
         UserError: Something refuses its values, there is nothing to load, or a batch fails.
     """
-    check_values(cfg)
     with _in_another_folder(cfg) as trial:
         with refusals_named(cfg, given):
             trainer = CvpluginsTrainer(trial)

@@ -87,7 +87,7 @@ def build_runner(cfg: Config, *loops: str, given: Collection[str] = ()) -> Runne
 
 @contextlib.contextmanager
 def refusals_named(cfg: Config, given: Collection[str] = ()) -> Iterator[None]:
-    """Turn what a constructor raises into one line with the path of its key; what no constructor raised stays.
+    """Turn what a constructor raises into one line with the path of its key.
 
     Args:
         cfg: The config that things are built from.
@@ -99,10 +99,7 @@ def refusals_named(cfg: Config, given: Collection[str] = ()) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        text = _refusal(error, cfg, given)
-        if text is None:
-            raise
-        raise UserError(text) from error
+        raise UserError(_refusal(error, cfg, given)) from error
 
 
 def object_path(error: BaseException, cfg: Config, within: str = "") -> str:
@@ -123,11 +120,14 @@ def object_path(error: BaseException, cfg: Config, within: str = "") -> str:
     return found
 
 
-def _refusal(error: Exception, cfg: Config, given: Collection[str]) -> str | None:
-    """Return the line about an error, None if it came from nothing that is built from the config."""
+def _refusal(error: Exception, cfg: Config, given: Collection[str]) -> str:
+    """Return the line about an error."""
     places = list(_places(error, cfg))
     if not places:
-        return None
+        frame, line = list(traceback.walk_tb(error.__traceback__))[-1]
+        said = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {first_line(error)}"
+        place_in_code = f" ({frame.f_globals.get('__name__')}, line {line}); --traceback shows all of it"
+        return said if isinstance(error, UserError) else f"the config cannot be built: {said}{place_in_code}"
     place = places[-1]
     if isinstance(error, UserError):
         return str(error) if place.path in str(error) else f"{place.path}: {error}"

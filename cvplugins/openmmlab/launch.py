@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import os
-from collections.abc import Mapping, Sequence
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +28,7 @@ from .config import load_config, type_name
 from .data_checks import check_data
 from .inference import use_inference
 from .processes import joined_processes
+from .run_values import check_values
 from .summary import LastValidation, summarize
 from .trial import trial_run
 
@@ -70,7 +74,7 @@ def train(
     if seed is not None:
         cfg.merge_from_dict({"randomness": {"seed": seed}})
     found = _set_start(cfg, resume, trust_checkpoint)
-    with joined_processes(cfg):
+    with joined_processes(cfg), _scratch_folder(cfg, dry_run):
         check_data(cfg, ("train_dataloader", "val_dataloader"))
         with trial_run(cfg, "train_loop", "val_loop", batches=dry_run, given=cfg_options or ()) as trial:
             if dry_run and cfg.resume:
@@ -78,6 +82,7 @@ def train(
         if dry_run:
             return f"config, plugins and data of {config} are fine"
         del trial
+        gc.collect()  # its model goes before the run's own comes
         runner = build_runner(cfg, "train_loop", "val_loop")
         if cfg.resume:
             check_weights_fit(_unwrapped(runner.model), found, cfg.load_from)
@@ -140,7 +145,7 @@ def evaluate(
     found = open_checkpoint(cfg.load_from, trust_checkpoint)
     if show_dir is not None or label_dir is not None:
         _write_predictions(cfg, show_dir, label_dir)
-    with joined_processes(cfg):
+    with joined_processes(cfg), _scratch_folder(cfg, dry_run):
         check_data(cfg, ("test_dataloader",))
         use_inference(cfg, mode, scales, flip)
         with trial_run(cfg, "test_loop", batches=dry_run, given=cfg_options or ()) as trial:
@@ -148,6 +153,7 @@ def evaluate(
         if dry_run:
             return f"config, plugins, data and checkpoint of {config} are fine"
         del trial
+        gc.collect()  # its model goes before the run's own comes
         runner = build_runner(cfg, "test_loop")
         check_weights_fit(_unwrapped(runner.model), found, checkpoint)
         del found
@@ -156,18 +162,30 @@ def evaluate(
             runner.test_evaluator.metrics.append(METRICS.build({"type": dump, "out_file_path": out}))
         metrics = runner.test()
         if out is not None and out.endswith(".json") and is_main_process():
-            write_metrics(out, metrics)
+            _write_out(out, metrics, runner.log_dir)
         return summarize(runner, metrics, checkpoint, runner.test_evaluator)
 
 
 def _load(config: str | os.PathLike, work_dir: str | None, options: Mapping | None, launcher: str) -> Config:
     cfg = load_config(config, options)
+    check_values(cfg)
     cfg.launcher = launcher
     cfg.work_dir = work_dir or cfg.get("work_dir") or os.path.join("work_dirs", Path(config).stem)
     check_folder(cfg.work_dir, "work dir")
     if cfg.get("load_from"):
         check_source(cfg.load_from, "load_from:")
     return cfg
+
+
+@contextlib.contextmanager
+def _scratch_folder(cfg: Config, dry_run: bool) -> Iterator[None]:
+    """Let a dry run write its lists of whole images to a folder that is deleted."""
+    if not dry_run:
+        yield
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        cfg.work_dir = folder
+        yield
 
 
 def _require(cfg: Config, config: str | os.PathLike, *keys: str) -> None:
@@ -212,6 +230,13 @@ def _use_scaled_lr(cfg: Config, config: str | os.PathLike) -> None:
     if "base_batch_size" not in (cfg.get("auto_scale_lr") or {}):
         raise UserError(f"--auto-scale-lr: config {config} lacks auto_scale_lr = dict(base_batch_size=...)")
     cfg.auto_scale_lr.enable = True
+
+
+def _write_out(out: str, metrics: Mapping[str, Any], log_dir: str) -> None:
+    try:
+        write_metrics(out, metrics)
+    except OSError as error:
+        raise UserError(f"--out {out}: {error.strerror}; the metrics are in {log_dir} too") from error
 
 
 def _write_predictions(cfg: Config, show_dir: str | None, label_dir: str | None) -> None:

@@ -70,6 +70,11 @@ def _check_types(cfg: Config) -> None:
     for key in DICTS:
         if not isinstance(cfg.get(key, None) or {}, dict):
             raise UserError(f"{key} = {shown(cfg[key])}: expected a dict")
+    for job in ("val", "test"):
+        parts = [f"{job}_{part}" for part in ("dataloader", "cfg", "evaluator")]
+        absent = [key for key in parts if cfg.get(key) is None]
+        if 0 < len(absent) < len(parts):
+            raise UserError(f"the config lacks {', '.join(absent)}: {', '.join(parts)} go together, or all are None")
     if not isinstance(cfg.get("custom_hooks") or [], (list, tuple)):
         raise UserError(f"custom_hooks = {shown(cfg.custom_hooks)}: expected a list of hooks")
     for key in cfg.get("randomness") or {}:

@@ -27,7 +27,6 @@ from cvplugins.refusals import did_you_mean, shown
 
 from .building import build_runner, object_path, refusals_named
 from .config import walk_dicts
-from .run_values import check_values
 
 __all__ = ["trial_run"]
 
@@ -48,7 +47,6 @@ def trial_run(cfg: Config, *loops: str, batches: bool, given: Collection[str] = 
     Raises:
         UserError: A constructor refuses what the config gives it, a loader has nothing to load, or a batch fails.
     """
-    check_values(cfg)
     for path in _outputs(cfg):
         check_folder(path)
     name = f"trial_{uuid.uuid4().hex}"
@@ -100,13 +98,15 @@ def _complete(runner: Runner, cfg: Config, given: Collection[str]) -> None:
         runner.scale_lr(runner.optim_wrapper, runner.auto_scale_lr)
         if runner.param_schedulers is not None:
             runner.param_schedulers = runner.build_param_scheduler(runner.param_schedulers)
-    for event in ("before_run", "before_train"):  # where hooks compare their options with the model
-        runner.call_hook(event)
+    with _failures_told(cfg, "a hook cannot begin", "custom_hooks"):
+        for event in ("before_run", "before_train"):  # where hooks compare their options with the model
+            runner.call_hook(event)
 
 
 def _check_optimizer(cfg: Config) -> None:
     """Refuse an optimizer that no registry knows; mmengine's constructor (0.10) calls the None that it finds."""
-    kind = (cfg.optim_wrapper.get("optimizer") or {}).get("type")
+    optimizer = cfg.optim_wrapper.get("optimizer")
+    kind = optimizer.get("type") if isinstance(optimizer, dict) else None
     path = f"optim_wrapper.optimizer.type = {shown(kind)}"
     if isinstance(kind, str):
         with OPTIMIZERS.switch_scope_and_registry(None) as registry:
