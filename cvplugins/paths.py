@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import tempfile
@@ -45,6 +46,8 @@ def check_source(path: str | os.PathLike[str], what: str, hint: str = "") -> Non
     except NotADirectoryError:
         raise UserError(f"{what} {path} does not exist: a folder of it is a file{hint and f'; {hint}'}") from None
     except (OSError, ValueError) as error:
+        if getattr(error, "errno", None) == errno.ENAMETOOLONG:  # no file has such a name
+            raise UserError(f"{what} {_cut(path)} does not exist{hint and f'; {hint}'}") from None
         raise UserError(f"{what} {_cut(path)} cannot be read: {_reason(error)}") from error
     if stat.S_ISDIR(mode):
         raise UserError(f"{what} {path} is a folder{hint and f'; {hint}'}")

@@ -40,8 +40,6 @@ def trial_training(cfg: CfgNode, *, batches: bool, given: Sequence[Collection[st
             with EventStorage(0) as trainer.storage:
                 for hook in plugin_hooks(trainer):
                     hook.before_train()
-        if not trainer.data_loader.images:
-            raise UserError(_nothing_to_load(cfg))
         if batches:
             _train(trainer, cfg)
         _evaluate(trial, trainer.model, cfg, batches)
@@ -119,11 +117,3 @@ def _failures_told(cfg: CfgNode, what: str) -> Iterator[None]:
         keys = ", ".join(f"{path} = {value!r}" for path, value in itertools.islice(keys_read_by(error, cfg).items(), 4))
         said = f"{type(error).__name__}: {first_line(error)} ({where(error)})"
         raise UserError(f"{what}: {said}{keys and f'; {keys}'}; --traceback shows all of it") from error
-
-
-def _nothing_to_load(cfg: CfgNode) -> str:
-    names = ", ".join(cfg.DATASETS.TRAIN)
-    return (
-        f"DATASETS.TRAIN: no image of {names} is left to train on; DATALOADER.FILTER_EMPTY_ANNOTATIONS leaves out "
-        "those without objects"
-    )

@@ -145,6 +145,11 @@ def _refusal(error: Exception, cfg: Config, given: Collection[str]) -> str:
         return f"{place.path}.type = {shown(kind)}: {message}" + (f"; {guess}" if guess else "")
     if kind is not None and not isinstance(kind, str) and not callable(kind):
         return f"{place.path}.type = {shown(kind)}: expected a name, such as 'ResNet'"
+    if "need at least one array to concatenate" in str(error):  # BaseDataset packs the images that are left
+        return (
+            f"{place.path}: no image is left to load; filter_cfg leaves out those without objects (filter_empty_gt) or "
+            "with small ones alone, and metainfo.classes objects of other classes"
+        )
     for each in reversed(places):  # what is built may get values from around it, as samplers get the batch size
         key = named_option(error, each.node) if isinstance(each.node, Mapping) else None
         if key is not None:

@@ -120,10 +120,7 @@ def _check_optimizer(cfg: Config) -> None:
 def _check_loader(loader: DataLoader, key: str) -> None:
     dataset: Any = loader.dataset
     if len(dataset) == 0:
-        raise UserError(
-            f"{key}.dataset: no image is left to load; filter_cfg leaves out those without objects (filter_empty_gt) "
-            "or with small ones alone, and metainfo.classes objects of other classes"
-        )
+        raise UserError(f"{key}.dataset: there is no image to load")
     with contextlib.suppress(TypeError):  # an endless loader has no length
         if len(loader) == 0:
             raise UserError(

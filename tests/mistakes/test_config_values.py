@@ -5,7 +5,7 @@ import re
 import pytest
 from devkits import small_devkit
 
-CONFIG = "configs/voc_faster_rcnn_sample.py"
+CONFIG = "tests/integration/tiny.py"  # the config of the sample with a smaller model
 DETECTRON2 = "configs/detectron2/voc_faster_rcnn_sample.yaml"
 TRANSFORM = "train_dataloader.dataset.dataset.datasets.0.pipeline.2"
 BBOX_HEAD = "model.roi_head.bbox_head"
@@ -51,7 +51,7 @@ REFUSED = [
     ("log_level=LOUD", "INFO"),
     ("visualizer.type=Foo", "is not in the mmdet::visualizer registry"),
     ("randomness.seed=-1", "between 0 and 2**32 - 1"),
-    ("randomness.sed=1", "did you mean seed?"),
+    ("randomness.sed=seed", "did you mean seed?"),
     ("model.backbone.depth=19", "invalid depth 19"),
     ("model.backbone.depht=18", "did you mean depth?"),
     ("model.backbone=5", "should be a dict"),
@@ -159,7 +159,7 @@ REFUSED_BY_DETECTRON2 = [
     ("SOLVER.WARMUP_METHOD=lin", "linear"),
     ("SOLVER.STEPS=(300, 200)", "Milestone must be smaller"),
     ("SOLVER.CLIP_GRADIENTS.CLIP_TYPE=nrom", "did you mean norm?"),
-    ("SOLVR.MAX_ITER=1", "did you mean SOLVER"),
+    ("SOLVER.MAX_ITR=1", "did you mean SOLVER.MAX_ITER"),
     ("DATALOADER.NUM_WORKERS=-1", "0 or more"),
     ("DATALOADER.SAMPLER_TRAIN=TraningSampler", "did you mean TrainingSampler"),
     ("INPUT.FORMAT=BRG", "use BGR, RGB"),
