@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,7 +11,7 @@ from pathlib import Path
 from .errors import UserError
 from .paths import check_file_to_write
 
-__all__ = ["check_out", "check_weights_out", "write_whole"]
+__all__ = ["check_out", "check_weights_out", "hand_over", "kept_copy", "write_whole"]
 
 
 @contextmanager
@@ -47,6 +48,26 @@ def check_out(out: str | None) -> None:
     if Path(out).suffix not in {".json", ".pkl", ".pickle"}:
         raise UserError(f"--out {out}: use a name that ends in .json (metrics) or .pkl (predictions)")
     check_file_to_write(out, "--out")
+
+
+def kept_copy(work_dir: str | os.PathLike[str], out: str | os.PathLike[str]) -> Path:
+    """Return where a test keeps in its work dir what it also writes to ``--out``: hours of work lie behind it."""
+    return Path(work_dir, "test_results", Path(out).name)
+
+
+def hand_over(kept: str | os.PathLike[str], out: str | os.PathLike[str]) -> None:
+    """Copy what a test has kept to ``--out``.
+
+    Raises:
+        UserError: That cannot be written; the message says where the results lie.
+    """
+    if os.path.realpath(kept) == os.path.realpath(out):
+        return
+    try:
+        with write_whole(out) as temporary:
+            shutil.copyfile(kept, temporary)
+    except OSError as error:
+        raise UserError(f"--out {out} cannot be written: {error.strerror}; the results lie in {kept}") from error
 
 
 def check_weights_out(path: str | os.PathLike[str]) -> None:

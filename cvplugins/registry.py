@@ -98,6 +98,7 @@ HOOKS = _child(
     "hard_examples_hook",
     "hooks",
     "layer_freeze_hook",
+    "model_numbers_hook",
     "nonfinite_hook",
     "norm_policy_hook",
     "optimizer_switch_hook",
@@ -105,6 +106,7 @@ HOOKS = _child(
     "reproducibility",
     "segmentation_images_hook",
     "throughput_hook",
+    "undefined_numbers_hook",
     "validation_loss",
     "weight_penalty_hook",
 )

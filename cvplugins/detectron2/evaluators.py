@@ -56,6 +56,10 @@ class _PluginEvaluator(DatasetEvaluator):
         """Return an empty metric."""
         raise NotImplementedError
 
+    def names(self) -> list[str]:
+        """Return the names of the numbers that it can give: those of a metric of no image, where all are undefined."""
+        return [f"{self.prefix}/{name}" for name in self.new_metric().compute().numbers()]
+
     def reset(self) -> None:
         """Forget all images."""
         self.metric = self.new_metric()
@@ -132,11 +136,14 @@ class CvpluginsDetectionEvaluator(_PluginEvaluator):
             self.metric.update(self._image(given["image_id"], instances))
 
     def _image(self, image_id: Any, instances: Any) -> ImageDetections | ImageMasks:
+        boxes = instances.pred_boxes.tensor.numpy()
         return ImageDetections(
             image_id,
-            instances.pred_boxes.tensor.numpy(),
+            boxes,
             instances.scores.numpy(),
             instances.pred_classes.numpy(),
+            # In float32, as COCOEvaluator converts them.
+            sizes=boxes[:, 2:] - boxes[:, :2],
             **self._truth(image_id),
         )
 
@@ -179,7 +186,8 @@ class CvpluginsInstanceSegmentationEvaluator(CvpluginsDetectionEvaluator):
     def _image(self, image_id: Any, instances: Any) -> ImageMasks:
         if not instances.has("pred_masks"):
             raise UserError(f"image {image_id}: the model predicts no masks (MODEL.MASK_ON)")
-        truth = {name: value for name, value in self._truth(image_id).items() if name != "truth_boxes"}
+        boxes = ("truth_boxes", "truth_sizes")
+        truth = {name: value for name, value in self._truth(image_id).items() if name not in boxes}
         size = self._masks.sizes[image_id]
         return ImageMasks.from_masks(
             image_id,

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from cvplugins.distributed import rank
 from cvplugins.errors import UserError
-from cvplugins.monitors import Generalization, GeneralizationPoint, mode_of, value_of
+from cvplugins.monitors import Generalization, GeneralizationPoint, mode_of
 from cvplugins.reporting import draw_generalization_figure
 
 from .evaluation_hook import EvaluationHook
@@ -94,10 +94,16 @@ class GeneralizationHook(EvaluationHook):
         self.monitor.add(torch.stack(self._losses).mean(), metric)
         self._losses = []
 
+    def monitored(self) -> dict[str, str]:
+        """Return the names of the loss and of the metric of the evaluation."""
+        given = {"val_loss": self.val_loss, "val_metric": self.val_metric}
+        return {option: name for option, name in given.items() if name is not None}
+
     def record(self, scalars: Mapping[str, float]) -> dict[str, Any]:
         """Return the evaluation, and the training since the last one."""
         seen = bool(self.monitor.reports)
-        values = [value_of(scalars, name, self, seen) if name else None for name in (self.val_loss, self.val_metric)]
+        names = (self.val_loss, self.val_metric)
+        values = [self.value(scalars, name, seen) if name else None for name in names]
         return asdict(self.monitor.point(min(self.trainer.iter + 1, self.trainer.max_iter), *values))
 
     def observe(self, record: dict[str, Any], replayed: bool) -> dict[str, Any]:

@@ -12,6 +12,7 @@ import torch
 from detectron2.config import CfgNode
 from detectron2.utils.events import EventStorage
 from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 
 from cvplugins.errors import UserError, first_line
 
@@ -45,7 +46,8 @@ def trial_training(cfg: CfgNode, *, batches: bool, given: Sequence[Collection[st
         _evaluate(trial, trainer.model, cfg, batches)
         for hook in plugin_hooks(trainer):
             hook.release()
-        return trainer.model
+        model = trainer.model
+        return model.module if isinstance(model, DistributedDataParallel) else model
 
 
 def trial_evaluation(cfg: CfgNode, model: nn.Module, *, batches: bool) -> None:

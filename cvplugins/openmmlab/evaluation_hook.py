@@ -9,7 +9,9 @@ from typing import Any
 from mmengine.hooks import Hook
 from mmengine.runner import EpochBasedTrainLoop
 
-from cvplugins.monitors import Journal
+from cvplugins.monitors import Journal, value_of
+
+from .metric_names import metric_names
 
 __all__ = ["EvaluationHook"]
 
@@ -31,6 +33,22 @@ class EvaluationHook(Hook):
     monitor: Any
     _last = -1  # iteration of the last validation that the monitor knows
 
+    def monitored(self) -> dict[str, str]:
+        """Return the names of the numbers that this hook looks at, by the option that gives them."""
+        raise NotImplementedError
+
+    def value(self, runner, metrics: Mapping[str, Any], name: str, seen: bool) -> float | None:
+        """Return a number of a validation; None if it is undefined there, which is no value yet.
+
+        Raises:
+            ValueError: No validation can have it.
+        """
+        may_come = seen or name in metrics or name in metric_names(runner).names
+        value = value_of(metrics, name, self, may_come)
+        if value is None:
+            runner.logger.info(f"{type(self).__name__}: no value yet: {name} is undefined in this validation")
+        return value
+
     def record(self, runner, metrics: Mapping[str, Any]) -> dict[str, Any]:
         """Return what the monitor has to see again when the run is resumed; plain numbers."""
         raise NotImplementedError
@@ -48,6 +66,9 @@ class EvaluationHook(Hook):
         """Continue the journal of a resumed run, or begin a new one."""
         if runner.val_loop is None:
             raise ValueError(f"{type(self).__name__} learns from validations, and this run has none: set val_cfg")
+        names = metric_names(runner)
+        for option, name in self.monitored().items():
+            names.check(name, f"{type(self).__name__}: {option}")
         self._journal = Journal(Path(runner.work_dir, self.journal_name))
         for record in self._journal.rewind(runner.iter or -1):
             if record["iteration"] > self._last:

@@ -9,7 +9,7 @@ from typing import Any
 
 from mmengine.dist import is_main_process
 
-from cvplugins.monitors import Generalization, GeneralizationPoint, mode_of, value_of
+from cvplugins.monitors import Generalization, GeneralizationPoint, mode_of
 from cvplugins.registry import HOOKS
 from cvplugins.reporting import draw_generalization_figure
 
@@ -77,10 +77,16 @@ class GeneralizationHook(EvaluationHook):
             )
         self.monitor.add(outputs[self.train_loss], outputs[self.train_metric] if self.train_metric else None)
 
+    def monitored(self) -> dict[str, str]:
+        """Return the names of the loss and of the metric of the validation."""
+        given = {"val_loss": self.val_loss, "val_metric": self.val_metric}
+        return {option: name for option, name in given.items() if name is not None}
+
     def record(self, runner, metrics: Mapping[str, Any]) -> dict[str, Any]:
         """Return the validation, and the training since the last one."""
         seen = bool(self.monitor.reports)
-        values = [value_of(metrics, name, self, seen) if name else None for name in (self.val_loss, self.val_metric)]
+        names = (self.val_loss, self.val_metric)
+        values = [self.value(runner, metrics, name, seen) if name else None for name in names]
         return asdict(self.monitor.point(runner.iter, *values))
 
     def observe(self, runner, record: dict[str, Any], replayed: bool) -> dict[str, Any]:

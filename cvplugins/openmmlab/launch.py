@@ -17,20 +17,27 @@ from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.registry import METRICS
 from torch import nn
 
+from cvplugins.distributed import first_rank_does
 from cvplugins.errors import UserError
-from cvplugins.files import check_out
+from cvplugins.files import check_out, hand_over, kept_copy
 from cvplugins.paths import check_folder, check_source
 from cvplugins.reporting import write_metrics
+from cvplugins.run_folder import RunFolder
+from cvplugins.run_lock import check_unlocked, locked
 
 from .building import build_runner
-from .checkpoint import check_weights_fit, fetch_checkpoint, find_checkpoint, open_checkpoint
+from .checkpoint import check_weights_fit, find_checkpoint, open_checkpoint, run_folder
+from .checkpoint_readers import check_pretrained, fetch_checkpoint, safe_readers
 from .config import load_config, type_name
 from .data_checks import check_data
 from .inference import use_inference
+from .model_numbers_hook import ModelNumbersHook
 from .processes import joined_processes
+from .resume_checks import check_optimizer, check_weights_reach, open_for_resume
 from .run_values import check_values
 from .summary import LastValidation, summarize
 from .trial import trial_run
+from .undefined_numbers_hook import UndefinedNumbersHook
 
 __all__ = ["evaluate", "train"]
 
@@ -40,6 +47,7 @@ def train(
     *,
     work_dir: str | None = None,
     resume: str | None = None,
+    overwrite: bool = False,
     amp: bool = False,
     auto_scale_lr: bool = False,
     seed: int | None = None,
@@ -53,7 +61,8 @@ def train(
     Args:
         config: Config file.
         work_dir: Where everything is written; ``work_dirs/<config name>`` if None.
-        resume: A checkpoint, or ``"auto"`` for the newest in the work dir; what the config says if None.
+        resume: A checkpoint, or ``"auto"`` for the newest whole one in the work dir; what the config says if None.
+        overwrite: Whether to delete the checkpoints of an earlier run in the work dir; else a new run is refused there.
         amp: Train in mixed precision (GPU only).
         auto_scale_lr: Scale the learning rate by the real batch size over ``auto_scale_lr.base_batch_size``.
         seed: Seed of all randomness; the config's if None.
@@ -73,30 +82,33 @@ def train(
         _use_scaled_lr(cfg, config)
     if seed is not None:
         cfg.merge_from_dict({"randomness": {"seed": seed}})
-    found = _set_start(cfg, resume, trust_checkpoint)
-    with joined_processes(cfg), _scratch_folder(cfg, dry_run):
+    check_unlocked(cfg.work_dir)
+    found = _set_start(cfg, resume, overwrite, trust_checkpoint)
+    with joined_processes(cfg), safe_readers(trust_checkpoint), _scratch_folder(cfg, dry_run):
         check_data(cfg, ("train_dataloader", "val_dataloader"))
+        check_pretrained(cfg.get("model"), trust_checkpoint, download=not dry_run)
         with trial_run(cfg, "train_loop", "val_loop", batches=dry_run, given=cfg_options or ()) as trial:
-            if dry_run and cfg.resume:
-                check_weights_fit(_unwrapped(trial.model), found, cfg.load_from)
+            _check_start(cfg, _unwrapped(trial.model), found)
         if dry_run:
             return f"config, plugins and data of {config} are fine"
         del trial
         gc.collect()  # its model goes before the run's own comes
-        runner = build_runner(cfg, "train_loop", "val_loop")
-        if cfg.resume:
-            check_weights_fit(_unwrapped(runner.model), found, cfg.load_from)
-        elif resume == "auto":
-            runner.logger.info(f"no checkpoint in {cfg.work_dir} to resume from: training starts at the beginning")
-        del found  # the Runner loads it again
-        validation = LastValidation()
-        runner.register_hook(validation)
-        runner.train()
-        if runner.val_loop is None:
-            return summarize(runner, {}, find_checkpoint(runner.work_dir), None)
-        if validation.iteration != runner.iter:  # resumed at the end, or the interval does not divide the length
-            runner.val_loop.run()
-        return summarize(runner, validation.metrics, find_checkpoint(runner.work_dir), runner.val_loop.evaluator)
+        with locked(cfg.work_dir):
+            runner = build_runner(cfg, "train_loop", "val_loop")
+            if overwrite:
+                first_rank_does(lambda: _folder(cfg).clear(keep=[cfg.get("load_from")]))
+            if not cfg.resume and resume == "auto":
+                runner.logger.info(f"no checkpoint in {cfg.work_dir} to resume from: training starts at the beginning")
+            del found  # the Runner loads it again
+            validation = LastValidation()
+            for hook in (validation, ModelNumbersHook(), UndefinedNumbersHook()):
+                runner.register_hook(hook)
+            runner.train()
+            if runner.val_loop is None:
+                return summarize(runner, {}, find_checkpoint(runner.work_dir), None)
+            if validation.iteration != runner.iter:  # resumed at the end, or the interval does not divide the length
+                runner.val_loop.run()
+            return summarize(runner, validation.metrics, find_checkpoint(runner.work_dir), runner.val_loop.evaluator)
 
 
 def evaluate(
@@ -136,16 +148,16 @@ def evaluate(
         UserError: Something is wrong that the user can mend.
     """
     check_out(out)
-    for path, option in ((show_dir, "--show-dir"), (label_dir, "--label-dir")):
-        if path is not None:
-            check_folder(path, option)
+    for folder, option in ((show_dir, "--show-dir"), (label_dir, "--label-dir")):
+        if folder is not None:
+            check_folder(folder, option)
     cfg = _load(config, work_dir, cfg_options, launcher)
     _require(cfg, config, "test_dataloader", "test_cfg", "test_evaluator")
     cfg.load_from, cfg.resume = str(fetch_checkpoint(checkpoint)), False
     found = open_checkpoint(cfg.load_from, trust_checkpoint)
     if show_dir is not None or label_dir is not None:
         _write_predictions(cfg, show_dir, label_dir)
-    with joined_processes(cfg), _scratch_folder(cfg, dry_run):
+    with joined_processes(cfg), safe_readers(trust_checkpoint), _scratch_folder(cfg, dry_run):
         check_data(cfg, ("test_dataloader",))
         use_inference(cfg, mode, scales, flip)
         with trial_run(cfg, "test_loop", batches=dry_run, given=cfg_options or ()) as trial:
@@ -159,10 +171,13 @@ def evaluate(
         del found
         if out is not None and not out.endswith(".json"):
             dump = "mmdet.DumpDetResults" if cfg.get("default_scope") == "mmdet" else "DumpResults"
-            runner.test_evaluator.metrics.append(METRICS.build({"type": dump, "out_file_path": out}))
+            kept = str(kept_copy(cfg.work_dir, out))
+            runner.test_evaluator.metrics.append(METRICS.build({"type": dump, "out_file_path": kept}))
         metrics = runner.test()
-        if out is not None and out.endswith(".json") and is_main_process():
-            _write_out(out, metrics, runner.log_dir)
+        if out is not None and is_main_process():
+            if out.endswith(".json"):
+                write_metrics(kept_copy(cfg.work_dir, out), metrics)
+            hand_over(kept_copy(cfg.work_dir, out), out)
         return summarize(runner, metrics, checkpoint, runner.test_evaluator)
 
 
@@ -194,21 +209,44 @@ def _require(cfg: Config, config: str | os.PathLike, *keys: str) -> None:
         raise UserError(f"config {config} has no {', '.join(missing)}")
 
 
-def _set_start(cfg: Config, resume: str | None, trusted: bool) -> dict[str, Any]:
+def _folder(cfg: Config) -> RunFolder:
+    return run_folder(cfg.work_dir, cfg.get("default_hooks", {}).get("checkpoint"))
+
+
+def _set_start(cfg: Config, resume: str | None, overwrite: bool, trusted: bool) -> dict[str, Any]:
     """Set ``load_from`` and ``resume`` of the config, and return the checkpoint to begin with, opened safely."""
     if resume is None and cfg.get("resume"):
         resume = cfg.get("load_from") or "auto"
-    start = find_checkpoint(cfg.work_dir) if resume == "auto" else resume
+    if overwrite and resume:
+        raise UserError("--overwrite begins anew and --resume goes on: give one of them")
+    start, found = None, {}
+    if resume == "auto":
+        start, found = _folder(cfg).newest_whole(lambda path: open_for_resume(cfg, path, trusted)) or (None, {})
+    elif resume:
+        start = fetch_checkpoint(resume)
+        found = open_for_resume(cfg, start, trusted)
+    if not overwrite:
+        _folder(cfg).check_free(start)
     cfg.resume = start is not None
-    start = start or cfg.get("load_from")
     if start is None:
-        return {}
-    cfg.load_from = str(fetch_checkpoint(start))
-    found = open_checkpoint(cfg.load_from, trusted)
+        if not cfg.get("load_from"):
+            return {}
+        start = fetch_checkpoint(cfg.load_from)
+        found = open_checkpoint(start, trusted)
+    cfg.load_from = str(start)
     if cfg.resume and cfg.get("randomness", {}).get("seed") is None:
         # mmengine takes the seed over only after it has built model and loaders.
-        cfg.merge_from_dict({"randomness": {"seed": found.get("meta", {}).get("seed")}})
+        cfg.merge_from_dict({"randomness": {"seed": found["meta"].get("seed")}})
     return found
+
+
+def _check_start(cfg: Config, model: nn.Module, found: dict[str, Any]) -> None:
+    """Raise ``UserError`` unless the model of the config, and its optimizer, can begin with a checkpoint."""
+    if cfg.resume:
+        check_weights_fit(model, found, cfg.load_from)
+        check_optimizer(cfg, model, found, cfg.load_from)
+    elif found:
+        check_weights_reach(model, found, cfg.load_from)
 
 
 def _unwrapped(model: nn.Module) -> nn.Module:
@@ -230,13 +268,6 @@ def _use_scaled_lr(cfg: Config, config: str | os.PathLike) -> None:
     if "base_batch_size" not in (cfg.get("auto_scale_lr") or {}):
         raise UserError(f"--auto-scale-lr: config {config} lacks auto_scale_lr = dict(base_batch_size=...)")
     cfg.auto_scale_lr.enable = True
-
-
-def _write_out(out: str, metrics: Mapping[str, Any], log_dir: str) -> None:
-    try:
-        write_metrics(out, metrics)
-    except OSError as error:
-        raise UserError(f"--out {out}: {error.strerror}; the metrics are in {log_dir} too") from error
 
 
 def _write_predictions(cfg: Config, show_dir: str | None, label_dir: str | None) -> None:

@@ -10,10 +10,7 @@ from typing import Any
 from mmengine.config import Config
 
 from cvplugins.errors import UserError
-from cvplugins.paths import check_source
 from cvplugins.refusals import did_you_mean, shown
-
-from .config import walk_dicts
 
 __all__ = ["check_values"]
 
@@ -28,7 +25,6 @@ AT_LEAST_ONE = ("max_epochs", "max_iters", "val_interval")  # of train_cfg
 def check_values(cfg: Config) -> None:
     """Raise ``UserError`` for lengths and intervals below 1, numbers that are none, and parts of another type."""
     _check_types(cfg)
-    _check_pretrained(cfg)
     for path, key, value in _numbers(cfg, ""):
         if isinstance(value, float) and math.isnan(value):
             raise UserError(f"{path} = {value}: expected a number")
@@ -54,16 +50,6 @@ def _numbers(node: Any, path: str, key: str = "") -> Iterator[tuple[str, str, in
         children = enumerate(node)
     for name, child in children:
         yield from _numbers(child, f"{path}.{name}" if path else str(name), str(name))
-
-
-def _check_pretrained(cfg: Config) -> None:
-    """Look for the files that ``init_cfg=dict(type="Pretrained")`` names."""
-    for node in walk_dicts(list(cfg.values())):
-        init = node.get("init_cfg")
-        for each in init if isinstance(init, (list, tuple)) else [init]:
-            source = each.get("checkpoint") if isinstance(each, dict) else None
-            if isinstance(source, str):
-                check_source(source, "init_cfg.checkpoint")
 
 
 def _check_types(cfg: Config) -> None:

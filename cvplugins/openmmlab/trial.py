@@ -27,6 +27,7 @@ from cvplugins.refusals import did_you_mean, shown
 
 from .building import build_runner, object_path, refusals_named
 from .config import walk_dicts
+from .metric_names import check_monitors
 
 __all__ = ["trial_run"]
 
@@ -53,7 +54,7 @@ def trial_run(cfg: Config, *loops: str, batches: bool, given: Collection[str] = 
     with tempfile.TemporaryDirectory() as folder:
         try:
             runner = build_runner(_trial_config(cfg, name, folder), *loops, given=given)
-            _complete(runner, cfg, given)
+            _complete(runner, cfg, given, is_training="train_loop" in loops)
             for loop in loops:
                 if getattr(runner, loop) is not None:
                     _check_loader(getattr(runner, loop).dataloader, f"{loop.removesuffix('_loop')}_dataloader")
@@ -83,7 +84,7 @@ def _trial_config(cfg: Config, name: str, folder: str) -> Config:
     return trial
 
 
-def _complete(runner: Runner, cfg: Config, given: Collection[str]) -> None:
+def _complete(runner: Runner, cfg: Config, given: Collection[str], is_training: bool) -> None:
     """Build what mmengine builds when a training starts: optimizers, schedules, the visualizer's backends."""
     with refusals_named(cfg, given):
         if cfg.get("default_scope"):
@@ -91,13 +92,14 @@ def _complete(runner: Runner, cfg: Config, given: Collection[str]) -> None:
         for backend in (cfg.get("visualizer") or {}).get("vis_backends") or []:
             if isinstance(backend, dict):
                 VISBACKENDS.build({"save_dir": runner.work_dir, **backend})
-        if runner._train_loop is None:
+        if not is_training:
             return
         _check_optimizer(cfg)
         runner.optim_wrapper = runner.build_optim_wrapper(runner.optim_wrapper)
         runner.scale_lr(runner.optim_wrapper, runner.auto_scale_lr)
         if runner.param_schedulers is not None:
             runner.param_schedulers = runner.build_param_scheduler(runner.param_schedulers)
+    check_monitors(runner)
     with _failures_told(cfg, "a hook cannot begin", "custom_hooks"):
         for event in ("before_run", "before_train"):  # where hooks compare their options with the model
             runner.call_hook(event)
