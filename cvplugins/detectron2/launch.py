@@ -95,6 +95,8 @@ def train(
     if seed is not None:
         cfg.SEED = seed
     _require(cfg, config, "TRAIN")
+    if resume is None and cfg.MODEL.WEIGHTS:
+        check_source(cfg.MODEL.WEIGHTS, "checkpoint", "give the path of a .pth or .pkl file")
     check_unlocked(cfg.OUTPUT_DIR)
     start = _find_start(cfg, resume, overwrite, trust_checkpoint)
     with joined_processes(launcher):
@@ -202,8 +204,6 @@ def _load(config: str | os.PathLike[str], work_dir: str | None, options: Mapping
     elif cfg.OUTPUT_DIR == "./output":  # Detectron2's default, the same for every config
         cfg.OUTPUT_DIR = os.path.join("work_dirs", Path(config).stem)
     check_folder(cfg.OUTPUT_DIR, "work dir")
-    if cfg.MODEL.WEIGHTS:
-        check_source(cfg.MODEL.WEIGHTS, "checkpoint", "MODEL.WEIGHTS names it; give the path of a .pth or .pkl file")
     if cfg.MODEL.DEVICE == "cuda" and not torch.cuda.is_available():
         cfg.MODEL.DEVICE = "cpu"
     check_values(cfg)

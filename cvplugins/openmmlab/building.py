@@ -124,25 +124,17 @@ def _refusal(error: Exception, cfg: Config, given: Collection[str]) -> str:
     """Return the line about an error."""
     places = list(_places(error, cfg))
     if not places:
-        frame, line = list(traceback.walk_tb(error.__traceback__))[-1]
-        said = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {first_line(error)}"
-        place_in_code = f" ({frame.f_globals.get('__name__')}, line {line}); --traceback shows all of it"
-        return said if isinstance(error, UserError) else f"the config cannot be built: {said}{place_in_code}"
+        return _without_place(error)
     place = places[-1]
     if isinstance(error, UserError):
         return str(error) if place.path in str(error) else f"{place.path}: {error}"
     if not isinstance(place.node, Mapping):
         return f"{place.path} = {shown(place.node)}: {type(error).__name__}: {first_line(error)}"
-    kind = place.node.get("type")
     if isinstance(error, KeyError) and "must contain the key" in str(error):
-        above, _, last = place.path.rpartition(".")
-        beside = [each for each in _at(cfg, above) if each != last] if above else []
-        return " ".join([f"{place.path} has no type;", did_you_mean(last, beside) or "give it one"])
+        return _without_type(place, cfg)
     if isinstance(error, KeyError) and ("is not in the" in str(error) or "has no" in str(error)):
-        message = str(error.args[0]).split(". Please check")[0].splitlines()[0]
-        names = _registered(place.frame.f_locals.get("registry"))
-        guess = did_you_mean(str(kind).rpartition(".")[2], names) if "did you mean" not in message else ""
-        return f"{place.path}.type = {shown(kind)}: {message}" + (f"; {guess}" if guess else "")
+        return _of_unknown_type(place, str(error.args[0]))
+    kind = place.node.get("type")
     if kind is not None and not isinstance(kind, str) and not callable(kind):
         return f"{place.path}.type = {shown(kind)}: expected a name, such as 'ResNet'"
     if "need at least one array to concatenate" in str(error):  # BaseDataset packs the images that are left
@@ -156,6 +148,30 @@ def _refusal(error: Exception, cfg: Config, given: Collection[str]) -> str:
             return explain_refusal(error, each.path, {key: each.node[key]}, _kind(each))
     suspects = [key for key in place.node if f"{place.path}.{key}" in given]
     return explain_refusal(error, place.path, place.node, _kind(place), suspects)
+
+
+def _without_place(error: Exception) -> str:
+    """Return the line about an error that came from no part of the config that is known here."""
+    if isinstance(error, UserError):
+        return str(error)
+    frame, line = list(traceback.walk_tb(error.__traceback__))[-1]
+    where = f"{frame.f_globals.get('__name__')}, line {line}"
+    said = f"{type(error).__name__}: {first_line(error)}"
+    return f"the config cannot be built: {said} ({where}); --traceback shows all of it"
+
+
+def _without_type(place: _Place, cfg: Config) -> str:
+    above, _, last = place.path.rpartition(".")
+    beside = [each for each in _at(cfg, above) if each != last] if above else []
+    return f"{place.path} has no type; {did_you_mean(last, beside) or 'give it one'}"
+
+
+def _of_unknown_type(place: _Place, message: str) -> str:
+    said = message.split(". Please check")[0].splitlines()[0]
+    kind = place.node.get("type")
+    names = _registered(place.frame.f_locals.get("registry"))
+    guess = did_you_mean(str(kind).rpartition(".")[2], names) if "did you mean" not in said else ""
+    return f"{place.path}.type = {shown(kind)}: {said}" + (f"; {guess}" if guess else "")
 
 
 def _places(error: BaseException, cfg: Config) -> Iterator[_Place]:

@@ -82,6 +82,8 @@ def train(
         _use_scaled_lr(cfg, config)
     if seed is not None:
         cfg.merge_from_dict({"randomness": {"seed": seed}})
+    if resume is None and cfg.get("load_from"):
+        check_source(cfg.load_from, "checkpoint", "load_from names it")
     check_unlocked(cfg.work_dir)
     found = _set_start(cfg, resume, overwrite, trust_checkpoint)
     with joined_processes(cfg), safe_readers(trust_checkpoint), _scratch_folder(cfg, dry_run):
@@ -187,8 +189,6 @@ def _load(config: str | os.PathLike, work_dir: str | None, options: Mapping | No
     cfg.launcher = launcher
     cfg.work_dir = work_dir or cfg.get("work_dir") or os.path.join("work_dirs", Path(config).stem)
     check_folder(cfg.work_dir, "work dir")
-    if cfg.get("load_from"):
-        check_source(cfg.load_from, "load_from:")
     return cfg
 
 
