@@ -28,6 +28,7 @@ from .model_numbers_hook import ModelNumbersHook
 from .processes import joined_processes
 from .summary import LastValidation, summarize
 from .undefined_numbers_hook import UndefinedNumbersHook
+from .validations_hook import ValidationsHook
 
 __all__ = ["evaluate", "train"]
 
@@ -85,7 +86,7 @@ def train(
             runner.logger.info(f"no checkpoint in {cfg.work_dir} to resume from: training starts at the beginning")
         del found  # the Runner loads it again
         validation = LastValidation()
-        for hook in (validation, ModelNumbersHook(), UndefinedNumbersHook()):
+        for hook in (validation, ModelNumbersHook(), UndefinedNumbersHook(), ValidationsHook()):
             runner.register_hook(hook)
         runner.train()
         if runner.val_loop is None:
