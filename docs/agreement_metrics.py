@@ -114,7 +114,7 @@ def _coco(found: dict[str, Found], folder: Path) -> Iterator[Comparison]:
     meta, outputs = {"classes": VOC_CLASSES}, detectron2_outputs(of_number)
     samples = coco_samples(of_number)
     theirs = _of_openmmlab(CocoMetric(ann_file=str(path)), samples, meta)
-    ours = _of_openmmlab(DetectionMetric(rules=["coco"], ann_file=path), samples, meta)
+    ours = _of_openmmlab(DetectionMetric(rules=["coco_mmdet"], ann_file=path), samples, meta)
     with detectron2_dataset("cvplugins_agreement", json_file=path) as name:
         evaluator = COCOEvaluator(name, ("bbox",), False, use_fast_impl=False, output_dir=str(folder))
         of_evaluator = _of_detectron2(evaluator, *outputs)["bbox"]
@@ -132,7 +132,7 @@ def _coco(found: dict[str, Found], folder: Path) -> Iterator[Comparison]:
             of_evaluator[detectron2],
             100 * ours[here],
             100 * as_evaluator[here],
-            ("coco", "coco"),
+            ("coco_mmdet", "coco"),
             decimals=1,
         )
 

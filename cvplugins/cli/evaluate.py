@@ -16,7 +16,8 @@ from cvplugins.errors import UserError
 
 __all__ = ["add_arguments", "run"]
 
-RULES = ("coco", "voc2007", "voc2012", "detectron2", "detectron2_2012")  # cvplugins.metrics.DETECTION_RULES
+# As cvplugins.metrics.DETECTION_RULES, whose import takes seconds.
+RULES = ("coco", "coco_mmdet", "voc2007", "voc2012", "detectron2", "detectron2_2012")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -27,6 +28,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--split", help="list of a VOC folder, such as test")
     add("--classes", nargs="+", help="names, or a .txt file with one a line; all of the annotations if absent")
     add("--rules", nargs="+", help=f"{', '.join(RULES)}; the first decides errors")
+    add(
+        "--iou-thresholds",
+        nargs="+",
+        type=float,
+        metavar="IOU",
+        help="overlaps that make a match, instead of the rules'",
+    )
     add("--score-threshold", type=float, default=0.5, help="where to measure precision, recall, F1 and errors")
     add("--boxes", action="store_true", help="compare boxes even where there are masks")
     add("--boundary", action="store_true", help="boundary IoU and F1 of label images")
@@ -44,6 +52,12 @@ def run(arguments: argparse.Namespace) -> int:
     for rule in arguments.rules or ():
         if rule not in RULES:
             raise UserError(f"no detection rule is called {rule!r}; there are {', '.join(RULES)}")
+    thresholds = arguments.iou_thresholds or ()
+    for value in thresholds:
+        if not 0 < value <= 1:
+            raise UserError(f"--iou-thresholds: {value:g} is no overlap; give numbers above 0, up to 1, such as 0.5")
+    if arguments.iou_thresholds is not None:
+        arguments.iou_thresholds = sorted(set(thresholds))
     from cvplugins.evaluation.command import evaluate_saved
 
     sys.stdout.write(f"{evaluate_saved(**vars(arguments))}\n")

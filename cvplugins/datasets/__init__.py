@@ -2,6 +2,7 @@
 
 from .ade20k import ADE20K_CLASSES, ade20k_pairs
 from .coco import CocoAnnotations, CocoObjects, CocoResults, read_coco_annotations, read_coco_results
+from .coco_check import check_coco_file
 from .label_images import LabelReport, check_label_images, read_label_image, without_zero_label
 from .mot_challenge import MOTTracks, mot_challenge_frames, read_mot_tracks
 from .voc import (
@@ -32,6 +33,7 @@ __all__ = [
     "VOCSplit",
     "VocDetections",
     "ade20k_pairs",
+    "check_coco_file",
     "check_label_images",
     "check_voc",
     "mot_challenge_frames",

@@ -6,14 +6,17 @@ import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cvplugins.metrics.tracked_frame import TrackedFrame
+from cvplugins.errors import DataError
 
-from .voc import DataError
+from .text_files import read_text
+
+if TYPE_CHECKING:
+    from cvplugins.metrics.tracked_frame import TrackedFrame
 
 __all__ = ["MOTTracks", "mot_challenge_frames", "read_mot_tracks"]
 
@@ -22,6 +25,10 @@ PEDESTRIAN = 1
 DISTRACTORS = (2, 7, 8, 12)
 NON_MOT_VEHICLE = 6  # a distractor in MOT20 only
 BENCHMARKS = ("MOT15", "MOT16", "MOT17", "MOT20")
+LARGEST = 2**53  # whole numbers above are no longer exact as floats
+LONGEST = (
+    1_000_000  # frames of a sequence whose length nobody gives: eleven hours, where a slip of the keys is likelier
+)
 COLUMNS = ("frame", "id", "x", "y", "w", "h", "conf", "class", "visibility")
 
 
@@ -72,10 +79,7 @@ def read_mot_tracks(path: str | os.PathLike[str]) -> MOTTracks:
         array([[10., 20., 40., 60.]])
     """
     path = Path(path)
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: cannot be read as MOTChallenge text: {error}") from error
+    text = read_text(path)
     lines, rows = [], []
     for number, content in enumerate(text.splitlines(), start=1):
         if content.strip():
@@ -123,10 +127,15 @@ def mot_challenge_frames(
         DataError: A frame is beyond ``num_frames``, or a result is of another class than pedestrian; the message
             names file and line.
     """
+    from cvplugins.metrics.tracked_frame import TrackedFrame  # brings torch, which readers do without
+
     if benchmark not in BENCHMARKS:
         raise ValueError(f"benchmark {benchmark!r} is none of {', '.join(BENCHMARKS)}")
     last = max((int(rows.frame.max()) for rows in (truth, results) if len(rows.frame)), default=0)
     length = last if num_frames is None else num_frames
+    if num_frames is None:
+        for rows in (truth, results):
+            _refuse(rows, rows.frame > LONGEST, f"frame {{frame}}; give num_frames for more than {LONGEST} frames")
     for rows in (truth, results):
         _refuse(rows, rows.frame > length, f"frame {{frame}}, but the sequence has {length}")
     _refuse(results, results.category != PEDESTRIAN, "class {category} in the results; only pedestrians (1) count")
@@ -161,8 +170,9 @@ def _row(path: Path, number: int, content: str) -> list[float]:
             value = float(cell)
         except ValueError:
             raise DataError(f"{path}, line {number}: {name} is '{cell}', which is no number") from None
-        if not math.isfinite(value) or (name in ("frame", "id", "class") and not value.is_integer()):
-            kind = "a whole" if name in ("frame", "id", "class") else "a finite"
+        whole = name in ("frame", "id", "class")
+        if not math.isfinite(value) or (whole and not (value.is_integer() and abs(value) < LARGEST)):
+            kind = "a whole" if whole else "a finite"
             raise DataError(f"{path}, line {number}: {name} is {cell}; expected {kind} number")
         values.append(value)
     if values[0] < 1:

@@ -11,7 +11,7 @@ from pathlib import Path
 from xml.etree.ElementTree import Element, TreeBuilder
 from xml.parsers import expat
 
-from cvplugins.errors import UserError
+from cvplugins.errors import DataError
 
 __all__ = [
     "VOC_CLASSES",
@@ -43,10 +43,6 @@ END_OF_IMAGE = b"\xff\xd9"
 # Some writers pad after the end marker. Within a scan 0xFF is always escaped, so the marker is no chance match.
 TAIL = 1024
 LISTED = 10
-
-
-class DataError(UserError):
-    """Something that the user has to mend in the data."""
 
 
 @dataclass(frozen=True)

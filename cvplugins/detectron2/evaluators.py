@@ -136,11 +136,14 @@ class CvpluginsDetectionEvaluator(_PluginEvaluator):
             self.metric.update(self._image(given["image_id"], instances))
 
     def _image(self, image_id: Any, instances: Any) -> ImageDetections | ImageMasks:
+        boxes = instances.pred_boxes.tensor.numpy()
         return ImageDetections(
             image_id,
-            instances.pred_boxes.tensor.numpy(),
+            boxes,
             instances.scores.numpy(),
             instances.pred_classes.numpy(),
+            # In float32, as COCOEvaluator converts them.
+            sizes=boxes[:, 2:] - boxes[:, :2],
             **self._truth(image_id),
         )
 
@@ -183,7 +186,8 @@ class CvpluginsInstanceSegmentationEvaluator(CvpluginsDetectionEvaluator):
     def _image(self, image_id: Any, instances: Any) -> ImageMasks:
         if not instances.has("pred_masks"):
             raise UserError(f"image {image_id}: the model predicts no masks (MODEL.MASK_ON)")
-        truth = {name: value for name, value in self._truth(image_id).items() if name != "truth_boxes"}
+        boxes = ("truth_boxes", "truth_sizes")
+        truth = {name: value for name, value in self._truth(image_id).items() if name not in boxes}
         size = self._masks.sizes[image_id]
         return ImageMasks.from_masks(
             image_id,

@@ -17,10 +17,13 @@ from detectron2.utils.env import seed_all_rng
 from detectron2.utils.logger import setup_logger
 from torch import nn
 
+from cvplugins.distributed import first_rank_does
 from cvplugins.errors import UserError, first_line
-from cvplugins.files import check_out, write_whole
+from cvplugins.files import check_out, hand_over, kept_copy, write_whole
 from cvplugins.reporting import summary_lines, write_metrics
+from cvplugins.run_lock import check_unlocked, locked
 
+from .checkpoint import run_folder
 from .config import validate_cvplugins_config
 from .data import check_data, register_datasets
 from .early_stopping_hook import EarlyStoppingHook, TrainingStopped
@@ -29,7 +32,14 @@ from .mask2former_project import is_mask2former
 from .metric_names import check_monitors
 from .predictions import DrawPredictions, DumpPredictions, WriteLabelMaps
 from .processes import joined_processes
-from .run_checkpoint import RunCheckpointer, check_exists, last_checkpoint
+from .run_checkpoint import (
+    RunCheckpointer,
+    check_exists,
+    check_optimizer,
+    is_at_hand,
+    last_checkpoint,
+    open_for_resume,
+)
 from .run_files import load_config
 from .test_time import use_inference, with_several_sizes
 from .trainer import CvpluginsTrainer
@@ -44,6 +54,7 @@ def train(
     *,
     work_dir: str | None = None,
     resume: str | None = None,
+    overwrite: bool = False,
     amp: bool = False,
     auto_scale_lr: bool = False,
     seed: int | None = None,
@@ -57,7 +68,8 @@ def train(
     Args:
         config: Config file.
         work_dir: Where everything is written; the config's ``OUTPUT_DIR``, or ``work_dirs/<config name>`` if None.
-        resume: A checkpoint, or ``"auto"`` for the newest in the work dir.
+        resume: A checkpoint, or ``"auto"`` for the newest whole one in the work dir.
+        overwrite: Whether to delete the checkpoints of an earlier run in the work dir; else a new run is refused there.
         amp: Train in mixed precision (GPU only).
         auto_scale_lr: Scale the learning rate by the real batch size over ``CVPLUGINS.TRAIN.BASE_BATCH_SIZE``.
         seed: Seed of all randomness; the config's if None.
@@ -78,24 +90,26 @@ def train(
     if seed is not None:
         cfg.SEED = seed
     _require(cfg, config, "TRAIN")
-    start = _find_start(cfg, resume)
+    check_unlocked(cfg.OUTPUT_DIR)
+    start = _find_start(cfg, resume, overwrite, trust_checkpoint)
     with joined_processes(launcher):
         check_data(cfg, (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST))
+        _check_start(cfg, start, trust_checkpoint, download=not dry_run)
         check_monitors(cfg, build_cvplugins_hooks(cfg), CvpluginsTrainer.build_evaluator)
         if dry_run:
-            model = _build_model(cfg)
-            if start:
-                RunCheckpointer(model, trusted=trust_checkpoint).load_whole(start)
             return f"config, plugins and data of {config} are fine"
-        _set_up(cfg)
-        try:
-            trainer = CvpluginsTrainer(cfg, trust_checkpoint)
-        except KeyError as error:
-            raise _unknown_name(error) from error
-        if resume == "auto" and start is None:
-            logger.info("no checkpoint in %s to resume from: training starts at the beginning", cfg.OUTPUT_DIR)
-        trainer.resume_or_load(start or False)
-        return _run(trainer)
+        with locked(cfg.OUTPUT_DIR):
+            _set_up(cfg)
+            if overwrite:
+                first_rank_does(lambda: run_folder(cfg.OUTPUT_DIR).clear(keep=[cfg.MODEL.WEIGHTS]))
+            try:
+                trainer = CvpluginsTrainer(cfg, trust_checkpoint)
+            except KeyError as error:
+                raise _unknown_name(error) from error
+            if resume == "auto" and start is None:
+                logger.info("no checkpoint in %s to resume from: training starts at the beginning", cfg.OUTPUT_DIR)
+            trainer.resume_or_load(start or False)
+            return _run(trainer)
 
 
 def evaluate(
@@ -149,8 +163,11 @@ def evaluate(
         _set_up(cfg)
         evaluators = [_evaluator(cfg, name, out, show_dir, label_dir) for name in cfg.DATASETS.TEST]
         results = CvpluginsTrainer.test(cfg, with_several_sizes(cfg, model), evaluators)
-        if out is not None and out.endswith(".json") and comm.is_main_process():
-            write_metrics(out, _flat(results))
+        if out is not None and comm.is_main_process():
+            if out.endswith(".json"):
+                write_metrics(kept_copy(cfg.OUTPUT_DIR, out), _flat(results))
+            for path in dict.fromkeys(_dump_path(cfg, out, name) for name in cfg.DATASETS.TEST):
+                hand_over(kept_copy(cfg.OUTPUT_DIR, path), path)
         return _summary(cfg, results, checkpoint)
 
 
@@ -208,8 +225,7 @@ def _evaluator(
     several = len(cfg.DATASETS.TEST) > 1
     found = [CvpluginsTrainer.build_evaluator(cfg, dataset_name)]
     if out is not None and not out.endswith(".json"):
-        path = Path(out)
-        found.append(DumpPredictions(dataset_name, path.with_stem(f"{path.stem}_{dataset_name}") if several else path))
+        found.append(DumpPredictions(dataset_name, kept_copy(cfg.OUTPUT_DIR, _dump_path(cfg, out, dataset_name))))
     if show_dir is not None:
         found.append(DrawPredictions(dataset_name, Path(show_dir, dataset_name) if several else show_dir))
     if label_dir is not None:
@@ -217,12 +233,44 @@ def _evaluator(
     return DatasetEvaluators(found)
 
 
-def _find_start(cfg: CfgNode, resume: str | None) -> str | None:
+def _dump_path(cfg: CfgNode, out: str, dataset_name: str) -> Path:
+    """Return where the predictions of a dataset go: of several, each has a file; all metrics are in one."""
+    path = Path(out)
+    if out.endswith(".json") or len(cfg.DATASETS.TEST) == 1:
+        return path
+    return path.with_stem(f"{path.stem}_{dataset_name}")
+
+
+def _find_start(cfg: CfgNode, resume: str | None, overwrite: bool, trusted: bool) -> str | None:
     """Return the checkpoint to go on with, None to begin with ``MODEL.WEIGHTS``."""
-    start = last_checkpoint(cfg.OUTPUT_DIR) if resume == "auto" else resume
-    if start or cfg.MODEL.WEIGHTS:
-        check_exists(start or cfg.MODEL.WEIGHTS)
+    if overwrite and resume:
+        raise UserError("--overwrite begins anew and --resume goes on: give one of them")
+    folder = run_folder(cfg.OUTPUT_DIR)
+    start = None
+    if resume == "auto":
+        newest = folder.newest_whole(lambda path: open_for_resume(path, trusted))
+        start = None if newest is None else str(newest[0])
+    elif resume:
+        start = RunCheckpointer.fetched(resume)
+        open_for_resume(start, trusted)
+    if not overwrite:
+        folder.check_free(start)
+    if start is None and cfg.MODEL.WEIGHTS:
+        check_exists(cfg.MODEL.WEIGHTS)
     return start
+
+
+def _check_start(cfg: CfgNode, start: str | None, trusted: bool, *, download: bool) -> None:
+    """Raise ``UserError`` unless the model of the config can begin with its weights, or go on with a checkpoint."""
+    model = _build_model(cfg)
+    checkpointer = RunCheckpointer(model, trusted=trusted)
+    if start is not None:
+        checkpointer.load_whole(start)
+        check_optimizer(cfg, CvpluginsTrainer.build_optimizer(cfg, model), start, trusted)
+    elif download or is_at_hand(cfg.MODEL.WEIGHTS):
+        checkpointer.load_to_begin(cfg.MODEL.WEIGHTS)
+    else:
+        logger.warning("MODEL.WEIGHTS=%s is not checked: it is downloaded when the run starts", cfg.MODEL.WEIGHTS)
 
 
 def _build_model(cfg: CfgNode) -> nn.Module:

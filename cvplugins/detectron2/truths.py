@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 from detectron2.data import DatasetCatalog, MetadataCatalog
-from detectron2.structures import BoxMode
+from detectron2.structures import Boxes, BoxMode, PolygonMasks
 from numpy.typing import NDArray
 
 from cvplugins.datasets import (
@@ -69,7 +69,11 @@ def label_reader(name: str) -> Callable[[str], NDArray[Any]]:
 
 
 def _of_json(metadata: Any) -> tuple[dict[Any, dict[str, Any]], CocoAnnotations]:
-    annotations = read_coco_annotations(metadata.json_file, getattr(metadata, "thing_classes", None))
+    number_of = getattr(metadata, "thing_dataset_id_to_contiguous_id", None)
+    if number_of is not None:  # by sorted ids, whatever the order in the file is
+        annotations = read_coco_annotations(metadata.json_file, category_ids=sorted(number_of, key=number_of.get))
+    else:
+        annotations = read_coco_annotations(metadata.json_file, getattr(metadata, "thing_classes", None))
     truths = {image: found.as_truth() for image, found in annotations.images.items()}
     return truths, annotations
 
@@ -87,9 +91,26 @@ def _of_xml(path: Path, classes: tuple[str, ...]) -> dict[str, Any]:
 
 def _of_record(record: dict[str, Any]) -> dict[str, Any]:
     found = record["annotations"]
-    boxes = [BoxMode.convert(each["bbox"], each["bbox_mode"], BoxMode.XYXY_ABS) for each in found]
+    # COCOEvaluator takes such a dataset through convert_to_coco_dict, which rounds.
+    xywh = [BoxMode.convert(list(each["bbox"]), each["bbox_mode"], BoxMode.XYWH_ABS) for each in found]
+    boxes = np.array([[round(float(side), 3) for side in box] for box in xywh], np.float64).reshape(-1, 4)
+    areas = [_area(each, box) for each, box in zip(found, xywh, strict=True)]
     return {
-        "truth_boxes": np.array(boxes, np.float64).reshape(-1, 4),
+        "truth_boxes": np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1),
+        "truth_sizes": boxes[:, 2:],
+        "truth_areas": np.array(areas, np.float64),
         "truth_labels": np.array([each["category_id"] for each in found], np.int64),
         "crowd": np.array([bool(each.get("iscrowd", 0)) for each in found], bool),
     }
+
+
+def _area(annotation: dict[str, Any], xywh: list[float]) -> float:
+    """Return the area of an object's outline, or of its box, as ``convert_to_coco_dict`` measures it."""
+    outline = annotation.get("segmentation")
+    if isinstance(outline, list):
+        return float(PolygonMasks([outline]).area()[0])
+    if isinstance(outline, dict):
+        from pycocotools import mask as coding
+
+        return float(coding.area(outline))
+    return float(Boxes([BoxMode.convert(xywh, BoxMode.XYWH_ABS, BoxMode.XYXY_ABS)]).area()[0])

@@ -59,6 +59,8 @@ def read_truths(
         if split is not None:
             raise DataError(f"{path}: a COCO file has no split {split!r}; leave --split out")
         coco = read_coco_annotations(path, classes)
+        if not coco.classes:
+            raise DataError(f"{path}: has no categories")
         return Truths(coco.classes, {image: found.as_truth() for image, found in coco.images.items()}, coco)
     if not (path / "Annotations").is_dir():
         raise DataError(f"{path}: neither a .json file nor a folder of PASCAL VOC's layout, with Annotations in it")

@@ -19,6 +19,8 @@ from .reduction import at_least_float32, check_reduction, weight_and_reduce
 
 __all__ = ["BOX_IOU_KINDS", "BoxIoULoss", "box_iou_loss", "xywh_to_xyxy"]
 
+# Areas of longer sides than that overflow in the type, or their sums, products and quotients do.
+LONGEST = {torch.float32: 1e17, torch.float64: 1e140}
 MEASURES = 4  # of so many times the boxes are pieces small: what is computed beside them has to stay in the cache too
 
 
@@ -60,6 +62,10 @@ def box_iou_loss(
     ``alpha_iou``           ``1 - IoU ** 3`` (He 2021, arXiv:2110.13675)
     ======================  ==================================================================================
 
+    Value and gradient are finite for all finite boxes. A box whose ends are swapped is empty: it overlaps nothing and
+    has no area, and what encloses it encloses its four ends; its centre and its (negative) size still pull. Coordinates
+    count up to 1e17 in float32. A gradient that half precision cannot hold is the largest that it can.
+
     Args:
         boxes: Predictions, ``xyxy``, shape ``(..., 4)``; see :func:`xywh_to_xyxy` for others.
         target: Ground truth, ``xyxy``, shape ``(..., 4)``; it gets no gradient.
@@ -85,9 +91,11 @@ def box_iou_loss(
         raise ValueError(
             f"target {tuple(target.shape)} does not fit boxes {tuple(boxes.shape)}: both have to be (..., 4)"
         )
+    largest = torch.finfo(boxes.dtype).max if boxes.dtype in (torch.float16, torch.bfloat16) else None
     boxes, target = at_least_float32(boxes), at_least_float32(target)
     target = target if target.is_floating_point() else target.to(boxes.dtype)
-    loss: Tensor = _Losses.apply(boxes.reshape(-1, 4), target.reshape(-1, 4), kind, eps)  # type: ignore[no-untyped-call]
+    pairs = boxes.reshape(-1, 4), target.reshape(-1, 4)
+    loss: Tensor = _Losses.apply(*pairs, kind, eps, largest)  # type: ignore[no-untyped-call]
     loss = loss.reshape(boxes.shape[:-1])
     if weight is not None and weight.shape == boxes.shape:
         weight = weight.mean(-1)
@@ -128,11 +136,16 @@ class _Pair(NamedTuple):
     iou: Tensor
     union: Tensor  # with eps
     overlap: Tensor
-    size: Tensor
-    target_size: Tensor
-    enclosing: Tensor
+    size: Tensor  # negative where the ends are swapped
+    target_size: Tensor  # at least 0
+    enclosing: Tensor  # of all four ends
     offset: Tensor  # of the target's centre
     side: Tensor  # (4, N): 1 where the target has the edge further up, -1 where the prediction has, 0 for a tie
+
+    @property
+    def extent(self) -> Tensor:
+        """The size, 0 where it is negative."""
+        return self.size.clamp(min=0)
 
 
 class _Slopes(NamedTuple):
@@ -149,19 +162,23 @@ class _Losses(Function):
     """Loss of each pair of boxes ``(N, 4)``."""
 
     @staticmethod
-    def forward(ctx: Any, boxes: Tensor, target: Tensor, kind: str, eps: float) -> Tensor:
+    def forward(ctx: Any, boxes: Tensor, target: Tensor, kind: str, eps: float, largest: float | None) -> Tensor:
         loss, gradient = boxes.new_empty(len(boxes)), torch.empty_like(boxes) if boxes.requires_grad else None
         for rows, _, _ in chunks(boxes.unsqueeze(2).expand(-1, -1, MEASURES)):
             of_rows = None if gradient is None else gradient[rows]
             loss[rows] = _piece(boxes[rows], target[rows], kind, eps, of_rows)
         ctx.save_for_backward(gradient)
+        ctx.largest = largest
         return loss
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, outer: Tensor) -> tuple[Tensor | None, ...]:
         (gradient,) = ctx.saved_tensors
-        return gradient * outer.unsqueeze(1), None, None, None
+        gradient = gradient * outer.unsqueeze(1)
+        if ctx.largest is not None:
+            gradient = gradient.clamp_(-ctx.largest, ctx.largest)
+        return gradient, None, None, None, None
 
 
 def _piece(boxes: Tensor, target: Tensor, kind: str, eps: float, gradient: Tensor | None) -> Tensor:
@@ -175,22 +192,37 @@ def _piece(boxes: Tensor, target: Tensor, kind: str, eps: float, gradient: Tenso
 
 def _measure(boxes: Tensor, target: Tensor, eps: float) -> _Pair:
     # Rows of one coordinate are what is fast; t().contiguous() takes four times as long to make them.
-    boxes, target = torch.stack(boxes.unbind(1)), torch.stack(target.unbind(1))
+    boxes, target = _within(torch.stack(boxes.unbind(1))), _within(torch.stack(target.unbind(1)))
     low, high, target_low, target_high = boxes[:2], boxes[2:], target[:2], target[2:]
     overlap = torch.min(high, target_high).sub_(torch.max(low, target_low)).relu_()
-    size, target_size = high - low, target_high - target_low
+    size, target_size = high - low, (target_high - target_low).relu_()
+    extent = size.relu()
     intersection = overlap[0] * overlap[1]
-    union = torch.addcmul(size[0] * size[1] - intersection, target_size[0], target_size[1]).add_(eps)
+    union = torch.addcmul(extent[0] * extent[1] - intersection, target_size[0], target_size[1]).add_(eps)
+    ends, target_ends = _sorted_ends(low, high), _sorted_ends(target_low, target_high)
     return _Pair(
         iou=intersection.div_(union),
         union=union,
         overlap=overlap,
         size=size,
         target_size=target_size,
-        enclosing=torch.max(high, target_high).sub_(torch.min(low, target_low)),
+        enclosing=torch.max(ends[2:], target_ends[2:]).sub_(torch.min(ends[:2], target_ends[:2])),
         offset=(target_low + target_high).sub_(low).sub_(high).div_(2),
-        side=torch.sign(target - boxes),
+        side=target_ends.sub_(ends).sign_(),
     )
+
+
+def _within(boxes: Tensor) -> Tensor:
+    """Return coordinates up to what areas can be computed of; what is infinite becomes NaN and so stays visible."""
+    longest = LONGEST[boxes.dtype]
+    return boxes.clamp(-longest, longest).add_(boxes, alpha=0)
+
+
+def _sorted_ends(low: Tensor, high: Tensor) -> Tensor:
+    ends = low.new_empty(4, low.shape[1])
+    torch.minimum(low, high, out=ends[:2])
+    torch.maximum(low, high, out=ends[2:])
+    return ends
 
 
 def _by_coordinates(pair: _Pair, slopes: _Slopes, gradient: Tensor) -> None:
@@ -200,14 +232,18 @@ def _by_coordinates(pair: _Pair, slopes: _Slopes, gradient: Tensor) -> None:
     common = tilt = pair.overlap.sign().mul_(pair.overlap.flip(0)).mul_((of_iou - of_union).mul_(0.5))
     if slopes.enclosing is not None:
         common, tilt = torch.add(tilt, slopes.enclosing, alpha=0.5), torch.sub(tilt, slopes.enclosing, alpha=0.5)
-    common = torch.addcmul(common, pair.size.flip(0), of_union)
+    low, high = (pair.side[:2] * tilt).sub_(common), (pair.side[2:] * tilt).add_(common)
+    if slopes.enclosing is not None:  # the ends in their order; the overlap of swapped ones is 0
+        swapped = pair.size < 0
+        low, high = torch.where(swapped, high, low), torch.where(swapped, low, high)
+    common = pair.extent.flip(0).mul_(pair.size >= 0).mul_(of_union)
     if slopes.size is not None:
         common = common.add_(slopes.size)
-    low, high = pair.side[:2] * tilt, pair.side[2:] * tilt
+    low, high = low.sub_(common), high.add_(common)
     if slopes.offset is not None:
         low, high = low.sub_(slopes.offset, alpha=0.5), high.sub_(slopes.offset, alpha=0.5)
-    gradient[:2].copy_(low.sub_(common))
-    gradient[2:].copy_(high.add_(common))
+    gradient[:2].copy_(low)
+    gradient[2:].copy_(high)
 
 
 def _iou(pair: _Pair, eps: float) -> tuple[Tensor, _Slopes]:
@@ -230,12 +266,14 @@ def _diou(pair: _Pair, eps: float) -> tuple[Tensor, _Slopes]:
 
 def _ciou(pair: _Pair, eps: float) -> tuple[Tensor, _Slopes]:
     loss, slopes = _diou(pair, eps)
-    height = pair.size[1] + eps
-    angle = torch.atan(pair.target_size[0] / (pair.target_size[1] + eps)) - torch.atan(pair.size[0] / height)
+    width, height = pair.extent[0], pair.extent[1] + eps
+    angle = torch.atan(pair.target_size[0] / (pair.target_size[1] + eps)) - torch.atan(width / height)
     aspect = 4 / math.pi**2 * angle.square()
     trade_off = aspect / (1 - pair.iou + aspect + eps)  # counts as constant
-    turn = trade_off * angle * (8 / math.pi**2) / (pair.size[0].square() + height.square())
-    return loss + trade_off * aspect, slopes._replace(size=torch.stack([-turn * height, turn * pair.size[0]]))
+    turn = trade_off * angle * (8 / math.pi**2) / (width.square() + height.square())
+    return loss + trade_off * aspect, slopes._replace(
+        size=torch.stack([-turn * height, turn * width]).mul_(pair.size >= 0)
+    )
 
 
 def _eiou(pair: _Pair, eps: float) -> tuple[Tensor, _Slopes]:
@@ -257,7 +295,7 @@ def _siou(pair: _Pair, eps: float) -> tuple[Tensor, _Slopes]:
     near = torch.exp(-gamma * part)
     turn = 2 * (pair.offset.sign() * pair.offset.abs().flip(0) - angle * pair.offset) / squared
     # Of the shape cost (1 - exp(-d)) ** 4, where d is the difference over the larger one.
-    larger = torch.max(pair.size, pair.target_size) + eps
+    larger = torch.max(pair.size, pair.target_size) + eps  # the target's is not negative
     more = pair.size - pair.target_size
     differs = more.abs() / larger
     alike = torch.exp(-differs)

@@ -11,7 +11,7 @@ import numpy as np
 from .average_precision import PrecisionRecallCurve
 from .detection_errors import DetectionErrors, detection_errors
 from .detection_rule import DetectionRule, detection_rule
-from .instances import BoxInstances, ImageDetections, Instances
+from .instances import BoxInstances, ImageDetections, ImageId, Instances, image_order
 from .matching import Integers
 from .operating_points import OperatingPoints, operating_points
 from .rule_result import MatchedInstances, RuleResult, match_instances, sum_up
@@ -117,6 +117,8 @@ class DetectionMetric:
       float32 boxes whose last pixel counts, IoU at least 0.5.
     - ``"coco"``: as pycocotools computes: ten IoU thresholds, up to 100 detections an image and class, float64; a box
       whose ends are swapped is left out of AP and AR, not of operating points and errors.
+    - ``"coco_mmdet"``: as mmdet's ``CocoMetric`` computes by default: the mean AP with 100 detections, everything else
+      with up to 1,000.
     - ``"detectron2"``, ``"detectron2_2012"``: as Detectron2's ``PascalVOCDetectionEvaluator`` computes on VOC 2007
       and 2012: rounded scores and boxes, IoU of more than ten thresholds. Boxes are in its coordinates, where the
       first pixel is 0 and the last one is not part of the box.
@@ -154,7 +156,7 @@ class DetectionMetric:
         if not self.rules or len({rule.name for rule in self.rules}) < len(self.rules):
             raise ValueError(f"a detection metric needs rules of different names; there are {list(rules)}")
         self.score_threshold = score_threshold
-        self.images: dict[int | str, Any] = {}
+        self.images: dict[ImageId, Any] = {}
 
     def update(self, image: ImageDetections) -> None:
         """Add one image.
@@ -208,7 +210,7 @@ class DetectionMetric:
         return [match_instances(instances, len(self.classes), rule) for rule in self.rules]
 
     def _ordered(self) -> list[Any]:
-        return sorted(self.images.values(), key=lambda image: (isinstance(image.image_id, str), image.image_id))
+        return sorted(self.images.values(), key=lambda image: image_order(image.image_id))
 
     def _instances(self) -> Instances:
         return BoxInstances.of(self._ordered())

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["DETECTION_RULES", "DetectionRule", "detection_rule"]
+__all__ = ["COCO_IOUS", "DETECTION_RULES", "DetectionRule", "detection_rule"]
 
 COCO_IOUS = tuple(float(iou) for iou in np.linspace(0.5, 0.95, 10))
 
@@ -30,6 +30,8 @@ class DetectionRule:
         pixel: What the side of a box is longer than the difference of its ends: 1 where the last pixel counts.
         max_detections: At how many detections of an image and class to measure the recall, rising; only the best of
             the largest number are evaluated. Empty: all of them.
+        mean_detections: At how many of them to measure the mean ``AP`` over thresholds and classes, one of
+            ``max_detections``; None for the largest. Everything else goes by the largest.
         precision: Floating-point type of boxes and overlaps.
         score_decimals: Decimals to which scores are rounded; None keeps them.
         box_decimals: Decimals to which detected boxes are rounded, after ``first_pixel`` was added.
@@ -50,6 +52,7 @@ class DetectionRule:
     iou_comparison: Literal[">=", ">"] = ">="
     pixel: float = 0.0
     max_detections: tuple[int, ...] = ()
+    mean_detections: int | None = None
     precision: Literal["float32", "float64"] = "float64"
     score_decimals: int | None = None
     box_decimals: int | None = None
@@ -66,15 +69,26 @@ class DetectionRule:
             if getattr(self, field) not in accepted:
                 raise ValueError(f"rule {self.name}: {field} is {getattr(self, field)!r}; accepted: {accepted}")
         thresholds = np.array(self.iou_thresholds, np.float64)
-        if not len(thresholds) or (np.diff(thresholds) <= 0).any() or thresholds[0] <= 0 or thresholds[-1] > 1:
+        within = (thresholds > 0) & (thresholds <= 1)
+        if not len(thresholds) or not within.all() or (np.diff(thresholds) <= 0).any():
             raise ValueError(
                 f"rule {self.name}: iou_thresholds are {self.iou_thresholds}; they must rise within (0, 1]"
             )
         counts = np.array(self.max_detections)
         if (np.diff(counts) <= 0).any() or (counts < 1).any():
             raise ValueError(f"rule {self.name}: max_detections are {self.max_detections}; they must rise from 1 on")
+        if self.mean_detections is not None and self.mean_detections not in self.max_detections:
+            raise ValueError(
+                f"rule {self.name}: mean_detections is {self.mean_detections}; accepted: {self.max_detections}"
+            )
         object.__setattr__(self, "iou_thresholds", tuple(float(each) for each in self.iou_thresholds))
         object.__setattr__(self, "max_detections", tuple(int(each) for each in self.max_detections))
+
+    @property
+    def measures_sizes(self) -> bool:
+        """Whether boxes have the width and height that they came with, as in COCO, or reach from corner to corner."""
+        moved = self.pixel or self.first_pixel or self.box_decimals is not None
+        return self.precision == "float64" and not moved
 
     def num_reached(self, iou: NDArray[np.floating]) -> NDArray[np.int64]:
         """Return at how many of the thresholds each overlap is enough.
@@ -122,6 +136,9 @@ DETECTION_RULES: dict[str, DetectionRule] = {
         replace(_VOC, name="voc2007", average="eleven_point"),
         _VOC,
         DetectionRule("coco", max_detections=(1, 10, 100)),
+        # mmdet 3.x evaluation/metrics/coco_metric.py with its default proposal_nums: pycocotools' summary looks for
+        # the mean AP at 100 detections, and for AP50, AP75 and the sizes at the last of the three numbers.
+        DetectionRule("coco_mmdet", max_detections=(100, 300, 1000), mean_detections=100),
         _DETECTRON2,
         replace(_DETECTRON2, name="detectron2_2012", average="area"),
     )

@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from .detection import DetectionMetric
 from .detection_errors import BACKGROUND_IOU
 from .detection_rule import DetectionRule
-from .instances import Instances, checked_columns, joined
+from .instances import ImageId, Instances, checked_columns, joined
 from .matching import Flags, Floats, Integers, Pairs
 
 __all__ = ["ImageMasks", "InstanceSegmentationMetric", "encode_masks"]
@@ -55,7 +55,7 @@ class ImageMasks:
     Make one by :meth:`from_masks`.
 
     Args:
-        image_id: Number or name; each image counts once.
+        image_id: See :class:`cvplugins.metrics.ImageDetections`.
         scores: Confidence, any range, ``(D,)``.
         labels: Class indices, ``(D,)``.
         areas: Pixels of each detected mask, ``(D,)``.
@@ -66,7 +66,7 @@ class ImageMasks:
         pairs: Detections and ground truths of whatever class that overlap by an IoU of more than 0.1.
     """
 
-    image_id: int | str
+    image_id: ImageId
     scores: NDArray[Any]
     labels: NDArray[Any]
     areas: NDArray[Any]
@@ -84,7 +84,7 @@ class ImageMasks:
     @classmethod
     def from_masks(
         cls,
-        image_id: int | str,
+        image_id: ImageId,
         masks: Masks,
         scores: ArrayLike,
         labels: ArrayLike,
@@ -145,7 +145,7 @@ class ImageMasks:
         )
 
 
-def _encoded(image_id: int | str, masks: Masks) -> list[dict[str, Any]]:
+def _encoded(image_id: ImageId, masks: Masks) -> list[dict[str, Any]]:
     if isinstance(masks, Sequence) and not len(masks):
         return []
     try:

@@ -11,9 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .detection_rule import DetectionRule
-from .matching import Flags, Floats, Integers, Pairs, box_iou, overlapping_pairs
+from .matching import Flags, Floats, Integers, Pairs, box_iou, overlapping_pairs, sized_box_iou
 
-__all__ = ["BoxInstances", "ImageDetections", "Instances", "checked_columns", "joined"]
+__all__ = ["BoxInstances", "ImageDetections", "ImageId", "Instances", "checked_columns", "image_order", "joined"]
+
+ImageId = int | str | tuple[int | str, ...]
 
 
 @dataclass(frozen=True)
@@ -23,7 +25,7 @@ class ImageDetections:
     Lists are converted; float32 and float64 stay what they are.
 
     Args:
-        image_id: Number or name; each image counts once.
+        image_id: Number or name, or a tuple of them; each image counts once, and equal scores keep the order of these.
         boxes: Detections in pixels, ``xyxy``, shape ``(D, 4)``.
         scores: Confidence, any range, ``(D,)``.
         labels: Class indices, ``(D,)``.
@@ -33,12 +35,16 @@ class ImageDetections:
         crowd: Ground truths that stand for many objects and need not be found (COCO's ``iscrowd``), ``(G,)``.
         truth_areas: Size of each ground truth in pixels, ``(G,)``, for COCO's size ranges, which go by the area of
             the object's outline; that of its box if absent.
+        sizes: Width and height of each detection as its source has them, ``(D, 2)``; the differences of the corners if
+            absent. COCO's rule goes by them: pycocotools takes ``xywh``, and an IoU that is exactly on a threshold
+            does not survive a width that was made from rounded corners.
+        truth_sizes: The same of each ground truth, ``(G, 2)``.
 
     Raises:
         ValueError: Lengths do not fit each other, or a number is not finite; the message names the image.
     """
 
-    image_id: int | str
+    image_id: ImageId
     boxes: NDArray[Any]
     scores: NDArray[Any]
     labels: NDArray[Any]
@@ -47,9 +53,24 @@ class ImageDetections:
     difficult: NDArray[Any] | None = None
     crowd: NDArray[Any] | None = None
     truth_areas: NDArray[Any] | None = None
+    sizes: NDArray[Any] | None = None
+    truth_sizes: NDArray[Any] | None = None
 
     def __post_init__(self) -> None:
         checked_columns(self, boxes="labels", truth_boxes="truth_labels")
+        for name, labels in (("sizes", self.labels), ("truth_sizes", self.truth_labels)):
+            if getattr(self, name) is not None:
+                object.__setattr__(self, name, _floats(self, name, (*labels.shape, 2)))
+
+
+def image_order(image_id: ImageId) -> list[tuple[bool, int | str]]:
+    """Return what to sort images by: numbers before names, and tuples by their first part that differs.
+
+    >>> sorted(["10", 10, 2, (2, "b.jpg"), (2, "a.jpg")], key=image_order)
+    [2, (2, 'a.jpg'), (2, 'b.jpg'), 10, '10']
+    """
+    parts = image_id if isinstance(image_id, tuple) else (image_id,)
+    return [(isinstance(part, str), part) for part in parts]
 
 
 def checked_columns(image: Any, **boxes: str) -> None:
@@ -160,25 +181,29 @@ class Instances:
 
 @dataclass(frozen=True)
 class BoxInstances(Instances):
-    """Instances with boxes, ``xyxy``, ``(D, 4)`` and ``(G, 4)``, and the sizes of ground truths where given, or NaN."""
+    """Instances with boxes, ``xyxy``, ``(D, 4)`` and ``(G, 4)``.
+
+    Where given, else NaN: the areas of ground truths ``(G,)``, and widths and heights, ``(D, 2)`` and ``(G, 2)``.
+    """
 
     box: Floats
     truth_box: Floats
     given_area: Floats
+    given_size: Floats
+    given_truth_size: Floats
 
     @classmethod
     def of(cls, images: Sequence[ImageDetections]) -> BoxInstances:
         """Return the columns of images."""
         box, truth_box = (joined(getattr(each, name) for each in images) for name in ("boxes", "truth_boxes"))
         box, truth_box = box.reshape(-1, 4), truth_box.reshape(-1, 4)
-        truth_image = np.repeat(np.arange(len(images)), [len(each.truth_labels) for each in images])
-        given_area = np.full(len(truth_box), np.nan)
-        if any(each.truth_areas is not None for each in images):
-            given = np.array([each.truth_areas is not None for each in images])
-            given_area[given[truth_image]] = joined(each.truth_areas for each in images if each.truth_areas is not None)
+        image, truth_image = (
+            np.repeat(np.arange(len(images)), [len(getattr(each, name)) for each in images])
+            for name in ("labels", "truth_labels")
+        )
         return cls(
             num_images=len(images),
-            image=np.repeat(np.arange(len(images)), [len(each.labels) for each in images]),
+            image=image,
             label=joined(each.labels for each in images).astype(np.int64, copy=False),
             score=joined(each.scores for each in images),
             truth_image=truth_image,
@@ -187,28 +212,61 @@ class BoxInstances(Instances):
             crowd=joined(each.crowd for each in images).astype(bool, copy=False),
             box=box,
             truth_box=truth_box,
-            given_area=given_area,
+            given_area=_given([each.truth_areas for each in images], truth_image, ()),
+            given_size=_given([each.sizes for each in images], image, (2,)),
+            given_truth_size=_given([each.truth_sizes for each in images], truth_image, (2,)),
         )
 
     def areas(self, rule: DetectionRule) -> tuple[Floats, Floats]:
         """See :meth:`Instances.areas`."""
-        of_box = _box_areas(self.truth_box, rule)
-        return _box_areas(self.box, rule), np.where(np.isnan(self.given_area), of_box, self.given_area)
+        if rule.measures_sizes:
+            found = _sizes(self.box, self.given_size).prod(axis=1)
+            truth = _sizes(self.truth_box, self.given_truth_size).prod(axis=1)
+        else:
+            found, truth = _box_areas(self.box, rule), _box_areas(self.truth_box, rule)
+        return found, np.where(np.isnan(self.given_area), truth, self.given_area)
 
     def pairs(
         self, rule: DetectionRule, enough: Callable[[Floats], Flags], chosen: Integers, num_classes: int = 0
     ) -> Pairs:
         """See :meth:`Instances.pairs`."""
-        boxes = _columns_by(rule, self.box, rule.box_decimals)
-        truth_boxes = _columns_by(rule, self.truth_box, None)
+        if rule.measures_sizes:
+            boxes, truth_boxes = _measured(self.box, self.given_size), _measured(self.truth_box, self.given_truth_size)
+        else:
+            boxes, truth_boxes = _columns_by(rule, self.box, rule.box_decimals), _columns_by(rule, self.truth_box, None)
         crowd = self.crowd if self.crowd.any() else None
 
         def iou_of(detection: Integers, truth: Integers) -> Floats:
             crowds = None if crowd is None else crowd[truth]
             # Columns, so that the arithmetic runs over neighbours in memory.
-            return box_iou(boxes.take(detection, axis=1).T, truth_boxes.take(truth, axis=1).T, rule.pixel, crowds)
+            own, others = boxes.take(detection, axis=1), truth_boxes.take(truth, axis=1)
+            if rule.measures_sizes:
+                return sized_box_iou(own, others, crowds)
+            return box_iou(own.T, others.T, rule.pixel, crowds)
 
         return overlapping_pairs(*self.groups(num_classes), chosen, iou_of, enough)
+
+
+def _given(columns: Sequence[Any], image: Integers, shape: tuple[int, ...]) -> Floats:
+    """Return what some images give of their instances, NaN for those of the others: ``(N, *shape)``."""
+    values: Floats = np.full((len(image), *shape), np.nan)
+    present = np.array([each is not None for each in columns], bool)
+    if present.any():
+        values[present[image]] = joined(each for each in columns if each is not None)
+    return values
+
+
+def _sizes(boxes: Floats, given: Floats) -> Floats:
+    """Return widths and heights in float64, ``(N, 2)``: those that are given, else what lies between the corners."""
+    between = boxes[:, 2:].astype(np.float64) - boxes[:, :2]
+    return np.where(np.isnan(given), between, given)
+
+
+def _measured(boxes: Floats, given: Floats) -> Floats:
+    """Return left, top, right, bottom and area as pycocotools makes them of ``xywh``, ``(5, N)``."""
+    width, height = _sizes(boxes, given).T
+    left, top = boxes[:, 0].astype(np.float64), boxes[:, 1].astype(np.float64)
+    return np.stack([left, top, left + width, top + height, width * height])
 
 
 def _columns_by(rule: DetectionRule, boxes: Floats, decimals: int | None) -> Floats:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from .detection_rule import DetectionRule
 
-__all__ = ["Matches", "Pairs", "best_pairs", "box_iou", "match", "overlapping_pairs"]
+__all__ = ["Matches", "Pairs", "best_pairs", "box_iou", "match", "overlapping_pairs", "sized_box_iou"]
 
 Floats = NDArray[np.floating]
 Integers = NDArray[np.int64]
@@ -48,6 +48,12 @@ class Matches(NamedTuple):
     iou: Floats
     ignored: Flags  # matched with an ignored ground truth: neither true nor false
 
+    def where(self, chosen: Flags) -> Matches:
+        """Return some of the matches."""
+        return Matches(
+            self.row[chosen], self.detection[chosen], self.truth[chosen], self.iou[chosen], self.ignored[chosen]
+        )
+
 
 def box_iou(boxes: Floats, others: Floats, pixel: float = 0.0, crowd: Flags | None = None) -> Floats:
     """Return the IoU of each box with the one in the same row of ``others``.
@@ -76,6 +82,34 @@ def box_iou(boxes: Floats, others: Floats, pixel: float = 0.0, crowd: Flags | No
     if crowd is not None:
         union = np.where(crowd, area, union)
     iou: Floats = overlap / np.maximum(union, np.finfo(overlap.dtype).tiny)
+    return iou
+
+
+def sized_box_iou(boxes: Floats, others: Floats, crowd: Flags | None = None) -> Floats:
+    """Return the IoU of each box with the one in the same column of ``others``, by areas that are known.
+
+    The order of operations is that of pycocotools' ``bbIou`` (``common/maskApi.c``), so that float64 gives the same
+    bits.
+
+    Args:
+        boxes: Left, top, right, bottom and area, shape ``(5, N)``.
+        others: The same.
+        crowd: See :func:`box_iou`.
+
+    Example:
+        >>> half, whole = np.array([[1.2, 5, 1.2 + 7.45, 15, 7.45 * 10]]).T, np.array([[1.2, 5, 1.2 + 14.9, 15, 149]]).T
+        >>> float(sized_box_iou(half, whole)[0])
+        0.5
+        >>> float(box_iou(half[:4].T, whole[:4].T)[0])  # the corners give a width of 7.449999999999999
+        0.4999999999999999
+    """
+    (left, top, right, bottom, area), (other_left, other_top, other_right, other_bottom, other_area) = boxes, others
+    overlap = np.maximum(np.minimum(right, other_right) - np.maximum(left, other_left), 0)
+    overlap *= np.maximum(np.minimum(bottom, other_bottom) - np.maximum(top, other_top), 0)
+    union = area + other_area - overlap
+    if crowd is not None:
+        union = np.where(crowd, area, union)
+    iou: Floats = np.divide(overlap, union, out=np.zeros_like(overlap), where=overlap > 0)
     return iou
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from .average_precision import HitCurves, PrecisionRecallCurve
-from .detection_rule import DetectionRule
+from .detection_rule import COCO_IOUS, DetectionRule
 from .instances import Instances
 from .matching import Flags, Floats, Integers, Matches, match
 from .undefined import defined, mean_of_defined
@@ -34,6 +34,7 @@ class RuleResult:
         recall: Recall with each of the rule's ``max_detections``, or with all if it has none, ``(M, T, C)``.
         recall_by_size: Recall of small, medium and large objects with all that are evaluated, ``(3, T, C)``.
         curves: Precision-recall curve of each class at the first threshold.
+        mean_precision: The rule's average precision with its ``mean_detections``, ``(T, C)``; None if it has none.
     """
 
     rule: DetectionRule
@@ -44,6 +45,7 @@ class RuleResult:
     recall: Floats
     recall_by_size: Floats
     curves: tuple[PrecisionRecallCurve, ...]
+    mean_precision: Floats | None = None
 
     @property
     def average_precision(self) -> Floats:
@@ -62,7 +64,9 @@ class RuleResult:
         precision, rule = self.average_precision, self.rule
         thresholds = rule.iou_thresholds
         found = {self.headline: precision.mean(axis=0)}
-        rows = {f"AP{100 * wanted:g}": row for row, wanted in enumerate(thresholds) if wanted in (0.5, 0.75)}
+        # Of COCO's ten only two have a name.
+        named = [row for row, each in enumerate(thresholds) if each in (0.5, 0.75) or each not in COCO_IOUS]
+        rows = {f"AP{100 * thresholds[row]:g}": row for row in named}
         found |= {name: precision[row] for name, row in rows.items()}
         if rule.average != "coco":
             other, suffix = (self.area, "area") if rule.average == "eleven_point" else (self.eleven_point, "11point")
@@ -80,7 +84,10 @@ class RuleResult:
         Sizes are COCO's: only a rule with COCO's average has them here.
         """
         sized = tuple(f"_{size}" for size in list(SIZES)[1:]) if self.rule.average != "coco" else ()
-        return {name: mean_of_defined(values) for name, values in self.per_class().items() if not name.endswith(sized)}
+        means = {name: mean_of_defined(values) for name, values in self.per_class().items() if not name.endswith(sized)}
+        if self.mean_precision is not None:
+            means[self.headline] = mean_of_defined(self.mean_precision.mean(axis=0))
+        return means
 
     def scalars(self) -> dict[str, float]:
         """Return the numbers without those that are undefined."""
@@ -192,7 +199,31 @@ def sum_up(matched: MatchedInstances) -> RuleResult:
         recall=recall.reshape(-1, *shape)[:, 0],
         recall_by_size=recall[-1].reshape(shape)[1:],
         curves=_curves(matched),
+        mean_precision=_mean_precision(matched),
     )
+
+
+def _mean_precision(matched: MatchedInstances) -> Floats | None:
+    """Return the average precision of the first ``mean_detections`` of each image and class."""
+    rule = matched.rule
+    if rule.mean_detections is None:
+        return None
+    first = matched.rank < rule.mean_detections
+    # What a detection of lower score takes changes nothing for those before it, so that their matches stay.
+    matches = matched.matches.where(first[matched.matches.detection])
+    label = matched.label[first]
+    return sum_up(
+        matched._replace(
+            rule=replace(rule, max_detections=(rule.mean_detections,), mean_detections=None),
+            detection=matched.detection[first],
+            score=matched.score[first],
+            label=label,
+            start=np.searchsorted(label, np.arange(len(matched.start))),
+            rank=matched.rank[first],
+            outside=matched.outside[:, first],
+            matches=matches._replace(detection=(np.cumsum(first) - 1)[matches.detection]),
+        )
+    ).average_precision
 
 
 def _counted(matched: MatchedInstances, hit: Integers, start: Integers) -> Integers:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from cvplugins.datasets import CocoAnnotations, read_coco_annotations
+from cvplugins.datasets import CocoAnnotations, DataError, read_coco_annotations
 from cvplugins.metrics import DetectionMetric as Core
 from cvplugins.metrics import ImageDetections, ImageMasks, detection_rule, encode_masks
 from cvplugins.metrics import InstanceSegmentationMetric as MaskCore
@@ -31,12 +31,15 @@ class DetectionMetric(PluginMetric):
     ``detection/AP/<class>``, and a table; writes ``detection_results.json`` and figures of the curves, the errors and
     the confusion matrix as PNG and SVG.
 
-    The ground truth is what the dataset loads, ``gt_instances`` and ``ignored_instances``; mmdet drops the area of an
-    object's outline on the way, by which COCO's size ranges go. With ``ann_file`` the ground truth is that file's.
+    The ground truth is what the dataset loads, ``gt_instances`` and ``ignored_instances``, in float32; mmdet drops the
+    area of an object's outline on the way, by which COCO's size ranges go. With ``ann_file`` the ground truth is that
+    file's. Where the pipeline hands on ``instances`` (``PackDetInputs(meta_keys=(..., 'instances'))``), boxes are
+    those, unrounded. Both as in mmdet's ``CocoMetric``, whose numbers the rule ``"coco_mmdet"`` gives.
 
     Args:
-        rules: Names of matching rules, or options of one as dicts; ``"coco"``, ``"voc2007"``, ``"voc2012"``,
-            ``"detectron2"``, ``dict(base="voc2012", iou_comparison=">")``. The first one decides the rest.
+        rules: Names of matching rules, or options of one as dicts; ``"coco"``, ``"coco_mmdet"``, ``"voc2007"``,
+            ``"voc2012"``, ``"detectron2"``, ``dict(base="voc2012", iou_comparison=">")``. The first one decides the
+            rest.
         score_threshold: Where to measure precision, recall, F1, false positives per image and errors.
         ann_file: Ground truth in COCO's format, whose images ``img_id`` names.
         ignored: What ``ignored_instances`` are: ``"crowd"`` (COCO's, of mmdet's ``CocoDataset``) or ``"difficult"``
@@ -100,7 +103,12 @@ class DetectionMetric(PluginMetric):
 
     def _image(self, sample: Mapping[str, Any]) -> ImageDetections | ImageMasks:
         found = sample["pred_instances"]
-        truths = self._file_truth(sample) if self.ann_file is not None else self._loaded_truth(sample)
+        if self.ann_file is not None:
+            truths = self._file_truth(sample)
+        elif "instances" in sample:
+            truths = self._listed_truth(sample["instances"])
+        else:
+            truths = self._loaded_truth(sample)
         return ImageDetections(
             image_id=_image_id(sample),
             boxes=as_array(found["bboxes"]),
@@ -118,6 +126,13 @@ class DetectionMetric(PluginMetric):
             self.ignored: flags,
         }
 
+    def _listed_truth(self, objects: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        return {
+            "truth_boxes": np.array([each["bbox"] for each in objects], np.float64).reshape(-1, 4),
+            "truth_labels": np.array([each["bbox_label"] for each in objects], np.int64),
+            self.ignored: np.array([each.get("ignore_flag", 0) for each in objects], bool),
+        }
+
     def _file_truth(self, sample: Mapping[str, Any]) -> dict[str, Any]:
         return self._file_objects(sample).as_truth()
 
@@ -125,9 +140,14 @@ class DetectionMetric(PluginMetric):
         if self._annotations is None:
             assert self.ann_file is not None  # see _image
             self._annotations = read_coco_annotations(self.ann_file, self.dataset_meta["classes"])
-        image_id = int(sample["img_id"])
+            if not self._annotations.in_file_order:
+                raise DataError(
+                    f"{self.ann_file}: its categories have another order than the classes of the dataset, and mmdet "
+                    "numbers labels by the file; name the classes in its order"
+                )
+        image_id = sample["img_id"]
         if image_id not in self._annotations.images:
-            raise ValueError(f"{self.ann_file}: has no image {image_id}; is it the file of this dataset?")
+            raise DataError(f"{self.ann_file}: has no image {image_id!r}; is it the file of this dataset?")
         return self._annotations.images[image_id]
 
 
@@ -183,7 +203,7 @@ class InstanceSegmentationMetric(DetectionMetric):
     def _image(self, sample: Mapping[str, Any]) -> ImageMasks:
         found = sample["pred_instances"]
         if "masks" not in found:
-            raise ValueError(f"image {_image_id(sample)}: the model predicts no masks")
+            raise ValueError(f"image {_image_name(sample)}: the model predicts no masks")
         truths = self._file_truth(sample) if self.ann_file is not None else self._loaded_truth(sample)
         return ImageMasks.from_masks(
             image_id=_image_id(sample),
@@ -197,7 +217,7 @@ class InstanceSegmentationMetric(DetectionMetric):
         truths, ignored = sample["gt_instances"], sample.get("ignored_instances") or _NOTHING
         if "masks" not in truths:
             raise ValueError(
-                f"image {_image_id(sample)}: no ground truth masks; add with_mask=True to LoadAnnotations of the "
+                f"image {_image_name(sample)}: no ground truth masks; add with_mask=True to LoadAnnotations of the "
                 "test pipeline, or give the metric an ann_file"
             )
         loaded = super()._loaded_truth(sample)
@@ -208,15 +228,19 @@ class InstanceSegmentationMetric(DetectionMetric):
     def _file_truth(self, sample: Mapping[str, Any]) -> dict[str, Any]:
         height, width = sample["ori_shape"][:2]
         truths = super()._file_truth(sample)
-        del truths["truth_boxes"]
+        del truths["truth_boxes"], truths["truth_sizes"]
         return {"truth_masks": self._file_objects(sample).masks(height, width), **truths}
 
 
 _NOTHING: dict[str, Any] = {"bboxes": np.zeros((0, 4)), "labels": np.zeros(0), "masks": ()}
 
 
-def _image_id(sample: Mapping[str, Any]) -> str:
-    # Datasets that were joined may use an image id twice, but never a path.
+def _image_id(sample: Mapping[str, Any]) -> tuple[int | str, ...]:
+    # The order of equal scores is that of the ids. Datasets that were joined may use an id twice, but never a path.
+    return tuple(sample[key] for key in ("img_id", "img_path") if sample.get(key) is not None)
+
+
+def _image_name(sample: Mapping[str, Any]) -> str:
     return str(sample.get("img_path") or sample["img_id"])
 
 

@@ -15,17 +15,22 @@ from mmengine.registry import METRICS, MODELS, RUNNERS, init_default_scope
 from mmengine.runner import Runner
 from torch import nn
 
+from cvplugins.distributed import first_rank_does
 from cvplugins.errors import UserError
-from cvplugins.files import check_out
+from cvplugins.files import check_out, hand_over, kept_copy
 from cvplugins.reporting import write_metrics
+from cvplugins.run_folder import RunFolder
+from cvplugins.run_lock import check_unlocked, locked
 
-from .checkpoint import check_weights_fit, fetch_checkpoint, find_checkpoint, open_checkpoint
+from .checkpoint import check_weights_fit, find_checkpoint, open_checkpoint, run_folder
+from .checkpoint_readers import check_pretrained, fetch_checkpoint, safe_readers
 from .config import load_config, type_name
 from .data_checks import check_data
 from .inference import use_inference
 from .metric_names import check_monitors
 from .model_numbers_hook import ModelNumbersHook
 from .processes import joined_processes
+from .resume_checks import check_optimizer, check_weights_reach, open_for_resume
 from .summary import LastValidation, summarize
 from .undefined_numbers_hook import UndefinedNumbersHook
 from .validations_hook import ValidationsHook
@@ -38,6 +43,7 @@ def train(
     *,
     work_dir: str | None = None,
     resume: str | None = None,
+    overwrite: bool = False,
     amp: bool = False,
     auto_scale_lr: bool = False,
     seed: int | None = None,
@@ -51,7 +57,8 @@ def train(
     Args:
         config: Config file.
         work_dir: Where everything is written; ``work_dirs/<config name>`` if None.
-        resume: A checkpoint, or ``"auto"`` for the newest in the work dir; what the config says if None.
+        resume: A checkpoint, or ``"auto"`` for the newest whole one in the work dir; what the config says if None.
+        overwrite: Whether to delete the checkpoints of an earlier run in the work dir; else a new run is refused there.
         amp: Train in mixed precision (GPU only).
         auto_scale_lr: Scale the learning rate by the real batch size over ``auto_scale_lr.base_batch_size``.
         seed: Seed of all randomness; the config's if None.
@@ -71,29 +78,32 @@ def train(
         _use_scaled_lr(cfg, config)
     if seed is not None:
         cfg.merge_from_dict({"randomness": {"seed": seed}})
-    found = _set_start(cfg, resume, trust_checkpoint)
-    with joined_processes(cfg):
+    check_unlocked(cfg.work_dir)
+    found = _set_start(cfg, resume, overwrite, trust_checkpoint)
+    with joined_processes(cfg), safe_readers(trust_checkpoint):
         check_data(cfg, ("train_dataloader", "val_dataloader"))
+        check_pretrained(cfg.get("model"), trust_checkpoint, download=not dry_run)
         if dry_run:
-            if cfg.resume:
-                check_weights_fit(_unwrapped(_build_model(cfg)), found, cfg.load_from)
+            _check_start(cfg, _unwrapped(_build_model(cfg)), found)
             return f"config, plugins and data of {config} are fine"
-        runner = _build_runner(cfg, "train_loop", "val_loop")
-        check_monitors(runner)
-        if cfg.resume:
-            check_weights_fit(_unwrapped(runner.model), found, cfg.load_from)
-        elif resume == "auto":
-            runner.logger.info(f"no checkpoint in {cfg.work_dir} to resume from: training starts at the beginning")
-        del found  # the Runner loads it again
-        validation = LastValidation()
-        for hook in (validation, ModelNumbersHook(), UndefinedNumbersHook(), ValidationsHook()):
-            runner.register_hook(hook)
-        runner.train()
-        if runner.val_loop is None:
-            return summarize(runner, {}, find_checkpoint(runner.work_dir), None)
-        if validation.iteration != runner.iter:  # resumed at the end, or the interval does not divide the length
-            runner.val_loop.run()
-        return summarize(runner, validation.metrics, find_checkpoint(runner.work_dir), runner.val_loop.evaluator)
+        with locked(cfg.work_dir):
+            runner = _build_runner(cfg, "train_loop", "val_loop")
+            check_monitors(runner)
+            _check_start(cfg, _unwrapped(runner.model), found)
+            if overwrite:
+                first_rank_does(lambda: _folder(cfg).clear(keep=[cfg.get("load_from")]))
+            if not cfg.resume and resume == "auto":
+                runner.logger.info(f"no checkpoint in {cfg.work_dir} to resume from: training starts at the beginning")
+            del found  # the Runner loads it again
+            validation = LastValidation()
+            for hook in (validation, ModelNumbersHook(), UndefinedNumbersHook(), ValidationsHook()):
+                runner.register_hook(hook)
+            runner.train()
+            if runner.val_loop is None:
+                return summarize(runner, {}, find_checkpoint(runner.work_dir), None)
+            if validation.iteration != runner.iter:  # resumed at the end, or the interval does not divide the length
+                runner.val_loop.run()
+            return summarize(runner, validation.metrics, find_checkpoint(runner.work_dir), runner.val_loop.evaluator)
 
 
 def evaluate(
@@ -139,7 +149,7 @@ def evaluate(
     found = open_checkpoint(cfg.load_from, trust_checkpoint)
     if show_dir is not None or label_dir is not None:
         _write_predictions(cfg, show_dir, label_dir)
-    with joined_processes(cfg):
+    with joined_processes(cfg), safe_readers(trust_checkpoint):
         check_data(cfg, ("test_dataloader",))
         use_inference(cfg, mode, scales, flip)
         if dry_run:
@@ -150,10 +160,13 @@ def evaluate(
         del found
         if out is not None and not out.endswith(".json"):
             dump = "mmdet.DumpDetResults" if cfg.get("default_scope") == "mmdet" else "DumpResults"
-            runner.test_evaluator.metrics.append(METRICS.build({"type": dump, "out_file_path": out}))
+            kept = str(kept_copy(cfg.work_dir, out))
+            runner.test_evaluator.metrics.append(METRICS.build({"type": dump, "out_file_path": kept}))
         metrics = runner.test()
-        if out is not None and out.endswith(".json") and is_main_process():
-            write_metrics(out, metrics)
+        if out is not None and is_main_process():
+            if out.endswith(".json"):
+                write_metrics(kept_copy(cfg.work_dir, out), metrics)
+            hand_over(kept_copy(cfg.work_dir, out), out)
         return summarize(runner, metrics, checkpoint, runner.test_evaluator)
 
 
@@ -170,21 +183,44 @@ def _require(cfg: Config, config: str | os.PathLike, *keys: str) -> None:
         raise UserError(f"config {config} has no {', '.join(missing)}")
 
 
-def _set_start(cfg: Config, resume: str | None, trusted: bool) -> dict[str, Any]:
+def _folder(cfg: Config) -> RunFolder:
+    return run_folder(cfg.work_dir, cfg.get("default_hooks", {}).get("checkpoint"))
+
+
+def _set_start(cfg: Config, resume: str | None, overwrite: bool, trusted: bool) -> dict[str, Any]:
     """Set ``load_from`` and ``resume`` of the config, and return the checkpoint to begin with, opened safely."""
     if resume is None and cfg.get("resume"):
         resume = cfg.get("load_from") or "auto"
-    start = find_checkpoint(cfg.work_dir) if resume == "auto" else resume
+    if overwrite and resume:
+        raise UserError("--overwrite begins anew and --resume goes on: give one of them")
+    start, found = None, {}
+    if resume == "auto":
+        start, found = _folder(cfg).newest_whole(lambda path: open_for_resume(cfg, path, trusted)) or (None, {})
+    elif resume:
+        start = fetch_checkpoint(resume)
+        found = open_for_resume(cfg, start, trusted)
+    if not overwrite:
+        _folder(cfg).check_free(start)
     cfg.resume = start is not None
-    start = start or cfg.get("load_from")
     if start is None:
-        return {}
-    cfg.load_from = str(fetch_checkpoint(start))
-    found = open_checkpoint(cfg.load_from, trusted)
+        if not cfg.get("load_from"):
+            return {}
+        start = fetch_checkpoint(cfg.load_from)
+        found = open_checkpoint(start, trusted)
+    cfg.load_from = str(start)
     if cfg.resume and cfg.get("randomness", {}).get("seed") is None:
         # mmengine takes the seed over only after it has built model and loaders.
-        cfg.merge_from_dict({"randomness": {"seed": found.get("meta", {}).get("seed")}})
+        cfg.merge_from_dict({"randomness": {"seed": found["meta"].get("seed")}})
     return found
+
+
+def _check_start(cfg: Config, model: nn.Module, found: dict[str, Any]) -> None:
+    """Raise ``UserError`` unless the model of the config, and its optimizer, can begin with a checkpoint."""
+    if cfg.resume:
+        check_weights_fit(model, found, cfg.load_from)
+        check_optimizer(cfg, model, found, cfg.load_from)
+    elif found:
+        check_weights_reach(model, found, cfg.load_from)
 
 
 def _build_runner(cfg: Config, *loops: str) -> Runner:

@@ -22,7 +22,6 @@ __all__ = [
     "draw_detection_figure",
 ]
 
-COLUMNS = ("AP", "AP50", "AP50_11point", "AP50_area", "AP75", "AR100")
 ERROR_COLORS = {
     "true positives": "#4878a8",
     "localisation": "#e0a030",
@@ -43,7 +42,9 @@ def detection_table(result: DetectionResult) -> str:
     columns: dict[str, np.ndarray] = {}
     for numbers in result.rules.values():
         per_class = numbers.per_class()
-        for name in COLUMNS:
+        at_one_iou = [name for name in per_class if name.removeprefix("AP").replace(".", "").isdigit()]
+        headline = numbers.headline
+        for name in (headline, f"{headline}_11point", f"{headline}_area", *at_one_iou, "AR100"):
             if name in per_class and name not in columns:
                 columns[name] = per_class[name]
     points = result.operating_points.per_class()
@@ -87,7 +88,8 @@ def draw_detection_figure(result: DetectionResult, *paths: str | os.PathLike[str
     _draw_bars(bars, result, order)
     _draw_curves(curves, result, order[::-1])
     scalars = result.scalars()
-    names = [name for name in ("AP", "AP50", "AP50_11point", "AP75") if name in scalars]
+    wanted = dict.fromkeys((result.first_rule.headline, "AP", "AP50", "AP50_11point", "AP75"))
+    names = [name for name in wanted if name in scalars]
     title = ", ".join(f"{name} {100 * scalars[name]:.1f}" for name in names)
     figure.suptitle(f"{result.num_images} images, {int(result.num_truths.sum())} objects: {title or 'nothing to find'}")
     save_figure(figure, *paths)

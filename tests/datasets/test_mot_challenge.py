@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import os
 
 import numpy as np
 import pytest
@@ -156,8 +157,24 @@ def test_files_that_do_not_fit_are_refused(tmp_path):
         mot_challenge_frames("a", truth, cars)
     with pytest.raises(ValueError, match="benchmark 'MOT18' is none of MOT15, MOT16, MOT17, MOT20"):
         mot_challenge_frames("a", truth, truth, benchmark="MOT18")
-    with pytest.raises(DataError, match=r"none\.txt: cannot be read"):
+    with pytest.raises(DataError, match=r"none\.txt: cannot read the file"):
         read_mot_tracks(tmp_path / "none.txt")
     (tmp_path / "binary.txt").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(DataError, match=r"binary\.txt: cannot be read"):
         read_mot_tracks(tmp_path / "binary.txt")
+
+
+def test_numbers_beyond_all_measure(tmp_path):
+    """A frame of 999,999,999 would take gigabytes, and an id of 1e300 is no longer a number of its own."""
+    long = read_mot_tracks(write(tmp_path, "1,1,0,0,9,9\n999999999,1,0,0,9,9"))
+    with pytest.raises(DataError, match=r"gt\.txt, line 2: frame 999999999; give num_frames for more than 1000000"):
+        mot_challenge_frames("a", long, long)
+    for line in ("1,1e300,0,0,9,9", "1e17,1,0,0,9,9"):
+        with pytest.raises(DataError, match=r"line 1: \w+ is 1e\d+; expected a whole number"):
+            read_mot_tracks(write(tmp_path, line))
+
+
+def test_a_pipe_is_not_read(tmp_path):
+    os.mkfifo(tmp_path / "gt.txt")
+    with pytest.raises(DataError, match=r"gt\.txt: cannot read the file, it is a named pipe"):
+        read_mot_tracks(tmp_path / "gt.txt")

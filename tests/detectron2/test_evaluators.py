@@ -202,6 +202,73 @@ def test_label_maps_equal_sem_seg_evaluator(tmp_path):
     assert (tmp_path / "out" / "sem_seg_figure.svg").stat().st_size > 1000
 
 
+def decimal_outputs(content, results):
+    """What a model found, in float32."""
+    from detectron2.structures import Boxes, Instances
+
+    given, found = [], []
+    for image in content["images"]:
+        own = [each for each in results if each["image_id"] == image["id"]]
+        boxes = np.array([each["bbox"] for each in own], np.float32).reshape(-1, 4)
+        boxes[:, 2:] += boxes[:, :2]
+        instances = Instances((640, 640))
+        instances.pred_boxes = Boxes(torch.tensor(boxes))
+        instances.scores = torch.tensor([each["score"] for each in own], dtype=torch.float32)
+        instances.pred_classes = torch.tensor([each["category_id"] // 10 - 1 for each in own], dtype=torch.int64)
+        given.append({"image_id": image["id"]})
+        found.append({"instances": instances})
+    return given, found
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("source", ["json", "records"])
+def test_decimal_coordinates_and_ties_equal_coco_evaluator(tmp_path, source, seed):
+    """Overlaps on the thresholds, from a file and from records alone, which COCOEvaluator converts and rounds."""
+    data = pytest.importorskip("detectron2.data")
+    from decimal_cases import decimal_content
+    from detectron2.data.datasets import register_coco_instances
+    from detectron2.evaluation import COCOEvaluator
+    from detectron2.structures import BoxMode
+
+    from cvplugins.detectron2 import CvpluginsDetectionEvaluator
+
+    content, results = decimal_content(seed)
+    name = f"cvplugins_test_{tmp_path.name}"
+    if source == "json":
+        (tmp_path / "annotations.json").write_text(json.dumps(content))
+        register_coco_instances(name, {}, str(tmp_path / "annotations.json"), str(tmp_path))
+        data.DatasetCatalog.get(name)
+    else:
+        records = [coco_record(image, content, BoxMode) for image in content["images"]]
+        data.DatasetCatalog.register(name, lambda: records)
+        data.MetadataCatalog.get(name).set(thing_classes=list(CLASSES))
+    try:
+        ours = evaluated(CvpluginsDetectionEvaluator(name), *decimal_outputs(content, results))["bbox"]
+        options = dict(distributed=False, use_fast_impl=False, output_dir=str(tmp_path))
+        theirs = evaluated(COCOEvaluator(name, ("bbox",), **options), *decimal_outputs(content, results))["bbox"]
+    finally:
+        data.DatasetCatalog.remove(name)
+        data.MetadataCatalog.remove(name)
+    names = {"AP": "AP", "AP50": "AP50", "AP75": "AP75", "APs": "AP_small", "APm": "AP_medium", "APl": "AP_large"}
+    for other, own in (names | {f"AP-{name}": f"AP/{name}" for name in CLASSES}).items():
+        assert 100 * ours[own] == pytest.approx(theirs[other], abs=1e-10)
+
+
+def coco_record(image, content, modes):
+    """A record of Detectron2; boxes of odd objects by their corners, every third object with an outline."""
+    annotations = []
+    for number, each in enumerate(one for one in content["annotations"] if one["image_id"] == image["id"]):
+        x, y, width, height = each["bbox"]
+        right, bottom = x + width, y + height
+        annotation = dict(bbox=each["bbox"], bbox_mode=modes.XYWH_ABS)
+        if number % 2:
+            annotation = dict(bbox=[x, y, right, bottom], bbox_mode=modes.XYXY_ABS)
+        if number % 3 == 0:
+            annotation["segmentation"] = [[x, y, right, y, right, bottom]]
+        annotations.append({**annotation, "iscrowd": each["iscrowd"], "category_id": each["category_id"] // 10 - 1})
+    return {**image, "image_id": image["id"], "annotations": annotations}
+
+
 def test_wrong_use_is_named(coco, tmp_path):
     data = pytest.importorskip("detectron2.data")
     from cvplugins.detectron2 import CvpluginsDetectionEvaluator, CvpluginsInstanceSegmentationEvaluator

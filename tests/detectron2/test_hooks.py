@@ -40,7 +40,7 @@ CVPLUGINS:
     assert type(average) is EMAHook
     assert average.output_dir == "somewhere"
     assert type(clipping) is GradientClippingHook
-    assert clipping.monitor.rules[0].max_norm == 1.0
+    assert clipping.monitor.clipping.rules[0].max_norm == 1.0
     again = type(cfg).load_cfg(cfg.dump())
     assert again.CVPLUGINS.HOOKS == cfg.CVPLUGINS.HOOKS
 

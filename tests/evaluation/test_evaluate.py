@@ -34,7 +34,16 @@ def tool(root, tmp_path, monkeypatch, capsys):
 
 @pytest.fixture
 def images():
-    return random_images(0, count=20, whole_pixels=True, crowds=True)
+    # COCO's files with a box whose ends are swapped, of negative width, are refused.
+    return [
+        dataclasses.replace(each, boxes=in_order(each.boxes), truth_boxes=in_order(each.truth_boxes))
+        for each in random_images(0, count=20, whole_pixels=True, crowds=True)
+    ]
+
+
+def in_order(boxes):
+    ends = np.sort(boxes.reshape(-1, 2, 2), axis=1)
+    return ends.reshape(-1, 4)
 
 
 @pytest.fixture
@@ -115,6 +124,15 @@ def test_voc_text_files(tool, real_voc, tmp_path):
     ids = (annotations / "ImageSets" / "Main" / "test.txt").read_text().split()
     images = [each for each in real_images(real_voc) if each.image_id in ids]
     folder = tmp_path / "results"
+    write_comp4(folder, images)
+    out = tmp_path / "out"
+    code, _, errors = tool(folder, "--annotations", annotations, "--split", "test", "--out-dir", out)
+    assert (code, errors) == (0, "")
+    expected = evaluate(images, VOC_CLASSES, rules=["voc2007", "voc2012", "coco"])
+    assert json.loads((out / "detection_results.json").read_text())["mean"] == expected.scalars()
+
+
+def write_comp4(folder, images):
     folder.mkdir()
     for label, name in enumerate(VOC_CLASSES):
         lines = [
@@ -124,11 +142,6 @@ def test_voc_text_files(tool, real_voc, tmp_path):
             if own == label
         ]
         (folder / f"comp4_det_test_{name}.txt").write_text("".join(lines))
-    out = tmp_path / "out"
-    code, _, errors = tool(folder, "--annotations", annotations, "--split", "test", "--out-dir", out)
-    assert (code, errors) == (0, "")
-    expected = evaluate(images, VOC_CLASSES, rules=["voc2007", "voc2012", "coco"])
-    assert json.loads((out / "detection_results.json").read_text())["mean"] == expected.scalars()
 
 
 def test_mmdet_pickle_only_when_trusted(tool, coco, images, tmp_path):
@@ -193,6 +206,7 @@ def test_mistakes_of_label_images(tool, label_images):
         ((*common,), "give --classes"),
         ((*common, "--classes", "sky", "sea"), "is no class; there are 2"),
         ((*common, "--classes", "nowhere.txt"), "nowhere.txt: cannot be read"),
+        ((*common, "--classes", "a", "--iou-thresholds", "0.3"), "label images have no IoU thresholds"),
     ]
     for arguments, message in cases:
         code, _, errors = tool(*arguments)
@@ -234,6 +248,38 @@ def test_broken_voc_text_is_named(tool, tmp_path, sample):
     code, _, errors = tool(tmp_path, "--annotations", sample / "VOC2007", "--split", "test")
     assert code == 2
     assert "comp4_det_test_dog.txt, line 1: expected image, score, xmin" in errors
+
+
+def test_iou_thresholds(tool, coco, tmp_path, real_voc):
+    """At an IoU of 0.3, as some sets are evaluated: the metric on the same arrays is the oracle."""
+    annotations, results = coco
+    code, printed, _ = tool(results, "--annotations", annotations, "--iou-thresholds", 0.5, 0.3, "--out-dir", tmp_path)
+    assert code == 0
+    assert printed.split("\n")[0].split()[3:7] == ["AP", "AP30", "AP50", "AR100"]
+    written = json.loads((tmp_path / "detection_results.json").read_text())
+    assert written["settings"]["rules"]["coco"]["iou_thresholds"] == [0.3, 0.5]
+    assert written["mean"]["AP"] == pytest.approx((written["mean"]["AP30"] + written["mean"]["AP50"]) / 2)
+    assert written["mean"]["AP30"] > written["mean"]["AP50"]
+
+    from real_photographs import real_images
+
+    folder = real_voc / "VOCdevkit" / "VOC2007"
+    ids = (folder / "ImageSets" / "Main" / "test.txt").read_text().split()
+    images = [each for each in real_images(real_voc) if each.image_id in ids]
+    write_comp4(tmp_path / "comp4", images)
+    arguments = (tmp_path / "comp4", "--annotations", folder, "--split", "test", "--rules", "voc2007")
+    assert tool(*arguments, "--iou-thresholds", 0.3, "--out-dir", tmp_path)[0] == 0
+    rule = {"base": "voc2007", "iou_thresholds": (0.3,), "name": "voc2007"}
+    expected = evaluate(images, VOC_CLASSES, rules=[rule]).scalars()
+    assert json.loads((tmp_path / "detection_results.json").read_text())["mean"] == expected
+    assert {"AP30", "AP30_area", "AP30/dog"} <= set(expected)
+
+
+@pytest.mark.parametrize("wrong", ["0", "1.5", "nan", "-0.5"])
+def test_iou_thresholds_that_are_none(tool, coco, wrong):
+    code, printed, errors = tool(coco[1], "--annotations", coco[0], "--iou-thresholds", wrong)
+    assert (code, printed) == (2, "")
+    assert errors == f"error: --iou-thresholds: {wrong} is no overlap; give numbers above 0, up to 1, such as 0.5\n"
 
 
 @pytest.mark.openmmlab

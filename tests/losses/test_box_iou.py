@@ -120,6 +120,68 @@ def test_degenerate_boxes_give_finite_losses_and_gradients(kind):
         assert boxes.grad.isfinite().all()
 
 
+def nasty_boxes():
+    """Swapped, empty, thin, tiny and huge boxes, and some of any order of ends; every pair of them, (N * N, 4)."""
+    fixed = [
+        *([0, 0, 10, 10], [10, 10, 0, 0], [10, 0, 0, 10], [100, 100, 20, 40], [20, 40, -30, -50], [5, 5, 4.9999999, 6]),
+        *([5, 5, 5, 5], [0, 0, 0, 10], [1, 2, 3, 2], [0, 0, 0, 0], [0, 0, -1e-7, -1e-7], [0, 0, 1e-30, 1e-30]),
+        *([0, 0, 6e4, 6e4], [0, 0, 1e15, 1e15], [0, 0, 1e19, 1e25], [0, 0, 1e38, 1e-38], [-3e38, -3e38, 3e38, 3e38]),
+        *([3e38, 3e38, -3e38, -3e38], [1e10, 1e10, 1e10 + 1e4, 1e10 + 1e4]),
+    ]
+    generator = torch.Generator().manual_seed(0)
+    boxes = torch.tensor(fixed, dtype=torch.float64)
+    boxes = torch.cat([boxes, torch.randn(10, 4, generator=generator, dtype=torch.float64) * 50])
+    return boxes.repeat_interleave(len(boxes), 0), boxes.repeat(len(boxes), 1)
+
+
+@every_kind
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_swapped_empty_and_huge_boxes_give_finite_losses_and_gradients(kind, dtype):
+    """The limiting cases: no loss exceeds what two boxes that have nothing in common can cost, and 0 weighs nothing."""
+    most = torch.finfo(dtype).max
+    boxes, target = (each.clamp(-most, most).to(dtype) for each in nasty_boxes())
+    loss = box_iou_loss(boxes.requires_grad_(), target, kind=kind, reduction="none")
+    assert loss.isfinite().all()
+    assert loss.min() >= -1e-5
+    # EIoU's differences of size are at most twice the enclosing box, SIoU's shares and CIoU's ratio at most 1.
+    assert loss.max() <= {"iou": 1, "giou": 2, "diou": 2, "ciou": 3, "eiou": 10, "siou": 3, "alpha_iou": 1}[kind]
+    (gradient,) = torch.autograd.grad(loss.sum(), boxes)
+    assert gradient.isfinite().all()
+    unweighted = box_iou_loss(boxes, target, kind=kind, weight=torch.zeros(len(boxes)), divisor=0)
+    (gradient,) = torch.autograd.grad(unweighted, boxes)
+    assert unweighted == 0
+    assert (gradient == 0).all()
+
+
+@every_kind
+def test_a_swapped_prediction_is_empty(kind):
+    """As mmdet's and pycocotools' overlaps have it, it is not found, whatever lies between its ends."""
+    target = torch.tensor([[0.0, 0, 10, 10]])
+    for swapped in ([10.0, 10, 0, 0], [10.0, 0, 0, 10], [0.0, 10, 10, 0]):
+        assert box_iou_loss(torch.tensor([swapped]), target, kind=kind) >= 1
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "ciou"])
+def test_gradient_of_swapped_boxes_is_the_slope(kind):
+    """Central differences in float64 are the oracle, but for CIoU, whose trade-off factor counts as constant."""
+    generator = torch.Generator().manual_seed(1)
+    boxes, target = torch.randn(2, 60, 4, generator=generator, dtype=torch.float64) * 20
+    assert ((boxes[:, 2:] < boxes[:, :2]).any(1) & (target[:, 2:] > target[:, :2]).any(1)).sum() > 30
+
+    def call(moved):
+        return box_iou_loss(moved, target, kind=kind, reduction="none")
+
+    assert torch.autograd.gradcheck(call, boxes.requires_grad_(), eps=1e-6, atol=1e-5)
+
+
+@every_kind
+def test_infinite_and_undefined_predictions_stay_visible(kind):
+    """A diverged model has to be seen: NaN, not a loss like another."""
+    boxes = torch.tensor([[0.0, 0, math.inf, 5], [math.nan, 0, 5, 5], [0, 0, 5, 5]])
+    loss = box_iou_loss(boxes, torch.tensor([[0.0, 0, 5, 5]]).expand(3, 4), kind=kind, reduction="none")
+    assert loss.isnan().tolist() == [True, True, False]
+
+
 @every_kind
 def test_moving_both_boxes_changes_nothing(kind):
     boxes, target = random_boxes()
