@@ -17,11 +17,12 @@ from torch import nn
 
 from cvplugins.distributed import first_rank_does
 from cvplugins.errors import UserError
-from cvplugins.files import check_out, hand_over, kept_copy
+from cvplugins.files import check_out, hand_over, kept_copy, sweep_unfinished
 from cvplugins.reporting import write_metrics
 from cvplugins.run_folder import RunFolder
 from cvplugins.run_lock import check_unlocked, locked
 
+from .batch_sizes import check_batch_sizes
 from .checkpoint import check_weights_fit, find_checkpoint, open_checkpoint, run_folder
 from .checkpoint_readers import check_pretrained, fetch_checkpoint, safe_readers
 from .config import load_config, type_name
@@ -89,6 +90,8 @@ def train(
         with locked(cfg.work_dir):
             runner = _build_runner(cfg, "train_loop", "val_loop")
             check_monitors(runner)
+            check_batch_sizes(runner, "val_loop")
+            first_rank_does(lambda: sweep_unfinished(cfg.work_dir))
             _check_start(cfg, _unwrapped(runner.model), found)
             if overwrite:
                 first_rank_does(lambda: _folder(cfg).clear(keep=[cfg.get("load_from")]))
@@ -156,6 +159,7 @@ def evaluate(
             check_weights_fit(_unwrapped(_build_model(cfg)), found, checkpoint)
             return f"config, plugins, data and checkpoint of {config} are fine"
         runner = _build_runner(cfg, "test_loop")
+        check_batch_sizes(runner, "test_loop")
         check_weights_fit(_unwrapped(runner.model), found, checkpoint)
         del found
         if out is not None and not out.endswith(".json"):

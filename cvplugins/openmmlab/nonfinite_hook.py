@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -92,6 +94,7 @@ class NonFiniteGuardHook(MonitorHook):
         if not self._is_observed or self._is_used_next(runner):
             self._guard(runner, None)
         self._batch, self._losses = None, {}
+        _leave_out_of_means(runner)
 
     def after_train_epoch(self, runner) -> None:
         """Look at the weights before they are validated and saved."""
@@ -201,6 +204,18 @@ class NonFiniteGuardHook(MonitorHook):
         for scheduler in _flat(runner.param_schedulers):
             if scheduler.param_name == "lr":
                 scheduler.base_values = [value * self.monitor.lr_factor for value in scheduler.base_values]
+
+
+def _leave_out_of_means(runner) -> None:
+    """Let what is not finite of this iteration not count in the log's means, for the rest of their window.
+
+    RuntimeInfoHook has put it into the histories of the message hub by now; a mean there is a sum over counts.
+    """
+    for name, history in runner.message_hub.log_scalars.items():
+        if name.startswith("train/") and re.search(runner.log_processor.mean_pattern, name):
+            values, counts = history.data
+            if len(values) and not math.isfinite(values[-1]):
+                values[-1] = counts[-1] = 0
 
 
 def _dumped_config(runner) -> str:
