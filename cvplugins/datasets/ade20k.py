@@ -49,7 +49,7 @@ def ade20k_pairs(root: str | os.PathLike[str], split: str) -> list[tuple[Path, P
     Example:
         >>> ade20k_pairs("nowhere", "training")  # doctest: +ELLIPSIS
         Traceback (most recent call last):
-        cvplugins.datasets.voc.DataError: folder ...nowhere/images/training does not exist. To get ADE20K: ...
+        cvplugins.errors.DataError: folder ...nowhere/images/training does not exist. To get ADE20K: ...
     """
     images, labels = (Path(root, kind, split) for kind in ("images", "annotations"))
     for folder in (images, labels):

@@ -105,7 +105,7 @@ def check_outlines(
     without = 0
     compressed = []
     for (number, raw), image in zip(outlines.items(), images, strict=True):
-        if is_empty(raw) and not needed:
+        if not needed and is_empty(raw):
             continue
         problem = None
         try:

@@ -97,7 +97,7 @@ def check_label_images(
     Example:
         >>> check_label_images([(Path("no.jpg"), Path("no.png"))], 2)  # doctest: +ELLIPSIS
         Traceback (most recent call last):
-        cvplugins.datasets.voc.DataError: 1 of 1 images cannot be used: no.jpg: ...
+        cvplugins.errors.DataError: 1 of 1 images cannot be used: no.jpg: ...
     """
     # Threads hide the latency of slow disks.
     with ThreadPoolExecutor(max_workers=8) as pool:

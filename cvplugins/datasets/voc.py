@@ -188,7 +188,7 @@ def check_voc(
     Example:
         >>> check_voc("data/no_such_folder", [("VOC2007", "trainval")])  # doctest: +ELLIPSIS
         Traceback (most recent call last):
-        cvplugins.datasets.voc.DataError: no VOC data: folder ...
+        cvplugins.errors.DataError: no VOC data: folder ...
     """
     summaries: list[VOCSplit] = []
     all_broken: list[tuple[str, str]] = []
