@@ -38,6 +38,7 @@ from .run_checkpoint import (
     check_optimizer,
     is_at_hand,
     last_checkpoint,
+    loading_explained,
     open_for_resume,
 )
 from .run_files import load_config
@@ -62,6 +63,7 @@ def train(
     launcher: str = "none",
     trust_checkpoint: bool = False,
     dry_run: bool = False,
+    full: bool = False,
 ) -> str:
     """Train, evaluate and return a summary for people.
 
@@ -77,6 +79,7 @@ def train(
         launcher: ``"none"`` or ``"pytorch"`` (torchrun).
         trust_checkpoint: Allow a checkpoint to run code while it is loaded.
         dry_run: Check the config, the plugins, the data and the checkpoint, and train nothing.
+        full: Decode every image for the check; else only headers are read.
 
     Raises:
         UserError: Something is wrong that the user can mend.
@@ -93,7 +96,7 @@ def train(
     check_unlocked(cfg.OUTPUT_DIR)
     start = _find_start(cfg, resume, overwrite, trust_checkpoint)
     with joined_processes(launcher):
-        check_data(cfg, (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST))
+        check_data(cfg, (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST), full)
         _check_start(cfg, start, trust_checkpoint, download=not dry_run)
         check_monitors(cfg, build_cvplugins_hooks(cfg), CvpluginsTrainer.build_evaluator)
         if dry_run:
@@ -108,7 +111,8 @@ def train(
                 raise _unknown_name(error) from error
             if resume == "auto" and start is None:
                 logger.info("no checkpoint in %s to resume from: training starts at the beginning", cfg.OUTPUT_DIR)
-            trainer.resume_or_load(start or False)
+            with loading_explained(start or cfg.MODEL.WEIGHTS):
+                trainer.resume_or_load(start or False)
             return _run(trainer)
 
 
@@ -127,6 +131,7 @@ def evaluate(
     launcher: str = "none",
     trust_checkpoint: bool = False,
     dry_run: bool = False,
+    full: bool = False,
 ) -> str:
     """Evaluate a checkpoint and return a summary for people.
 
@@ -145,6 +150,7 @@ def evaluate(
         launcher: ``"none"`` or ``"pytorch"`` (torchrun).
         trust_checkpoint: Allow the checkpoint to run code while it is loaded.
         dry_run: Check the config, the plugins, the data and the checkpoint, and evaluate nothing.
+        full: Decode every image for the check; else only headers are read.
 
     Raises:
         UserError: Something is wrong that the user can mend.
@@ -155,7 +161,7 @@ def evaluate(
     use_inference(cfg, mode, scales, flip)
     _check_outputs(cfg, out, label_dir)
     with joined_processes(launcher):
-        check_data(cfg, cfg.DATASETS.TEST)
+        check_data(cfg, cfg.DATASETS.TEST, full)
         model = _build_model(cfg)
         RunCheckpointer(model, trusted=trust_checkpoint).load_whole(checkpoint)
         if dry_run:
@@ -253,7 +259,7 @@ def _find_start(cfg: CfgNode, resume: str | None, overwrite: bool, trusted: bool
     elif resume:
         start = RunCheckpointer.fetched(resume)
         open_for_resume(start, trusted)
-    if not overwrite:
+    if not overwrite and not (resume == "auto" and start):
         folder.check_free(start)
     if start is None and cfg.MODEL.WEIGHTS:
         check_exists(cfg.MODEL.WEIGHTS)

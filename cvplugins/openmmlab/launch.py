@@ -24,13 +24,14 @@ from cvplugins.run_lock import check_unlocked, locked
 
 from .checkpoint import check_weights_fit, find_checkpoint, open_checkpoint, run_folder
 from .checkpoint_readers import check_pretrained, fetch_checkpoint, safe_readers
+from .class_checks import check_trained_classes
 from .config import load_config, type_name
 from .data_checks import check_data
 from .inference import use_inference
 from .metric_names import check_monitors
 from .model_numbers_hook import ModelNumbersHook
 from .processes import joined_processes
-from .resume_checks import check_optimizer, check_weights_reach, open_for_resume
+from .resume_checks import check_optimizer, check_weights_reach, loading_explained, open_for_resume
 from .summary import LastValidation, summarize
 from .undefined_numbers_hook import UndefinedNumbersHook
 
@@ -50,6 +51,7 @@ def train(
     launcher: str = "none",
     trust_checkpoint: bool = False,
     dry_run: bool = False,
+    full: bool = False,
 ) -> str:
     """Train, evaluate and return a summary for people.
 
@@ -65,6 +67,7 @@ def train(
         launcher: ``"none"``, ``"pytorch"`` (torchrun), ``"slurm"`` or ``"mpi"``.
         trust_checkpoint: Allow a checkpoint to run code while it is loaded.
         dry_run: Check the config, the plugins, the data and the checkpoint, and train nothing.
+        full: Decode every image for the check; else only headers are read.
 
     Raises:
         UserError: Something is wrong that the user can mend.
@@ -80,24 +83,27 @@ def train(
     check_unlocked(cfg.work_dir)
     found = _set_start(cfg, resume, overwrite, trust_checkpoint)
     with joined_processes(cfg), safe_readers(trust_checkpoint):
-        check_data(cfg, ("train_dataloader", "val_dataloader"))
+        check_data(cfg, ("train_dataloader", "val_dataloader"), full)
+        if cfg.resume:
+            check_trained_classes(cfg, ("train_dataloader",), found, cfg.load_from)
         check_pretrained(cfg.get("model"), trust_checkpoint, download=not dry_run)
-        if dry_run:
+        if dry_run or found:
             _check_start(cfg, _unwrapped(_build_model(cfg)), found)
+        if dry_run:
             return f"config, plugins and data of {config} are fine"
+        del found  # the Runner loads it again
         with locked(cfg.work_dir):
             runner = _build_runner(cfg, "train_loop", "val_loop")
             check_monitors(runner)
-            _check_start(cfg, _unwrapped(runner.model), found)
             if overwrite:
                 first_rank_does(lambda: _folder(cfg).clear(keep=[cfg.get("load_from")]))
             if not cfg.resume and resume == "auto":
                 runner.logger.info(f"no checkpoint in {cfg.work_dir} to resume from: training starts at the beginning")
-            del found  # the Runner loads it again
             validation = LastValidation()
             for hook in (validation, ModelNumbersHook(), UndefinedNumbersHook()):
                 runner.register_hook(hook)
-            runner.train()
+            with loading_explained(cfg.get("load_from")):
+                runner.train()
             if runner.val_loop is None:
                 return summarize(runner, {}, find_checkpoint(runner.work_dir), None)
             if validation.iteration != runner.iter:  # resumed at the end, or the interval does not divide the length
@@ -120,6 +126,7 @@ def evaluate(
     launcher: str = "none",
     trust_checkpoint: bool = False,
     dry_run: bool = False,
+    full: bool = False,
 ) -> str:
     """Evaluate a checkpoint and return a summary for people.
 
@@ -137,6 +144,7 @@ def evaluate(
         launcher: ``"none"``, ``"pytorch"`` (torchrun), ``"slurm"`` or ``"mpi"``.
         trust_checkpoint: Allow the checkpoint to run code while it is loaded.
         dry_run: Check the config, the plugins, the data and the checkpoint, and evaluate nothing.
+        full: Decode every image for the check; else only headers are read.
 
     Raises:
         UserError: Something is wrong that the user can mend.
@@ -149,7 +157,8 @@ def evaluate(
     if show_dir is not None or label_dir is not None:
         _write_predictions(cfg, show_dir, label_dir)
     with joined_processes(cfg), safe_readers(trust_checkpoint):
-        check_data(cfg, ("test_dataloader",))
+        check_data(cfg, ("test_dataloader",), full)
+        check_trained_classes(cfg, ("test_dataloader",), found, str(checkpoint))
         use_inference(cfg, mode, scales, flip)
         if dry_run:
             check_weights_fit(_unwrapped(_build_model(cfg)), found, checkpoint)
@@ -183,7 +192,7 @@ def _require(cfg: Config, config: str | os.PathLike, *keys: str) -> None:
 
 
 def _folder(cfg: Config) -> RunFolder:
-    return run_folder(cfg.work_dir, cfg.get("default_hooks", {}).get("checkpoint"))
+    return run_folder(cfg.work_dir, (cfg.get("default_hooks") or {}).get("checkpoint"))
 
 
 def _set_start(cfg: Config, resume: str | None, overwrite: bool, trusted: bool) -> dict[str, Any]:
@@ -198,7 +207,7 @@ def _set_start(cfg: Config, resume: str | None, overwrite: bool, trusted: bool) 
     elif resume:
         start = fetch_checkpoint(resume)
         found = open_for_resume(cfg, start, trusted)
-    if not overwrite:
+    if not overwrite and not (resume == "auto" and start):
         _folder(cfg).check_free(start)
     cfg.resume = start is not None
     if start is None:
@@ -218,7 +227,7 @@ def _check_start(cfg: Config, model: nn.Module, found: dict[str, Any]) -> None:
     if cfg.resume:
         check_weights_fit(model, found, cfg.load_from)
         check_optimizer(cfg, model, found, cfg.load_from)
-    elif found:
+    elif cfg.get("load_from"):
         check_weights_reach(model, found, cfg.load_from)
 
 
