@@ -45,7 +45,7 @@ def image_reader(cfg: CfgNode, name: str = "", full: bool = False, *, resizes: b
     limits = [
         (2 * size, f"resizing to {key} {size}")
         for key, size, least, names in (
-            ("INPUT.MAX_SIZE_TRAIN", cfg.INPUT.MAX_SIZE_TRAIN, min(cfg.INPUT.MIN_SIZE_TRAIN), cfg.DATASETS.TRAIN),
+            ("INPUT.MAX_SIZE_TRAIN", cfg.INPUT.MAX_SIZE_TRAIN, min(cfg.INPUT.MIN_SIZE_TRAIN, default=0), cfg.DATASETS.TRAIN),
             ("INPUT.MAX_SIZE_TEST", cfg.INPUT.MAX_SIZE_TEST, cfg.INPUT.MIN_SIZE_TEST, cfg.DATASETS.TEST),
         )
         if resizes and name in names and least
