@@ -42,10 +42,11 @@ def image_reader(cfg: CfgNode, name: str = "", full: bool = False, *, resizes: b
         full: Whether a check shall decode every image.
         resizes: Whether the images are resized at all.
     """
+    least_in_training = min(cfg.INPUT.MIN_SIZE_TRAIN, default=0)
     limits = [
         (2 * size, f"resizing to {key} {size}")
         for key, size, least, names in (
-            ("INPUT.MAX_SIZE_TRAIN", cfg.INPUT.MAX_SIZE_TRAIN, min(cfg.INPUT.MIN_SIZE_TRAIN, default=0), cfg.DATASETS.TRAIN),
+            ("INPUT.MAX_SIZE_TRAIN", cfg.INPUT.MAX_SIZE_TRAIN, least_in_training, cfg.DATASETS.TRAIN),
             ("INPUT.MAX_SIZE_TEST", cfg.INPUT.MAX_SIZE_TEST, cfg.INPUT.MIN_SIZE_TEST, cfg.DATASETS.TEST),
         )
         if resizes and name in names and least
