@@ -9,7 +9,6 @@ from typing import Any
 
 from detectron2.engine import HookBase
 from detectron2.engine.hooks import EvalHook
-from detectron2.engine.hooks import LRScheduler as LRSchedulerHook
 from detectron2.evaluation.testing import flatten_results_dict
 from detectron2.solver import LRScheduler
 from torch import nn
@@ -119,8 +118,7 @@ class PluginHook(HookBase):
     @property
     def schedulers(self) -> list[LRScheduler]:
         """What Detectron2's hooks change the learning rates by."""
-        found = [hook.scheduler for hook in self.trainer._hooks if isinstance(hook, LRSchedulerHook)]
-        return [scheduler for scheduler in found if isinstance(scheduler, LRScheduler)]
+        return TrainerRun(self.trainer).schedulers
 
     @property
     def grad_scaler(self) -> Any:
@@ -153,8 +151,8 @@ class MonitorHook(PluginHook):
             options = inspect.signature(cls.monitor_type)
             cls.__signature__ = options.replace(parameters=[*options.parameters.values(), folder])
 
-    def __init__(self, output_dir: str = ".", **options: Any) -> None:
-        self.monitor = self.monitor_type(**options)
+    def __init__(self, *arguments: Any, output_dir: str = ".", **options: Any) -> None:
+        self.monitor = self.monitor_type(*arguments, **options)
         self.output_dir = output_dir
 
     @classmethod

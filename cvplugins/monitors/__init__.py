@@ -15,6 +15,7 @@ from .layer_freeze import FreezeReport, FreezeRule, LayerFreeze, split_learning_
 from .layer_freeze_monitor import LayerFreezeMonitor
 from .metric_names import MetricNames, mode_of, value_of
 from .nonfinite import Fault, NonFiniteError, NonFiniteGuard, NonFiniteReport
+from .nonfinite_monitor import Attempt, NonFiniteMonitor
 from .optimizer_switch import switch_optimizer
 from .replay import Replay, ReplayWriter, first_nonfinite_layer, reproduce
 from .run import Monitor, Run, Step, watch_steps
@@ -25,6 +26,7 @@ from .weight_penalty_monitor import WeightPenaltyMonitor
 from .weight_shrinkage import SparsityReport, WeightShrinkage
 
 __all__ = [
+    "Attempt",
     "BestWeights",
     "ClippingRule",
     "DetailReport",
@@ -53,6 +55,7 @@ __all__ = [
     "Monitor",
     "NonFiniteError",
     "NonFiniteGuard",
+    "NonFiniteMonitor",
     "NonFiniteReport",
     "Replay",
     "ReplayWriter",
