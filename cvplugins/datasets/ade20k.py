@@ -55,7 +55,8 @@ def ade20k_pairs(root: str | os.PathLike[str], split: str) -> list[tuple[Path, P
     for folder in (images, labels):
         if not folder.is_dir():
             raise DataError(f"folder {folder.absolute()} does not exist. {HOW_TO_GET_ADE20K}")
-    found = [(image, labels / f"{image.stem}.png") for image in sorted(images.glob("*.jpg"))]
+    jpegs = sorted(path for path in images.iterdir() if path.suffix.lower() == ".jpg")
+    found = [(image, labels / f"{image.stem}.png") for image in jpegs]
     if not found:
         raise DataError(f"folder {images.absolute()} holds no .jpg. {HOW_TO_GET_ADE20K}")
     return found
