@@ -1,5 +1,6 @@
 """Resuming and beginning anew: nothing is lost, and what a run begins with is what was checked; mmdet."""
 
+import copy
 import os
 import pickle
 import tarfile
@@ -21,16 +22,23 @@ def devkit(sample, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def state(root):
-    """What mmengine's Runner.save_checkpoint writes for the model of TINY, after no iteration."""
-    from mmengine.optim import build_optim_wrapper
+def built(root):
+    """The config TINY, and its model."""
     from mmengine.registry import MODELS, init_default_scope
 
     from cvplugins.openmmlab.config import load_config
 
     cfg = load_config(root / TINY)
     init_default_scope(cfg.default_scope)
-    model = MODELS.build(cfg.model)
+    return cfg, MODELS.build(cfg.model)
+
+
+@pytest.fixture(scope="module")
+def state(built):
+    """What mmengine's Runner.save_checkpoint writes for the model of TINY, after no iteration."""
+    from mmengine.optim import build_optim_wrapper
+
+    cfg, model = built
     return {
         "meta": {"epoch": 1, "iter": 6, "seed": 3},
         "state_dict": model.state_dict(),
@@ -130,7 +138,9 @@ def test_going_on_from_elsewhere_overwrites_nothing_either(train, work, state, t
     [b"", b"cut off", None, "state_dict", "keys", "values", "meta", "moments"],
     ids=lambda content: str(content),
 )
-def test_a_broken_newest_checkpoint_is_passed_over(train, work, state, caplog, content):
+def test_a_broken_newest_checkpoint_is_passed_over(train, built, work, state, caplog, content):
+    from cvplugins.openmmlab.launch import _set_start
+
     torch.save(state, work / "epoch_2.pth")
     newest = work / "epoch_10.pth"
     broken = {
@@ -149,7 +159,13 @@ def test_a_broken_newest_checkpoint_is_passed_over(train, work, state, caplog, c
         whole[len(whole) // 2] ^= 1
         newest.write_bytes(whole)
     with caplog.at_level("WARNING", logger="cvplugins"):
-        assert train("--resume") == FINE
+        if content is None:
+            assert train("--resume") == FINE
+        else:
+            cfg = copy.deepcopy(built[0])
+            cfg.work_dir = str(work)
+            _set_start(cfg, "auto", False, False)
+            assert cfg.load_from == str(work / "epoch_2.pth")
     warned = [record.getMessage() for record in caplog.records if "the one before it" in record.getMessage()]
     assert len(warned) == 1
     assert str(newest) in warned[0]
@@ -178,22 +194,28 @@ def test_weights_without_the_state_of_a_run(train, work, state, key):
         assert f"--cfg-options load_from={path}" in error
 
 
-def test_the_state_of_another_optimizer(train, work, state):
+def test_the_state_of_another_optimizer(train, built, work, state):
     """Torch takes the first over in silence, and fails at the first step."""
+    from cvplugins.errors import UserError
+    from cvplugins.openmmlab.resume_checks import check_optimizer
+
     groups = state["optimizer"]["param_groups"]
-    others = {
-        "which the config's": [{"params": group["params"], "lr": 0.1} for group in groups],
-        "parameter groups, and the config makes": groups * 2,
-        "parameters, and the config makes": [{**group, "params": group["params"][1:]} for group in groups],
-    }
-    for message, other in others.items():
-        torch.save(state | {"optimizer": {"state": {}, "param_groups": other}}, work / "epoch_1.pth")
-        code, _, error = train("--resume")
-        assert code == 2
-        assert message in error
     moments = {groups[0]["params"][0]: {"exp_avg": torch.zeros(2), "momentum_buffer": torch.zeros(2)}}
-    torch.save(state | {"optimizer": {"state": moments, "param_groups": groups}}, work / "epoch_1.pth")
-    assert "of (2,), not (" in train("--resume")[2]
+    others = {
+        "which the config's": ({}, [{"params": group["params"], "lr": 0.1} for group in groups]),
+        "parameter groups, and the config makes": ({}, groups * 2),
+        "parameters, and the config makes": ({}, [{**group, "params": group["params"][1:]} for group in groups]),
+        r"of \(2,\), not \(": (moments, groups),
+    }
+    check_optimizer(*built, state, "a.pth")
+    for message, (kept, other) in others.items():
+        found = state | {"optimizer": {"state": kept, "param_groups": other}}
+        with pytest.raises(UserError, match=message):
+            check_optimizer(*built, found, "a.pth")
+    torch.save(found, work / "epoch_1.pth")
+    code, _, error = train("--resume")
+    assert code == 2
+    assert "of (2,), not (" in error
 
 
 class Harmful:
