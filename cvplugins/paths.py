@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import tempfile
@@ -45,6 +46,8 @@ def check_source(path: str | os.PathLike[str], what: str, hint: str = "") -> Non
     except NotADirectoryError:
         raise UserError(f"{what} {path} does not exist: a folder of it is a file{hint and f'; {hint}'}") from None
     except (OSError, ValueError) as error:
+        if getattr(error, "errno", None) == errno.ENAMETOOLONG:  # no file has such a name
+            raise UserError(f"{what} {_cut(path)} does not exist{hint and f'; {hint}'}") from None
         raise UserError(f"{what} {_cut(path)} cannot be read: {_reason(error)}") from error
     if stat.S_ISDIR(mode):
         raise UserError(f"{what} {path} is a folder{hint and f'; {hint}'}")
@@ -63,6 +66,8 @@ def check_folder(path: str | os.PathLike[str], what: str = "folder") -> None:
         ...
         cvplugins.errors.UserError: --work-dir /dev/null/run: /dev/null is a file, not a folder
     """
+    if not isinstance(path, (str, os.PathLike)) or not os.fspath(path):
+        raise UserError(f"{what} is {path!r}; give the path of a folder")
     text = os.fspath(path)
     if "\0" in text:
         raise UserError(f"{what} {_cut(path)}: a path has no zero bytes")
@@ -85,7 +90,7 @@ def check_file_to_write(path: str | os.PathLike[str], what: str = "file") -> Non
     text = os.fspath(path)
     if "\0" not in text and len(os.fsencode(Path(text).name)) > NAME_MAX - len(f"..{2**22}.tmp"):
         raise UserError(f"{what} {_cut(path)}: the name is too long for a file")
-    check_folder(Path(text).parent if "\0" not in text else text, what)
+    check_folder(Path(text).parent if "\0" not in text else text, f"{what} {_cut(path)}: folder")
     if os.path.isdir(path):
         raise UserError(f"{what} {path} is a folder; give the name of a file")
     if os.path.exists(path) and not (os.path.isfile(path) and os.access(path, os.W_OK)):

@@ -12,7 +12,7 @@ import argparse
 
 from cvplugins.errors import UserError
 
-from .frameworks import add_common_arguments, check_checkpoint, existing_config, run_job
+from .frameworks import add_common_arguments, check_checkpoint, check_seed, existing_config, run_job
 
 __all__ = ["add_arguments", "run"]
 
@@ -41,4 +41,5 @@ def run(arguments: argparse.Namespace) -> int:
         raise UserError("--overwrite begins anew and --resume goes on: give one of them")
     if arguments.resume not in (None, "auto"):
         check_checkpoint(arguments.resume)
+    check_seed(arguments.seed)
     return run_job("train", arguments)

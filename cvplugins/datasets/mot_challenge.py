@@ -18,6 +18,9 @@ from .text_files import read_text
 if TYPE_CHECKING:
     from cvplugins.metrics.tracked_frame import TrackedFrame
 
+if TYPE_CHECKING:
+    from cvplugins.metrics.tracked_frame import TrackedFrame
+
 __all__ = ["MOTTracks", "mot_challenge_frames", "read_mot_tracks"]
 
 PEDESTRIAN = 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import sys
@@ -18,11 +19,13 @@ from detectron2.utils.logger import setup_logger
 from torch import nn
 
 from cvplugins.distributed import first_rank_does
-from cvplugins.errors import UserError, first_line
-from cvplugins.files import check_out, hand_over, kept_copy, write_whole
+from cvplugins.errors import UserError
+from cvplugins.files import check_out, hand_over, kept_copy, sweep_unfinished, write_whole
+from cvplugins.paths import check_folder, check_source
 from cvplugins.reporting import summary_lines, write_metrics
 from cvplugins.run_lock import check_unlocked, locked
 
+from .building import refusals_named
 from .checkpoint import run_folder
 from .config import validate_cvplugins_config
 from .data import check_data, register_datasets
@@ -38,11 +41,14 @@ from .run_checkpoint import (
     check_optimizer,
     is_at_hand,
     last_checkpoint,
+    loading_explained,
     open_for_resume,
 )
-from .run_files import load_config
+from .run_files import load_config, own_keys
+from .run_values import check_values
 from .test_time import use_inference, with_several_sizes
 from .trainer import CvpluginsTrainer
+from .trial import trial_evaluation, trial_training
 
 __all__ = ["evaluate", "train"]
 
@@ -92,25 +98,31 @@ def train(
     if seed is not None:
         cfg.SEED = seed
     _require(cfg, config, "TRAIN")
+    if resume is None and cfg.MODEL.WEIGHTS:
+        check_source(cfg.MODEL.WEIGHTS, "checkpoint", "give the path of a .pth or .pkl file")
     check_unlocked(cfg.OUTPUT_DIR)
     start = _find_start(cfg, resume, overwrite, trust_checkpoint)
     with joined_processes(launcher):
         check_data(cfg, (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST), full)
-        _check_start(cfg, start, trust_checkpoint, download=not dry_run)
-        check_monitors(cfg, build_cvplugins_hooks(cfg), CvpluginsTrainer.build_evaluator)
+        given = (cfg_options or (), own_keys(config))
+        with refusals_named(cfg, given):
+            check_monitors(cfg, build_cvplugins_hooks(cfg), CvpluginsTrainer.build_evaluator)
+        model = trial_training(cfg, batches=dry_run, given=given)
+        _check_start(cfg, model, start, trust_checkpoint, download=not dry_run)
         if dry_run:
             return f"config, plugins and data of {config} are fine"
+        del model
+        gc.collect()  # it goes before the run's own comes
         with locked(cfg.OUTPUT_DIR):
             _set_up(cfg)
+            first_rank_does(lambda: sweep_unfinished(cfg.OUTPUT_DIR))
             if overwrite:
                 first_rank_does(lambda: run_folder(cfg.OUTPUT_DIR).clear(keep=[cfg.MODEL.WEIGHTS]))
-            try:
-                trainer = CvpluginsTrainer(cfg, trust_checkpoint)
-            except KeyError as error:
-                raise _unknown_name(error) from error
+            trainer = CvpluginsTrainer(cfg, trust_checkpoint)
             if resume == "auto" and start is None:
                 logger.info("no checkpoint in %s to resume from: training starts at the beginning", cfg.OUTPUT_DIR)
-            trainer.resume_or_load(start or False)
+            with loading_explained(start or cfg.MODEL.WEIGHTS):
+                trainer.resume_or_load(start or False)
             return _run(trainer)
 
 
@@ -154,14 +166,19 @@ def evaluate(
         UserError: Something is wrong that the user can mend.
     """
     check_out(out)
+    for folder, option in ((show_dir, "--show-dir"), (label_dir, "--label-dir")):
+        if folder is not None:
+            check_folder(folder, option)
     cfg = _load(config, work_dir, cfg_options)
     _require(cfg, config, "TEST")
     use_inference(cfg, mode, scales, flip)
     _check_outputs(cfg, out, label_dir)
     with joined_processes(launcher):
         check_data(cfg, cfg.DATASETS.TEST, full)
-        model = _build_model(cfg)
+        with refusals_named(cfg, (cfg_options or (), own_keys(config))):
+            model = CvpluginsTrainer.build_model(cfg)
         RunCheckpointer(model, trusted=trust_checkpoint).load_whole(checkpoint)
+        trial_evaluation(cfg, model, batches=dry_run)
         if dry_run:
             return f"config, plugins, data and checkpoint of {config} are fine"
         _set_up(cfg)
@@ -193,9 +210,12 @@ def _load(config: str | os.PathLike[str], work_dir: str | None, options: Mapping
         cfg.OUTPUT_DIR = work_dir
     elif cfg.OUTPUT_DIR == "./output":  # Detectron2's default, the same for every config
         cfg.OUTPUT_DIR = os.path.join("work_dirs", Path(config).stem)
+    check_folder(cfg.OUTPUT_DIR, "work dir")
     if cfg.MODEL.DEVICE == "cuda" and not torch.cuda.is_available():
         cfg.MODEL.DEVICE = "cpu"
-    validate_cvplugins_config(cfg)
+    check_values(cfg)
+    with refusals_named(cfg, (options or (), own_keys(config))):
+        validate_cvplugins_config(cfg)
     register_datasets(cfg)
     return cfg
 
@@ -257,16 +277,15 @@ def _find_start(cfg: CfgNode, resume: str | None, overwrite: bool, trusted: bool
     elif resume:
         start = RunCheckpointer.fetched(resume)
         open_for_resume(start, trusted)
-    if not overwrite:
+    if not overwrite and not (resume == "auto" and start):
         folder.check_free(start)
     if start is None and cfg.MODEL.WEIGHTS:
         check_exists(cfg.MODEL.WEIGHTS)
     return start
 
 
-def _check_start(cfg: CfgNode, start: str | None, trusted: bool, *, download: bool) -> None:
+def _check_start(cfg: CfgNode, model: nn.Module, start: str | None, trusted: bool, *, download: bool) -> None:
     """Raise ``UserError`` unless the model of the config can begin with its weights, or go on with a checkpoint."""
-    model = _build_model(cfg)
     checkpointer = RunCheckpointer(model, trusted=trusted)
     if start is not None:
         checkpointer.load_whole(start)
@@ -275,19 +294,6 @@ def _check_start(cfg: CfgNode, start: str | None, trusted: bool, *, download: bo
         checkpointer.load_to_begin(cfg.MODEL.WEIGHTS)
     else:
         logger.warning("MODEL.WEIGHTS=%s is not checked: it is downloaded when the run starts", cfg.MODEL.WEIGHTS)
-
-
-def _build_model(cfg: CfgNode) -> nn.Module:
-    try:
-        return CvpluginsTrainer.build_model(cfg)
-    except KeyError as error:
-        raise _unknown_name(error) from error
-
-
-def _unknown_name(error: KeyError) -> Exception:
-    """Return a UserError if Detectron2 met a name that no registry knows; anything else is not the user's to mend."""
-    message = str(error.args[0]) if error.args else ""
-    return UserError(f"config: {first_line(error)}") if "registry" in message else error
 
 
 def _set_up(cfg: CfgNode) -> None:

@@ -131,6 +131,9 @@ def test_checkpoint_of_another_architecture_is_found_by_the_dry_run(refused, tmp
     path = tmp_path / "other.pth"
     torch.save({"state_dict": {"backbone.conv1.weight": torch.zeros(64, 3, 3, 3)}}, path)
     refused("is of another architecture", "test", CONFIG, path, "--cfg-options", f"data_root={devkit}", "--dry-run")
+    state = {"meta": {"epoch": 1, "iter": 1}, "optimizer": {"state": {}, "param_groups": []}, "param_schedulers": []}
+    hub = {"log_scalars": {}, "runtime_info": {}, "resumed_keys": {}}
+    torch.save({**torch.load(path, weights_only=True), **state, "message_hub": hub}, path)
     refused("is of another architecture", *train(devkit), "--resume", path, "--dry-run")
 
 
