@@ -62,7 +62,7 @@ REFUSED = [
     ("train_dataloader.dataset=5", "expected a dict"),
     ("train_dataloader.dataset.type=5", "expected a name"),
     ("val_dataloader.dataset.ann_file=5", "expected a path"),
-    ("optim_wrapper.constructor=Foo", "Foo is not in the mmengine::optimizer wrapper constructor registry"),
+    ("optim_wrapper.constructor=Foo", "optimizer constructor registry"),
 ]
 
 
