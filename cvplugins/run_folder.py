@@ -134,7 +134,8 @@ class RunFolder:
             content = file.read(LONGEST_POINTER)
         try:
             named = Path(content.decode().strip() or ".")
-            for candidate in (named, self.path / named.name):
+            # A folder that was copied goes on with its own files, not with those of the run that it is a copy of.
+            for candidate in (*(folder / named.name for folder in self._folders()), named):
                 if candidate.is_file():
                     return candidate
         except (UnicodeDecodeError, OSError, ValueError):

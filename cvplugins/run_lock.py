@@ -66,7 +66,8 @@ def locked(folder: str | os.PathLike[str]) -> Iterator[None]:
         for descriptor in held:
             stop.set()
             keeper.join()
-            path.unlink(missing_ok=True)
+            if _is_the_file(path, descriptor):
+                path.unlink()
             os.close(descriptor)
 
 

@@ -97,7 +97,10 @@ class _Bounded:
         return self._file.read(max(min(count, self._size - self._file.tell()), 0))
 
     def readline(self) -> bytes:
-        return self._file.readline()
+        line = self._file.readline()
+        if not line.endswith(b"\n"):
+            raise EOFError
+        return line
 
     def readinto(self, target: Any) -> int:
         view = memoryview(target).cast("B")
@@ -133,7 +136,8 @@ def _read_archive(file: IO[bytes], size: int, known: Sequence[Any]) -> Any:
                 raise pickle.UnpicklingError(f"storage {key} is smaller than its {count} numbers")
             return _Storage(storages[key], dtype)
 
-        return _unpickler(io.BytesIO(small[pickles[0]]), known, storage).load()
+        pickled = small[pickles[0]]
+        return _unpickler(_Bounded(io.BytesIO(pickled), len(pickled)), known, storage).load()
 
 
 def _check_sizes(members: Mapping[str, zipfile.ZipInfo], size: int) -> None:

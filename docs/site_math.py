@@ -40,7 +40,8 @@ def _replace(part: re.Match[str]) -> str:
     if part["block"] is not None:
         return f"<div>{_mathml(part['block'], 'block')}</div>\n"
     formula = part["quoted"] or part["plain"]
-    return part[0] if formula is None else _mathml(formula, "inline")
+    # Within a span, because Markdown takes a line that begins with <math> for a block.
+    return part[0] if formula is None else f"<span>{_mathml(formula, 'inline')}</span>"
 
 
 def _mathml(formula: str, display: str) -> str:

@@ -21,7 +21,13 @@ class FakeRun(Run):
     model = property(lambda self: self._model)
     optimizers = property(lambda self: self._optimizers)
     iteration = property(lambda self: self._iteration)
-    folder = property(lambda self: self._folder)
+    framework, config_name, averages = "fake", None, ()
+    work_dir = log_dir = property(lambda self: self._folder)
+
+    def scale_learning_rates(self, factor):
+        for optimizer in self.optimizers.values():
+            for group in optimizer.param_groups:
+                group["lr"] *= factor
 
     def log(self, scalars):
         self.logged.append((self._iteration, dict(scalars)))

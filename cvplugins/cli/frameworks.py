@@ -74,6 +74,7 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--local_rank", "--local-rank", type=int, help=argparse.SUPPRESS)  # old launchers give it
     parser.add_argument("--trust-checkpoint", action="store_true", help="let a checkpoint run code when it is loaded")
     parser.add_argument("--dry-run", action="store_true", help="check config, plugins, data and checkpoint, and stop")
+    parser.add_argument("--full", action="store_true", help="with --dry-run: decode every image, not only its header")
 
 
 def existing_config(path_or_name: str) -> str:
@@ -119,6 +120,8 @@ def run_job(job: str, arguments: argparse.Namespace) -> int:
         UserError: Something is wrong that the user can mend.
     """
     options = dict(vars(arguments))
+    if options["full"] and not options["dry_run"]:
+        raise UserError("--full decodes every image once, for a check alone: add --dry-run")
     del options["local_rank"]
     if options["work_dir"] is not None:
         check_folder(options["work_dir"], "--work-dir")

@@ -28,10 +28,10 @@ PEDESTRIAN = 1
 DISTRACTORS = (2, 7, 8, 12)
 NON_MOT_VEHICLE = 6  # a distractor in MOT20 only
 BENCHMARKS = ("MOT15", "MOT16", "MOT17", "MOT20")
-LARGEST = 2**53  # whole numbers above are no longer exact as floats
-LONGEST = (
-    1_000_000  # frames of a sequence whose length nobody gives: eleven hours, where a slip of the keys is likelier
-)
+# Every frame of a sequence takes memory, also an empty one: this many are nine hours of video.
+MAX_FRAMES = 1_000_000
+# Whole numbers beyond are not exact in float64; coordinates beyond are no pixels.
+LARGEST = {"id": 2.0**53, "class": 2.0**53, "frame": MAX_FRAMES, "x": 1e9, "y": 1e9, "w": 1e9, "h": 1e9}
 COLUMNS = ("frame", "id", "x", "y", "w", "h", "conf", "class", "visibility")
 
 
@@ -70,9 +70,9 @@ def read_mot_tracks(path: str | os.PathLike[str]) -> MOTTracks:
         path: A text file, columns separated by commas or blanks.
 
     Raises:
-        DataError: The file is missing or no text, a line has fewer than six columns, a value is no finite number,
-            frame, id or class is no whole number, a frame is below 1, or an id comes twice in a frame; the message
-            names file and line.
+        DataError: The file is missing or no text, a line has fewer than six columns, a value is no finite number or
+            beyond a limit, frame, id or class is no whole number, a frame is below 1 or above 1,000,000, or an id comes
+            twice in a frame; the message names file and line.
 
     Example:
         >>> import tempfile
@@ -122,11 +122,11 @@ def mot_challenge_frames(
         sequence: Name.
         truth: Rows of ``gt.txt``.
         results: Rows of the tracker's file, all taken for pedestrians.
-        num_frames: Length of the sequence; up to the last row if None.
+        num_frames: Length of the sequence, at most 1,000,000; up to the last row if None.
         benchmark: ``"MOT15"``, ``"MOT16"``, ``"MOT17"`` or ``"MOT20"``.
 
     Raises:
-        ValueError: The benchmark is none of these.
+        ValueError: The benchmark is none of these, or ``num_frames`` is out of range.
         DataError: A frame is beyond ``num_frames``, or a result is of another class than pedestrian; the message
             names file and line.
     """
@@ -134,11 +134,10 @@ def mot_challenge_frames(
 
     if benchmark not in BENCHMARKS:
         raise ValueError(f"benchmark {benchmark!r} is none of {', '.join(BENCHMARKS)}")
+    if num_frames is not None and not 0 <= num_frames <= MAX_FRAMES:
+        raise ValueError(f"num_frames is {num_frames}; expected 0 to {MAX_FRAMES:,}")
     last = max((int(rows.frame.max()) for rows in (truth, results) if len(rows.frame)), default=0)
     length = last if num_frames is None else num_frames
-    if num_frames is None:
-        for rows in (truth, results):
-            _refuse(rows, rows.frame > LONGEST, f"frame {{frame}}; give num_frames for more than {LONGEST} frames")
     for rows in (truth, results):
         _refuse(rows, rows.frame > length, f"frame {{frame}}, but the sequence has {length}")
     _refuse(results, results.category != PEDESTRIAN, "class {category} in the results; only pedestrians (1) count")
@@ -148,6 +147,10 @@ def mot_challenge_frames(
     if benchmark == "MOT15":
         ignored, excluded = np.zeros_like(ignored), truth.confidence == 0
     true_rows, found_rows = _by_frame(truth.frame, length), _by_frame(results.frame, length)
+    none = np.zeros(0, np.int64)
+    empty: dict[str, Any] = dict.fromkeys(("ids", "truth_ids"), none) | dict.fromkeys(
+        ("boxes", "truth_boxes"), np.zeros((0, 4))
+    )
     return [
         TrackedFrame(
             sequence,
@@ -159,6 +162,8 @@ def mot_challenge_frames(
             ignored=ignored[true],
             excluded=excluded[true],
         )
+        if len(true) or len(found)
+        else TrackedFrame(sequence, place + 1, **empty)  # frames without boxes share their arrays
         for place, (true, found) in enumerate(zip(true_rows, found_rows, strict=True))
     ]
 
@@ -174,9 +179,11 @@ def _row(path: Path, number: int, content: str) -> list[float]:
         except ValueError:
             raise DataError(f"{path}, line {number}: {name} is '{cell}', which is no number") from None
         whole = name in ("frame", "id", "class")
-        if not math.isfinite(value) or (whole and not (value.is_integer() and abs(value) < LARGEST)):
+        if not math.isfinite(value) or (whole and not value.is_integer()):
             kind = "a whole" if whole else "a finite"
             raise DataError(f"{path}, line {number}: {name} is {cell}; expected {kind} number")
+        if abs(value) > LARGEST.get(name, math.inf):
+            raise DataError(f"{path}, line {number}: {name} is {cell}; expected at most {LARGEST[name]:,.0f}")
         values.append(value)
     if values[0] < 1:
         raise DataError(f"{path}, line {number}: frame is {cells[0]}; frames count from 1")

@@ -20,7 +20,7 @@ from torch import nn
 
 from cvplugins.distributed import first_rank_does
 from cvplugins.errors import UserError
-from cvplugins.files import check_out, hand_over, kept_copy, write_whole
+from cvplugins.files import check_out, hand_over, kept_copy, sweep_unfinished, write_whole
 from cvplugins.paths import check_folder, check_source
 from cvplugins.reporting import summary_lines, write_metrics
 from cvplugins.run_lock import check_unlocked, locked
@@ -41,6 +41,7 @@ from .run_checkpoint import (
     check_optimizer,
     is_at_hand,
     last_checkpoint,
+    loading_explained,
     open_for_resume,
 )
 from .run_files import load_config, own_keys
@@ -67,6 +68,7 @@ def train(
     launcher: str = "none",
     trust_checkpoint: bool = False,
     dry_run: bool = False,
+    full: bool = False,
 ) -> str:
     """Train, evaluate and return a summary for people.
 
@@ -82,6 +84,7 @@ def train(
         launcher: ``"none"`` or ``"pytorch"`` (torchrun).
         trust_checkpoint: Allow a checkpoint to run code while it is loaded.
         dry_run: Check the config, the plugins, the data and the checkpoint, and train nothing.
+        full: Decode every image for the check; else only headers are read.
 
     Raises:
         UserError: Something is wrong that the user can mend.
@@ -100,7 +103,7 @@ def train(
     check_unlocked(cfg.OUTPUT_DIR)
     start = _find_start(cfg, resume, overwrite, trust_checkpoint)
     with joined_processes(launcher):
-        check_data(cfg, (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST))
+        check_data(cfg, (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST), full)
         given = (cfg_options or (), own_keys(config))
         with refusals_named(cfg, given):
             check_monitors(cfg, build_cvplugins_hooks(cfg), CvpluginsTrainer.build_evaluator)
@@ -112,12 +115,14 @@ def train(
         gc.collect()  # it goes before the run's own comes
         with locked(cfg.OUTPUT_DIR):
             _set_up(cfg)
+            first_rank_does(lambda: sweep_unfinished(cfg.OUTPUT_DIR))
             if overwrite:
                 first_rank_does(lambda: run_folder(cfg.OUTPUT_DIR).clear(keep=[cfg.MODEL.WEIGHTS]))
             trainer = CvpluginsTrainer(cfg, trust_checkpoint)
             if resume == "auto" and start is None:
                 logger.info("no checkpoint in %s to resume from: training starts at the beginning", cfg.OUTPUT_DIR)
-            trainer.resume_or_load(start or False)
+            with loading_explained(start or cfg.MODEL.WEIGHTS):
+                trainer.resume_or_load(start or False)
             return _run(trainer)
 
 
@@ -136,6 +141,7 @@ def evaluate(
     launcher: str = "none",
     trust_checkpoint: bool = False,
     dry_run: bool = False,
+    full: bool = False,
 ) -> str:
     """Evaluate a checkpoint and return a summary for people.
 
@@ -154,6 +160,7 @@ def evaluate(
         launcher: ``"none"`` or ``"pytorch"`` (torchrun).
         trust_checkpoint: Allow the checkpoint to run code while it is loaded.
         dry_run: Check the config, the plugins, the data and the checkpoint, and evaluate nothing.
+        full: Decode every image for the check; else only headers are read.
 
     Raises:
         UserError: Something is wrong that the user can mend.
@@ -167,7 +174,7 @@ def evaluate(
     use_inference(cfg, mode, scales, flip)
     _check_outputs(cfg, out, label_dir)
     with joined_processes(launcher):
-        check_data(cfg, cfg.DATASETS.TEST)
+        check_data(cfg, cfg.DATASETS.TEST, full)
         with refusals_named(cfg, (cfg_options or (), own_keys(config))):
             model = CvpluginsTrainer.build_model(cfg)
         RunCheckpointer(model, trusted=trust_checkpoint).load_whole(checkpoint)
@@ -270,7 +277,7 @@ def _find_start(cfg: CfgNode, resume: str | None, overwrite: bool, trusted: bool
     elif resume:
         start = RunCheckpointer.fetched(resume)
         open_for_resume(start, trusted)
-    if not overwrite:
+    if not overwrite and not (resume == "auto" and start):
         folder.check_free(start)
     if start is None and cfg.MODEL.WEIGHTS:
         check_exists(cfg.MODEL.WEIGHTS)

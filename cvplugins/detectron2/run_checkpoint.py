@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlparse
@@ -20,7 +21,15 @@ from cvplugins.safe_loading import BrokenCheckpointError, check_weights, open_ch
 
 from .checkpoint import CvpluginsCheckpointer, run_folder
 
-__all__ = ["RunCheckpointer", "check_exists", "check_optimizer", "is_at_hand", "last_checkpoint", "open_for_resume"]
+__all__ = [
+    "RunCheckpointer",
+    "check_exists",
+    "check_optimizer",
+    "is_at_hand",
+    "last_checkpoint",
+    "loading_explained",
+    "open_for_resume",
+]
 
 ZOO = Detectron2Handler.S3_DETECTRON2_PREFIX
 
@@ -131,7 +140,7 @@ def open_for_resume(path: str | os.PathLike[str], trusted: bool = False) -> dict
         UserError: It has weights without the state of a run.
     """
     found = open_checkpoint(path, trusted)
-    trainer = found.get("trainer")
+    trainer: Any = found.get("trainer")
     state: dict[str, Any] = {"model": found.get("model"), "trainer": trainer}
     if isinstance(trainer, Mapping):
         inner, hooks = trainer.get("_trainer"), trainer.get("hooks", {})
@@ -149,10 +158,27 @@ def open_for_resume(path: str | os.PathLike[str], trusted: bool = False) -> dict
     iteration = state["trainer.iteration"]
     if not isinstance(iteration, int) or isinstance(iteration, bool) or iteration < -1:
         raise BrokenCheckpointError(f"checkpoint {path}: trainer.iteration is {iteration!r:.40}, not a number")
+    seed = trainer.get("seed", 0)
+    if not isinstance(seed, int) or isinstance(seed, bool):
+        raise BrokenCheckpointError(f"checkpoint {path}: trainer.seed is {seed!r:.40}, not a number")
     check_optimizer_state(state["trainer._trainer.optimizer"], f"checkpoint {path}: trainer._trainer.optimizer")
     if not isinstance(state["trainer.hooks.LRScheduler"], Mapping):
         raise BrokenCheckpointError(f"checkpoint {path}: trainer.hooks.LRScheduler is no state of a schedule")
     return found
+
+
+@contextlib.contextmanager
+def loading_explained(path: str) -> Iterator[None]:
+    """Turn what Detectron2 and the hooks raise while they load a checkpoint into one line."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        raise UserError(
+            f"checkpoint {path} does not fit the config ({type(error).__name__}: {first_line(error)}); "
+            "give the config of the run that wrote it"
+        ) from error
 
 
 def check_optimizer(

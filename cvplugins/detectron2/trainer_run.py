@@ -7,11 +7,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from detectron2.engine.hooks import LRScheduler as LRSchedulerHook
+from detectron2.solver import LRScheduler
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
-from cvplugins.monitors import Run
+from cvplugins.monitors import Run, WeightAverage
 
 __all__ = ["TrainerRun", "logger"]
 
@@ -47,10 +49,36 @@ class TrainerRun(Run):
         """The current iteration, counted from 0."""
         return int(self.trainer.iter)
 
+    framework = "detectron2"
+    config_name = "config.yaml"  # as detectron2/engine/defaults.py (default_setup) names it
+
     @property
-    def folder(self) -> Path:
+    def work_dir(self) -> Path:
         """The output folder."""
         return Path(self.output_dir)
+
+    log_dir = work_dir
+
+    @property
+    def averages(self) -> list[WeightAverage]:
+        """The averages of our EMAHook."""
+        found = [getattr(hook, "monitor", None) for hook in self.trainer._hooks]
+        return [each for each in found if isinstance(each, WeightAverage)]
+
+    @property
+    def schedulers(self) -> list[LRScheduler]:
+        """What Detectron2's hooks change the learning rates by."""
+        found = [hook.scheduler for hook in self.trainer._hooks if isinstance(hook, LRSchedulerHook)]
+        return [scheduler for scheduler in found if isinstance(scheduler, LRScheduler)]
+
+    def scale_learning_rates(self, factor: float) -> None:
+        """Multiply the rates of the optimizer's groups, and the base rates of the schedulers."""
+        for group in self.trainer.optimizer.param_groups:
+            for key in ("lr", "initial_lr"):
+                if key in group:
+                    group[key] *= factor
+        for scheduler in self.schedulers:
+            scheduler.base_lrs = [rate * factor for rate in scheduler.base_lrs]
 
     def log(self, scalars: Mapping[str, float]) -> None:
         """Give numbers to the storage, of which every writer takes what it wants."""

@@ -46,7 +46,7 @@ def read_pickled_detections(path: Path, truths: Truths, *, masks: bool = True) -
         raise DataError(
             f"{path}: its labels count by the categories of {truths.coco.path}; give the classes in their order"
         )
-    images: dict[int | str, dict[str, Any]] = {}
+    images: dict[Any, dict[str, Any]] = {}
     for number, sample in enumerate(samples):
         place = f"{path}: entry {number}"
         if not isinstance(sample, Mapping) or not isinstance(sample.get("pred_instances"), Mapping):

@@ -3,6 +3,7 @@
 from .best_weights import BestWeights
 from .early_stopping import EarlyStopping, StoppingReport
 from .generalization import Generalization, GeneralizationPoint, GeneralizationReport
+from .generalization_monitor import GeneralizationMonitor
 from .gradient_clipping import ClippingRule, GradientClipping
 from .gradient_clipping_monitor import GradientClippingMonitor
 from .gradient_health import DetailReport, GradientHealth, GradientReport
@@ -15,6 +16,7 @@ from .layer_freeze import FreezeReport, FreezeRule, LayerFreeze, split_learning_
 from .layer_freeze_monitor import LayerFreezeMonitor
 from .metric_names import MetricNames, mode_of, value_of
 from .nonfinite import Fault, NonFiniteError, NonFiniteGuard, NonFiniteReport
+from .nonfinite_monitor import Attempt, NonFiniteMonitor
 from .optimizer_switch import switch_optimizer
 from .replay import Replay, ReplayWriter, first_nonfinite_layer, reproduce
 from .run import Monitor, Run, Step, watch_steps
@@ -25,6 +27,7 @@ from .weight_penalty_monitor import WeightPenaltyMonitor
 from .weight_shrinkage import SparsityReport, WeightShrinkage
 
 __all__ = [
+    "Attempt",
     "BestWeights",
     "ClippingRule",
     "DetailReport",
@@ -33,6 +36,7 @@ __all__ = [
     "FreezeReport",
     "FreezeRule",
     "Generalization",
+    "GeneralizationMonitor",
     "GeneralizationPoint",
     "GeneralizationReport",
     "GradientClipping",
@@ -53,6 +57,7 @@ __all__ = [
     "Monitor",
     "NonFiniteError",
     "NonFiniteGuard",
+    "NonFiniteMonitor",
     "NonFiniteReport",
     "Replay",
     "ReplayWriter",

@@ -60,7 +60,7 @@ class GradientHealthMonitor(Monitor):
         """Find the modules, and the file."""
         self.health.check(run.model)
         self._parameters = {}
-        self._lines = GradientLines(Path(run.folder, "gradient_health.jsonl"))
+        self._lines = GradientLines(Path(run.log_dir, "gradient_health.jsonl"))
 
     def before_iteration(self, run: Run) -> None:
         """Watch activations, if it is time."""

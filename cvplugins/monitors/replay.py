@@ -108,17 +108,16 @@ class ReplayWriter:
 
     Args:
         guard: Knows the state of before the iteration.
-        framework: See :class:`Replay`.
         limit: Files that this process writes at most. Each is as large as a checkpoint.
 
     Raises:
         ValueError: ``limit`` is negative.
     """
 
-    def __init__(self, guard: NonFiniteGuard, framework: str, limit: int) -> None:
+    def __init__(self, guard: NonFiniteGuard, limit: int) -> None:
         if limit < 0:
             raise ValueError(f"max_replays is {limit}; give 0 or more")
-        self.guard, self.framework, self.limit = guard, framework, limit
+        self.guard, self.limit = guard, limit
         self._written = 0
 
     def save(
@@ -132,6 +131,7 @@ class ReplayWriter:
         *,
         autocast: tuple[str, str] | None,
         config: str | None,
+        framework: str,
     ) -> str:
         """Write ``folder/iter_N_rankR.pt``, and return what the log should say of it; nothing above the limit."""
         if self._written >= self.limit:
@@ -151,7 +151,7 @@ class ReplayWriter:
             frozen=[name for name, value in model.named_parameters() if not value.requires_grad],
             autocast=autocast,
             config=config,
-            framework=self.framework,
+            framework=framework,
         )
         try:
             replay.save(path)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -29,8 +29,27 @@ class Run(Protocol):
         """The current iteration, counted from 0; how many are done outside of one."""
 
     @property
-    def folder(self) -> Path:
+    def framework(self) -> str:
+        """Name of the adapter that can build the run's model again."""
+
+    @property
+    def work_dir(self) -> Path:
+        """Where the run keeps its checkpoints and its config."""
+
+    @property
+    def log_dir(self) -> Path:
         """Where the run writes its log."""
+
+    @property
+    def config_name(self) -> str | None:
+        """Name of the config's file in :attr:`work_dir`."""
+
+    @property
+    def averages(self) -> Sequence[Any]:
+        """Averages of the weights, which have a state; what breaks the weights breaks them too."""
+
+    def scale_learning_rates(self, factor: float) -> None:
+        """Multiply the learning rates, now and in the schedule to come."""
 
     def log(self, scalars: Mapping[str, float]) -> None:
         """Show numbers in the next line of the log."""

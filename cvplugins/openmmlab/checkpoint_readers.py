@@ -89,8 +89,8 @@ def check_pretrained(model: Any, trusted: bool = False, *, download: bool) -> No
                     continue
                 place = found
             checkpoint = open_checkpoint(place, trusted)
-            if "state_dict" in checkpoint:
-                weights_of(checkpoint, place)
+            if "state_dict" in checkpoint and not weights_of(checkpoint, place):
+                raise UserError(f"checkpoint {place}: state_dict is empty")
         except UserError as error:
             raise UserError(f"{key}: {error}") from error
 

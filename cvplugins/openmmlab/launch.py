@@ -19,7 +19,7 @@ from torch import nn
 
 from cvplugins.distributed import first_rank_does
 from cvplugins.errors import UserError
-from cvplugins.files import check_out, hand_over, kept_copy
+from cvplugins.files import check_out, hand_over, kept_copy, sweep_unfinished
 from cvplugins.paths import check_folder, check_source
 from cvplugins.reporting import write_metrics
 from cvplugins.run_folder import RunFolder
@@ -28,16 +28,18 @@ from cvplugins.run_lock import check_unlocked, locked
 from .building import build_runner
 from .checkpoint import check_weights_fit, find_checkpoint, open_checkpoint, run_folder
 from .checkpoint_readers import check_pretrained, fetch_checkpoint, safe_readers
+from .class_checks import check_trained_classes
 from .config import load_config, type_name
 from .data_checks import check_data
 from .inference import use_inference
 from .model_numbers_hook import ModelNumbersHook
 from .processes import joined_processes
-from .resume_checks import check_optimizer, check_weights_reach, open_for_resume
+from .resume_checks import check_optimizer, check_weights_reach, loading_explained, open_for_resume
 from .run_values import check_values
 from .summary import LastValidation, summarize
 from .trial import trial_run
 from .undefined_numbers_hook import UndefinedNumbersHook
+from .validations_hook import ValidationsHook
 
 __all__ = ["evaluate", "train"]
 
@@ -55,6 +57,7 @@ def train(
     launcher: str = "none",
     trust_checkpoint: bool = False,
     dry_run: bool = False,
+    full: bool = False,
 ) -> str:
     """Train, evaluate and return a summary for people.
 
@@ -70,6 +73,7 @@ def train(
         launcher: ``"none"``, ``"pytorch"`` (torchrun), ``"slurm"`` or ``"mpi"``.
         trust_checkpoint: Allow a checkpoint to run code while it is loaded.
         dry_run: Check the config, the plugins, the data and the checkpoint, and train nothing.
+        full: Decode every image for the check; else only headers are read.
 
     Raises:
         UserError: Something is wrong that the user can mend.
@@ -87,25 +91,28 @@ def train(
     check_unlocked(cfg.work_dir)
     found = _set_start(cfg, resume, overwrite, trust_checkpoint)
     with joined_processes(cfg), safe_readers(trust_checkpoint), _scratch_folder(cfg, dry_run):
-        check_data(cfg, ("train_dataloader", "val_dataloader"))
+        check_data(cfg, ("train_dataloader", "val_dataloader"), full)
+        if cfg.resume:
+            check_trained_classes(cfg, ("train_dataloader",), found, cfg.load_from)
         check_pretrained(cfg.get("model"), trust_checkpoint, download=not dry_run)
         with trial_run(cfg, "train_loop", "val_loop", batches=dry_run, given=cfg_options or ()) as trial:
             _check_start(cfg, _unwrapped(trial.model), found)
         if dry_run:
             return f"config, plugins and data of {config} are fine"
-        del trial
-        gc.collect()  # its model goes before the run's own comes
+        del trial, found
+        gc.collect()  # they go before the run's own come
         with locked(cfg.work_dir):
             runner = build_runner(cfg, "train_loop", "val_loop")
+            first_rank_does(lambda: sweep_unfinished(cfg.work_dir))
             if overwrite:
                 first_rank_does(lambda: _folder(cfg).clear(keep=[cfg.get("load_from")]))
             if not cfg.resume and resume == "auto":
                 runner.logger.info(f"no checkpoint in {cfg.work_dir} to resume from: training starts at the beginning")
-            del found  # the Runner loads it again
             validation = LastValidation()
-            for hook in (validation, ModelNumbersHook(), UndefinedNumbersHook()):
+            for hook in (validation, ModelNumbersHook(), UndefinedNumbersHook(), ValidationsHook()):
                 runner.register_hook(hook)
-            runner.train()
+            with loading_explained(cfg.get("load_from")):
+                runner.train()
             if runner.val_loop is None:
                 return summarize(runner, {}, find_checkpoint(runner.work_dir), None)
             if validation.iteration != runner.iter:  # resumed at the end, or the interval does not divide the length
@@ -128,6 +135,7 @@ def evaluate(
     launcher: str = "none",
     trust_checkpoint: bool = False,
     dry_run: bool = False,
+    full: bool = False,
 ) -> str:
     """Evaluate a checkpoint and return a summary for people.
 
@@ -145,6 +153,7 @@ def evaluate(
         launcher: ``"none"``, ``"pytorch"`` (torchrun), ``"slurm"`` or ``"mpi"``.
         trust_checkpoint: Allow the checkpoint to run code while it is loaded.
         dry_run: Check the config, the plugins, the data and the checkpoint, and evaluate nothing.
+        full: Decode every image for the check; else only headers are read.
 
     Raises:
         UserError: Something is wrong that the user can mend.
@@ -160,7 +169,8 @@ def evaluate(
     if show_dir is not None or label_dir is not None:
         _write_predictions(cfg, show_dir, label_dir)
     with joined_processes(cfg), safe_readers(trust_checkpoint), _scratch_folder(cfg, dry_run):
-        check_data(cfg, ("test_dataloader",))
+        check_data(cfg, ("test_dataloader",), full)
+        check_trained_classes(cfg, ("test_dataloader",), found, str(checkpoint))
         use_inference(cfg, mode, scales, flip)
         with trial_run(cfg, "test_loop", batches=dry_run, given=cfg_options or ()) as trial:
             check_weights_fit(_unwrapped(trial.model), found, checkpoint)
@@ -210,7 +220,7 @@ def _require(cfg: Config, config: str | os.PathLike, *keys: str) -> None:
 
 
 def _folder(cfg: Config) -> RunFolder:
-    return run_folder(cfg.work_dir, cfg.get("default_hooks", {}).get("checkpoint"))
+    return run_folder(cfg.work_dir, (cfg.get("default_hooks") or {}).get("checkpoint"))
 
 
 def _set_start(cfg: Config, resume: str | None, overwrite: bool, trusted: bool) -> dict[str, Any]:
@@ -225,7 +235,7 @@ def _set_start(cfg: Config, resume: str | None, overwrite: bool, trusted: bool) 
     elif resume:
         start = fetch_checkpoint(resume)
         found = open_for_resume(cfg, start, trusted)
-    if not overwrite:
+    if not overwrite and not (resume == "auto" and start):
         _folder(cfg).check_free(start)
     cfg.resume = start is not None
     if start is None:
@@ -245,7 +255,7 @@ def _check_start(cfg: Config, model: nn.Module, found: dict[str, Any]) -> None:
     if cfg.resume:
         check_weights_fit(model, found, cfg.load_from)
         check_optimizer(cfg, model, found, cfg.load_from)
-    elif found:
+    elif cfg.get("load_from"):
         check_weights_reach(model, found, cfg.load_from)
 
 

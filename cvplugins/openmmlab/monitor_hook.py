@@ -36,9 +36,9 @@ class MonitorHook(Hook):
         if "__init__" not in vars(cls) and "monitor_type" in vars(cls):
             cls.__signature__ = inspect.signature(cls.monitor_type)
 
-    def __init__(self, **options: Any) -> None:
+    def __init__(self, *arguments: Any, **options: Any) -> None:
         try:
-            self.monitor = self.monitor_type(**options)
+            self.monitor = self.monitor_type(*arguments, **options)
         except ValueError as error:
             raise ValueError(f"{type(self).__name__}: {error}") from error
 

@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import os
-from collections.abc import Mapping
+import traceback
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
 from torch import nn
 
-from cvplugins.errors import UserError
+from cvplugins.errors import UserError, first_line
 from cvplugins.optimizer_state import check_optimizer_fits, check_optimizer_state
 from cvplugins.safe_loading import BrokenCheckpointError
 
 from .checkpoint import open_checkpoint, weights_of
 from .config import walk_dicts
 
-__all__ = ["check_optimizer", "check_weights_reach", "open_for_resume"]
+__all__ = ["check_optimizer", "check_weights_reach", "loading_explained", "open_for_resume"]
 
 # What mmengine's Runner.resume reads without asking whether it is there, or leaves out in silence.
 NEEDED = ("state_dict", "meta", "message_hub", "optimizer")
@@ -47,8 +49,25 @@ def open_for_resume(cfg: Config, path: str | os.PathLike, trusted: bool = False)
     for name, state in _optimizer_states(found["optimizer"], f"{source} optimizer").items():
         check_optimizer_state(state, name)
     if "param_schedulers" in needed:
-        _check_kind(found["param_schedulers"], (list, Mapping), f"{source} param_schedulers")
+        _check_schedulers(found["param_schedulers"], f"{source} param_schedulers")
     return found
+
+
+@contextlib.contextmanager
+def loading_explained(path: str | os.PathLike | None) -> Iterator[None]:
+    """Turn what mmengine and the hooks raise while they load a checkpoint into one line; other errors pass."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        frames = [frame.f_code.co_name for frame, _ in traceback.walk_tb(error.__traceback__)]
+        if "load_or_resume" not in frames:
+            raise
+        raise UserError(
+            f"checkpoint {path} does not fit the config ({type(error).__name__}: {first_line(error)}); "
+            "give the config of the run that wrote it"
+        ) from error
 
 
 def check_optimizer(cfg: Config, model: nn.Module, found: Mapping[str, Any], path: str | os.PathLike) -> None:
@@ -77,9 +96,9 @@ def check_weights_reach(model: nn.Module, found: dict[str, Any], path: str | os.
     weights = {name.removeprefix("module."): value for name, value in weights_of(found, path).items()}
     own = model.state_dict()
     if not any(name in own and own[name].shape == value.shape for name, value in weights.items()):
-        first = f", such as {next(iter(weights))}" if weights else ""
+        first = f", such as {next(iter(weights))}," if weights else ""
         raise UserError(
-            f"checkpoint {path}: none of its {len(weights)} weights{first}, fits the model of the config; "
+            f"checkpoint {path}: none of its {len(weights)} weights{first} fits the model of the config; "
             "give the checkpoint of such a model, or leave load_from out"
         )
 
@@ -93,6 +112,14 @@ def _check_counts(meta: Any, source: str) -> None:
     seed = meta.get("seed")
     if seed is not None and (not isinstance(seed, int) or isinstance(seed, bool)):
         raise BrokenCheckpointError(f"{source} meta['seed'] is {seed!r:.40}, not a number")
+
+
+def _check_schedulers(states: Any, source: str) -> None:
+    _check_kind(states, (list, Mapping), source)
+    for key, state in enumerate(states) if isinstance(states, list) else states.items():
+        # Those of several optimizers are lists by the optimizers' names.
+        for each in state if isinstance(state, list) else [state]:
+            _check_kind(each, Mapping, f"{source}[{key!r}]")
 
 
 def _check_kind(value: Any, kinds: Any, source: str) -> None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from mmengine.hooks import EMAHook
 from mmengine.model import is_model_wrapper
 from mmengine.optim import OptimWrapper, OptimWrapperDict
 from torch import nn
@@ -39,10 +40,39 @@ class RunnerRun(Run):
         """The current iteration, counted from 0."""
         return int(self.runner.iter)
 
+    framework = "openmmlab"
+
     @property
-    def folder(self) -> Path:
+    def work_dir(self) -> Path:
+        """The work dir."""
+        return Path(self.runner.work_dir)
+
+    @property
+    def log_dir(self) -> Path:
         """The folder of this run's log, below the work dir."""
         return Path(self.runner.log_dir)
+
+    @property
+    def config_name(self) -> str:
+        """The name by which mmengine/runner/runner.py (0.10.12, dump_config) wrote the config."""
+        filename = self.runner.cfg.filename
+        return Path(filename).name if filename else f"{self.runner.timestamp}.py"
+
+    @property
+    def averages(self) -> list[Any]:
+        """The averaged models of mmengine's EMAHook and of ours."""
+        return [hook.ema_model for hook in self.runner.hooks if isinstance(hook, EMAHook)]
+
+    def scale_learning_rates(self, factor: float) -> None:
+        """Multiply the rates of the wrappers' groups, and the base rates of mmengine's schedulers."""
+        for wrapper in optim_wrappers(self.runner).values():
+            for group in wrapper.param_groups:
+                for key in ("lr", "initial_lr"):
+                    if key in group:
+                        group[key] *= factor
+        for scheduler in _flat(self.runner.param_schedulers):
+            if scheduler.param_name == "lr":
+                scheduler.base_values = [value * factor for value in scheduler.base_values]
 
     def log(self, scalars: Mapping[str, float]) -> None:
         """Give numbers to the log, which leaves out the prefix ``train/``."""
@@ -74,3 +104,12 @@ def optim_wrappers(runner: Any) -> dict[str, OptimWrapper]:
     """Return the optimizer wrappers of a run by their names, ``""`` for the only one."""
     wrapper = runner.optim_wrapper
     return dict(wrapper.items()) if isinstance(wrapper, OptimWrapperDict) else {"": wrapper}
+
+
+def _flat(value: Any) -> Iterator[Any]:
+    """Yield the schedulers; several optimizers have a dict of lists of them."""
+    if isinstance(value, (list, Mapping)):
+        for each in value.values() if isinstance(value, Mapping) else value:
+            yield from _flat(each)
+    elif value is not None:
+        yield value

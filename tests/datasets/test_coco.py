@@ -135,7 +135,7 @@ def test_wrong_classes_are_named(written):
         read_coco_annotations(path, ["bird"])
     with pytest.raises(DataError, match=r"has no category of id 5; its ids: 18, 4, 9"):
         read_coco_annotations(path, category_ids=[5])
-    with pytest.raises(DataError, match=r"nowhere\.json: cannot be read"):
+    with pytest.raises(DataError, match=r"nowhere\.json: cannot read the file"):
         read_coco_annotations(path.parent / "nowhere.json")
 
 

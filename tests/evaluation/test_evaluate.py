@@ -205,7 +205,7 @@ def test_mistakes_of_label_images(tool, label_images):
     cases = [
         ((*common,), "give --classes"),
         ((*common, "--classes", "sky", "sea"), "is no class; there are 2"),
-        ((*common, "--classes", "nowhere.txt"), "nowhere.txt: cannot be read"),
+        ((*common, "--classes", "nowhere.txt"), "nowhere.txt: cannot read the file"),
         ((*common, "--classes", "a", "--iou-thresholds", "0.3"), "label images have no IoU thresholds"),
     ]
     for arguments, message in cases:

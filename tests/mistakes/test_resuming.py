@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from devkits import small_devkit
+from lock_owner import end, owner
 
 pytestmark = pytest.mark.openmmlab
 
@@ -50,11 +51,11 @@ def work(tmp_path):
 def train(tool, devkit, work):
     """Check or run a training; return exit code, last line and the error line, and that no file was changed."""
 
-    def _train(*options, dry=True, config=(), changes=False):
+    def _train(*options, dry=True, config=(), base=TINY):
         before = contents(work)
-        command = ["train", TINY, "--cfg-options", f"data_root={devkit}", *config, *options]
+        command = ["train", base, "--cfg-options", f"data_root={devkit}", *config, *options]
         code, last, errors = tool(*command, *(["--dry-run"] if dry else []))
-        assert changes or contents(work) == before
+        assert contents(work) == before
         return code, last, errors[0] if errors else ""
 
     return _train
@@ -67,14 +68,27 @@ def contents(folder):
 FINE = (0, [f"config, plugins and data of {TINY} are fine"], "")
 
 
-@pytest.mark.parametrize("dry", [True, False])
-@pytest.mark.parametrize("name", ["epoch_12.pth", "iter_500.pth", "best_voc_AP50_epoch_3.pth", "best_weights.pth"])
-def test_a_new_run_overwrites_no_checkpoint(train, work, name, dry):
-    (work / name).write_bytes(b"of an earlier run")
-    code, _, error = train(dry=dry)
-    assert code == 2
-    for part in (f"work dir {work} has checkpoints of a run already ({name})", "--resume", "--work-dir", "--overwrite"):
-        assert part in error
+def test_a_new_run_overwrites_no_checkpoint(train, work):
+    for name in ("epoch_12.pth", "iter_500.pth", "best_voc_AP50_epoch_3.pth", "best_weights.pth"):
+        (work / name).write_bytes(b"of an earlier run")
+        for dry in (True, False):
+            code, _, error = train(dry=dry)
+            assert code == 2
+            wanted = f"work dir {work} has checkpoints of a run already ({name})"
+            for part in (wanted, "--resume", "--work-dir", "--overwrite"):
+                assert part in error
+        (work / name).unlink()
+
+
+def test_a_work_dir_in_use(train, work):
+    child = owner(work)
+    try:
+        for dry in (True, False):
+            code, _, error = train(dry=dry)
+            assert code == 2
+            assert f"work dir {work} is in use by another run (process {child} on host " in error
+    finally:
+        end(child)
 
 
 def test_a_new_run_may_overwrite_when_asked(train, work):
@@ -201,20 +215,32 @@ def two_files_in_one(path):
             content.unlink()
 
 
+def pretrained(path):
+    return {"_delete_": True, "type": "Pretrained", "checkpoint": str(path)}
+
+
+def with_backbone(root, folder, **changes):
+    """Write a config in which the backbone is changed; return its path."""
+    path = folder / "mine.py"
+    path.write_text(f"_base_ = {str(root / TINY)!r}\nmodel = dict(backbone={changes!r})\n")
+    return path
+
+
 @pytest.mark.parametrize("name", ["evil.pth", "evil.pkl"])
-@pytest.mark.parametrize("place", ["load_from", "model.backbone.init_cfg.checkpoint", "--resume"])
-def test_nothing_in_a_file_runs_wherever_it_is_named(train, tmp_path, root, name, place):
+def test_nothing_in_a_file_runs_wherever_it_is_named(train, tmp_path, root, name):
     path = tmp_path / name
+    base = with_backbone(root, tmp_path, init_cfg=pretrained(path))
+    places = [{"config": [f"load_from={path}"]}, {"base": base}, {"config": [f"model.backbone.pretrained={path}"]}]
     for write in (two_files_in_one, lambda path: torch.save({"state_dict": {}, "meta": Harmful()}, path)):
         write(path)
-        named = ["--resume", path] if place == "--resume" else []
-        config = [] if named else [f"{place}={path}"]
-        if "init_cfg" in place:
-            config.append("model.backbone.init_cfg.type=Pretrained")
-        code, _, error = train(*named, config=config)
-        assert code == 2
-        assert str(path) in error
-        assert not Path(root, "harmed").exists()
+        for named, options in [((), each) for each in places] + [(("--resume", path), {})]:
+            code, _, error = train(*named, **options)
+            assert code == 2
+            assert str(path) in error
+            # Of a .pkl the harmless half of two_files_in_one is read, which has no weights and no state of a run.
+            reasons = ("cannot be read", "holds more", "none of its 0 weights", "resumed", "is empty")
+            assert any(part in error for part in reasons)
+            assert not Path(root, "harmed").exists()
 
 
 def test_mmengine_itself_reads_as_we_do(tmp_path, monkeypatch):
@@ -250,9 +276,8 @@ def test_mmengine_itself_reads_as_we_do(tmp_path, monkeypatch):
     assert Path("harmed").is_dir()
 
 
-def test_pretrained_weights_that_are_missing(train, tmp_path):
-    config = ["model.backbone.init_cfg.type=Pretrained", f"model.backbone.init_cfg.checkpoint={tmp_path}/none.pth"]
-    code, _, error = train(config=config)
+def test_pretrained_weights_that_are_missing(train, tmp_path, root):
+    code, _, error = train(base=with_backbone(root, tmp_path, init_cfg=pretrained(tmp_path / "none.pth")))
     assert code == 2
     assert f"model.backbone.init_cfg.checkpoint: checkpoint {tmp_path}/none.pth does not exist" in error
 

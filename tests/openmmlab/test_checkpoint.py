@@ -217,31 +217,6 @@ def test_weights_of_another_architecture_are_refused():
         check_weights_fit(model, {"state_dict": model[:1].state_dict()}, "a.pth")
 
 
-def test_a_checkpoint_at_an_address_is_fetched_and_then_checked(tmp_path, monkeypatch):
-    import functools
-    import http.server
-    import threading
-
-    from cvplugins.errors import UserError
-    from cvplugins.openmmlab.checkpoint import fetch_checkpoint, open_checkpoint
-
-    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
-    torch.save({"state_dict": {}, "meta": Harmful()}, tmp_path / "bad.pth")
-    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=str(tmp_path))
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        address = f"http://127.0.0.1:{server.server_port}"
-        path = fetch_checkpoint(f"{address}/bad.pth")
-        with pytest.raises(UserError, match="cannot be downloaded"):
-            fetch_checkpoint(f"{address}/absent.pth")
-        server.shutdown()
-    assert path == tmp_path / "hub" / "checkpoints" / "bad.pth"
-    with pytest.raises(UserError, match="holds more than weights"):
-        open_checkpoint(path)
-    with pytest.raises(UserError, match=r"s3:// cannot be checked"):
-        fetch_checkpoint("s3://bucket/a.pth")
-
-
 def test_what_a_killed_run_left_is_swept_away(train, tmp_path):
     (tmp_path / ".epoch_9.pth.123.tmp").write_bytes(b"half")
     folder = train()
