@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,7 +12,9 @@ from pathlib import Path
 from .errors import UserError
 from .paths import check_file_to_write
 
-__all__ = ["check_out", "check_weights_out", "hand_over", "kept_copy", "write_whole"]
+__all__ = ["check_out", "check_weights_out", "hand_over", "kept_copy", "sweep_unfinished", "write_whole"]
+
+UNFINISHED = re.compile(r"\..+\.\d+\.tmp")  # as write_whole names them
 
 
 @contextmanager
@@ -39,6 +42,21 @@ def write_whole(target: str | os.PathLike[str]) -> Iterator[Path]:
         temporary.replace(target)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def sweep_unfinished(folder: str | os.PathLike[str]) -> None:
+    """Delete what processes that were killed left half written, in a folder that nobody else writes to now.
+
+    >>> import tempfile
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> for name in (".figure.svg.123.tmp", "figure.svg"): (folder / name).touch()
+    >>> sweep_unfinished(folder)
+    >>> [path.name for path in folder.iterdir()]
+    ['figure.svg']
+    """
+    for path in Path(folder).rglob(".*.tmp"):
+        if UNFINISHED.fullmatch(path.name) and path.is_file():
+            path.unlink(missing_ok=True)
 
 
 def check_out(out: str | None) -> None:

@@ -108,6 +108,7 @@ HOOKS = _child(
     "throughput_hook",
     "undefined_numbers_hook",
     "validation_loss",
+    "validations_hook",
     "weight_penalty_hook",
 )
 MODEL_WRAPPERS = _child(root.MODEL_WRAPPERS, "norm")

@@ -15,7 +15,7 @@ from cvplugins.errors import DataError, first_line
 
 from .regular_files import read_bytes, stat_regular
 
-__all__ = ["HEADER_VERSION", "ImageHeader", "has_broken_scan", "read_header"]
+__all__ = ["HEADER_VERSION", "ImageHeader", "UnknownImageError", "has_broken_scan", "read_header"]
 
 # Part of the key of kept headers: raise it with every change of what is read or refused here.
 HEADER_VERSION = 1
@@ -32,6 +32,10 @@ LONGEST_EXIF = 1 << 20
 MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")
 # Frames, tables, number of lines, restart interval, comments, and what applications add.
 SEGMENTS = START_OF_FRAME | {0xC4, 0xCC, 0xDA, 0xDB, 0xDC, 0xDD, 0xFE, *range(0xE0, 0xF0)}
+
+
+class UnknownImageError(DataError):
+    """An image that Pillow does not know or cannot read; another library may."""
 
 
 @dataclass(frozen=True)
@@ -234,11 +238,11 @@ def _read_other(path: str | os.PathLike[str], file: BinaryIO, start: bytes) -> I
             found = ImageHeader(str(image.format), width, height, _exif_orientation(image.info.get("exif")))
             own = _pillow_orientation(image)
     except UnidentifiedImageError as error:
-        raise DataError(f"{path}: not an image (it starts with bytes {start[:8].hex(' ')})") from error
+        raise UnknownImageError(f"{path}: not an image (it starts with bytes {start[:8].hex(' ')})") from error
     except Image.DecompressionBombError as error:
-        raise DataError(f"{path}: {first_line(error).rstrip('.')}") from error
+        raise UnknownImageError(f"{path}: {first_line(error).rstrip('.')}") from error
     except Exception as error:  # damaged bytes make parsers raise anything
-        raise DataError(f"{path}: the image cannot be read ({first_line(error)})") from error
+        raise UnknownImageError(f"{path}: the image cannot be read ({first_line(error)})") from error
     if not width or not height:
         raise DataError(f"{path}: an image of no size ({width} x {height} pixels)")
     return ImageHeader(found.format, width, height, found.orientation, own)

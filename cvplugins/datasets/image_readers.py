@@ -14,7 +14,7 @@ from typing import Any
 from cvplugins.errors import DataError, first_line
 
 from .file_facts import read_facts
-from .image_files import HEADER_VERSION, ImageHeader, has_broken_scan, read_header
+from .image_files import HEADER_VERSION, ImageHeader, UnknownImageError, has_broken_scan, read_header
 
 __all__ = ["ImageCheck", "ImageReader", "check_images", "read_headers", "size_problem"]
 
@@ -36,7 +36,8 @@ class ImageReader:
         max_ratio: How often the short side may go into the long one; beyond, resizing leaves no pixel.
         resized_by: The config's key that ``max_ratio`` follows from.
         ignore_hint: How to make it ignore the orientation, as a part of a sentence; empty if it cannot.
-        decode: Reads a whole image, or raises; None if a check shall only read headers.
+        decode: Reads a whole image, or raises; a check tries it on what Pillow does not know. None if there is none.
+        full: Whether a check shall decode every image, not only read its header.
     """
 
     name: str = "the loader"
@@ -48,6 +49,7 @@ class ImageReader:
     resized_by: str = ""
     ignore_hint: str = ""
     decode: Callable[[str], Any] | None = field(default=None, compare=False)
+    full: bool = field(default=False, compare=False)
 
     def orientation(self, header: ImageHeader) -> int:
         """Return the orientation that this loader applies, 1 to 8."""
@@ -160,10 +162,12 @@ def check_images(
     headers = read_headers(paths)
     sizes = expected or [None] * len(paths)
     found = [
-        str(header) if isinstance(header, DataError) else _problem(path, header, reader, size, said_by)
+        _unread(path, header, reader)
+        if isinstance(header, DataError)
+        else _problem(path, header, reader, size, said_by)
         for path, header, size in zip(paths, headers, sizes, strict=True)
     ]
-    if reader.decode is not None:
+    if reader.full:
         with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:  # decoders run without the interpreter's lock
             found = list(pool.map(lambda path, problem: problem or _decode_problem(path, reader), paths, found))
     return ImageCheck(headers, found, _warnings(paths, headers, reader))
@@ -176,6 +180,18 @@ def _problem(
     if problem is None and expected is not None and not _is_turned_tiff(header):
         problem = size_problem(path, header, reader, expected, said_by)
     return problem
+
+
+def _unread(path: Path, error: DataError, reader: ImageReader) -> str | None:
+    """Return what is wrong with an image whose header could not be read; None if the loader reads it all the same."""
+    if not isinstance(error, UnknownImageError) or reader.uses_pillow or reader.decode is None:
+        return str(error)
+    try:
+        reader.decode(str(path))
+    except Exception as refusal:  # a decoder raises anything
+        logger.debug("%s: %s does not read it either: %s", path, reader.name, refusal)
+        return str(error)
+    return None
 
 
 def _warnings(
@@ -213,21 +229,20 @@ def _is_turned_tiff(header: ImageHeader) -> bool:
 
 def _decode_problem(path: Path, reader: ImageReader) -> str | None:
     """Decode with Pillow, which says where other decoders fill in what is damaged, and then with the loader's own."""
-    from PIL import Image
+    from PIL import Image, UnidentifiedImageError
 
-    assert reader.decode is not None
     try:
         with Image.open(path) as image:
             image.load()
             if image.format in ("JPEG", "MPO") and has_broken_scan(path):
                 return f"{path}: damaged, its pixels hold bytes that cannot stand there"
-    except Image.DecompressionBombError as error:
-        logger.debug("%s: only its own loader decodes it: %s", path, error)
+    except (Image.DecompressionBombError, UnidentifiedImageError, ValueError) as error:
+        logger.debug("%s: only its own loader may decode it: %s", path, error)
     except Exception as error:  # damaged bytes make decoders raise anything
-        if reader.uses_pillow or isinstance(error, OSError):
-            return f"{path}: damaged, its pixels cannot be decoded ({first_line(error)})"
+        return f"{path}: damaged, its pixels cannot be decoded ({first_line(error)})"
     try:
-        reader.decode(str(path))
+        if reader.decode is not None:
+            reader.decode(str(path))
     except Exception as error:
         return f"{path}: damaged, {reader.name} cannot decode it ({first_line(error)})"
     return None

@@ -23,16 +23,18 @@ from cvplugins.datasets import (
     check_voc_folders,
     check_voc_source,
     read_annotation,
+    read_coco_annotations,
     read_image_list,
 )
 from cvplugins.datasets.image_readers import ImageReader
+from cvplugins.datasets.regular_files import stat_regular
 from cvplugins.datasets.samples import draw_missing
 from cvplugins.distributed import gather_objects
 from cvplugins.errors import UserError
 
 from .ade20k import check_scenes, register_ade20k
 from .dataset_checks import check_counts, check_meanings, count_records, voc_box_problem
-from .image_checks import check_records, image_reader
+from .image_checks import check_records, image_reader, loaded_size
 from .mask2former_project import is_mask2former
 
 __all__ = ["PREFIX", "check_data", "register_datasets", "register_voc", "voc_records"]
@@ -153,8 +155,8 @@ def _check(cfg: CfgNode, names: Sequence[str], full: bool) -> None:
         else:
             _check_files(name, metadata)
             check_scenes(name, metadata, cfg, full)
-            if metadata.get("evaluator_type") == "coco" and metadata.get("json_file"):
-                check_coco_file(metadata.json_file, masks="needed" if cfg.MODEL.MASK_ON else "optional")
+            if metadata.get("evaluator_type") == "coco" and "://" not in metadata.get("json_file", "://"):
+                _check_coco(cfg, name, metadata.json_file)
             is_semantic = metadata.get("stuff_classes") and not metadata.get("thing_classes")
             found = None if is_semantic else count_records(name)
             if metadata.get("json_file"):
@@ -191,6 +193,15 @@ def _check_voc(cfg: CfgNode, name: str, metadata: Any, full: bool) -> ClassCount
     return split.counts
 
 
+def _check_coco(cfg: CfgNode, name: str, path: str) -> None:
+    """Read an annotation file as training will, and as the evaluators will."""
+    if name in cfg.DATASETS.TEST:
+        check_coco_file(path, masks="evaluated" if cfg.MODEL.MASK_ON else "optional")
+        read_coco_annotations(path)
+    else:
+        check_coco_file(path, masks="needed" if cfg.MODEL.MASK_ON else "optional")
+
+
 def _check_files(name: str, metadata: Any) -> None:
     for key in ("json_file", "dirname"):
         path = metadata.get(key)
@@ -199,6 +210,8 @@ def _check_files(name: str, metadata: Any) -> None:
                 f"dataset {name}: {Path(path).absolute()} does not exist; Detectron2's own datasets lie in "
                 f"$DETECTRON2_DATASETS ({os.environ.get('DETECTRON2_DATASETS', 'not set: ./datasets')})"
             )
+        if path and "://" not in path and key == "json_file":
+            stat_regular(path, "annotation file")
 
 
 def _class_numbers(cfg: CfgNode) -> Iterator[tuple[str, int, str]]:
@@ -238,7 +251,7 @@ def _record(source: VOCSource, image_id: str, classes: Sequence[str]) -> dict[st
     image = source.image(image_id)
     width, height = annotation.width, annotation.height
     if width is None or height is None:
-        width, height = _size(image)
+        width, height = loaded_size(image)
     return {
         "file_name": str(image),
         "image_id": image_id,
@@ -254,10 +267,3 @@ def _record(source: VOCSource, image_id: str, classes: Sequence[str]) -> dict[st
             for each in annotation.objects
         ],
     }
-
-
-def _size(path: Path) -> tuple[int, int]:
-    from PIL import Image
-
-    with Image.open(path) as image:
-        return image.size

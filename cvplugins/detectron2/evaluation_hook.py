@@ -96,9 +96,13 @@ class EvaluationHook(PluginHook):
                 self.trainer.iter = self.trainer.storage.iter = done
 
     def evaluated(self, scalars: Mapping[str, float]) -> None:
-        """Feed the monitor; evaluations outside of a training do not count."""
-        if self._journal is not None:
-            self._last = min(self.trainer.iter + 1, self.trainer.max_iter)
+        """Feed the monitor; evaluations outside of a training do not count, nor one that the monitor knows already.
+
+        Detectron2 makes the last evaluation again when a run is resumed that had come to its end.
+        """
+        done = min(self.trainer.iter + 1, self.trainer.max_iter)
+        if self._journal is not None and done > self._last:
+            self._last = done
             record = {"iteration": self._last, **self.record(scalars)}
             self._journal.append({**record, **self.observe(record, replayed=False)})
 

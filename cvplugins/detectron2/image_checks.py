@@ -19,13 +19,14 @@ from detectron2.data import DatasetCatalog
 from detectron2.data.detection_utils import read_image
 from numpy.typing import NDArray
 
+from cvplugins.datasets.image_files import read_header
 from cvplugins.datasets.image_readers import ImageReader, check_images
 from cvplugins.datasets.label_images import SceneReader, raise_first, read_label_image
 from cvplugins.errors import DataError
 
 from .mask2former_project import is_mask2former
 
-__all__ = ["check_records", "image_reader", "scene_reader"]
+__all__ = ["check_records", "image_reader", "loaded_size", "scene_reader"]
 
 logger = logging.getLogger(__name__)
 
@@ -41,10 +42,11 @@ def image_reader(cfg: CfgNode, name: str = "", full: bool = False, *, resizes: b
         full: Whether a check shall decode every image.
         resizes: Whether the images are resized at all.
     """
+    least_in_training = min(cfg.INPUT.MIN_SIZE_TRAIN, default=0)
     limits = [
         (2 * size, f"resizing to {key} {size}")
         for key, size, least, names in (
-            ("INPUT.MAX_SIZE_TRAIN", cfg.INPUT.MAX_SIZE_TRAIN, min(cfg.INPUT.MIN_SIZE_TRAIN), cfg.DATASETS.TRAIN),
+            ("INPUT.MAX_SIZE_TRAIN", cfg.INPUT.MAX_SIZE_TRAIN, least_in_training, cfg.DATASETS.TRAIN),
             ("INPUT.MAX_SIZE_TEST", cfg.INPUT.MAX_SIZE_TEST, cfg.INPUT.MIN_SIZE_TEST, cfg.DATASETS.TEST),
         )
         if resizes and name in names and least
@@ -57,8 +59,14 @@ def image_reader(cfg: CfgNode, name: str = "", full: bool = False, *, resizes: b
         max_pixels=MAX_PIXELS,
         max_ratio=max_ratio,
         resized_by=resized_by,
-        decode=(lambda path: read_image(path, cfg.INPUT.FORMAT)) if full else None,
+        decode=lambda path: read_image(path, cfg.INPUT.FORMAT),
+        full=full,
     )
+
+
+def loaded_size(path: Path) -> tuple[int, int]:
+    """Return width and height of an image as Detectron2 will return it, by its header."""
+    return ImageReader(turns="pillow").size(read_header(path))
 
 
 def scene_reader(cfg: CfgNode, name: str, full: bool = False) -> SceneReader:

@@ -20,7 +20,7 @@ from torch import nn
 
 from cvplugins.distributed import first_rank_does
 from cvplugins.errors import UserError
-from cvplugins.files import check_out, hand_over, kept_copy, write_whole
+from cvplugins.files import check_out, hand_over, kept_copy, sweep_unfinished, write_whole
 from cvplugins.paths import check_folder, check_source
 from cvplugins.reporting import summary_lines, write_metrics
 from cvplugins.run_lock import check_unlocked, locked
@@ -115,6 +115,7 @@ def train(
         gc.collect()  # it goes before the run's own comes
         with locked(cfg.OUTPUT_DIR):
             _set_up(cfg)
+            first_rank_does(lambda: sweep_unfinished(cfg.OUTPUT_DIR))
             if overwrite:
                 first_rank_does(lambda: run_folder(cfg.OUTPUT_DIR).clear(keep=[cfg.MODEL.WEIGHTS]))
             trainer = CvpluginsTrainer(cfg, trust_checkpoint)

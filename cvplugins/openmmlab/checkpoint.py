@@ -89,6 +89,11 @@ class AtomicCheckpointHook(CheckpointHook):
             undefined = dict.fromkeys(set(monitored_by_checkpoints(self)) - set(metrics))
             super().after_val_epoch(runner, {**metrics, **undefined})
 
+    def after_train(self, runner) -> None:
+        """End the training; validations after it do not count."""
+        super().after_train(runner)
+        self._is_training = False
+
     def _save_checkpoint_with_step(self, runner, step: int, meta: dict) -> None:
         keep = self.max_keep_ckpts
         outdated = []

@@ -58,7 +58,8 @@ def image_reader(pipeline: Sequence[Mapping[str, Any]] | None, full: bool = Fals
             max_ratio=max_ratio,
             resized_by=resized_by,
             ignore_hint="set color_type='color_ignore_orientation' in LoadImageFromFile",
-            decode=partial(_decode, flag=flag, backend=backend) if full else None,
+            decode=partial(_decode, flag=flag, backend=backend),
+            full=full,
         )
     return None
 
@@ -82,7 +83,8 @@ def scene_reader(pipeline: Sequence[Mapping[str, Any]] | None, full: bool = Fals
         uses_pillow=backend == "pillow",
         max_pixels=max_pixels,
         max_side=max_side,
-        decode=decode if full else None,
+        decode=decode,
+        full=full,
     )
     # mmseg keeps the lowest eight bits of a label.
     return SceneReader(

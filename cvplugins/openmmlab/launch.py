@@ -19,7 +19,7 @@ from torch import nn
 
 from cvplugins.distributed import first_rank_does
 from cvplugins.errors import UserError
-from cvplugins.files import check_out, hand_over, kept_copy
+from cvplugins.files import check_out, hand_over, kept_copy, sweep_unfinished
 from cvplugins.paths import check_folder, check_source
 from cvplugins.reporting import write_metrics
 from cvplugins.run_folder import RunFolder
@@ -39,6 +39,7 @@ from .run_values import check_values
 from .summary import LastValidation, summarize
 from .trial import trial_run
 from .undefined_numbers_hook import UndefinedNumbersHook
+from .validations_hook import ValidationsHook
 
 __all__ = ["evaluate", "train"]
 
@@ -102,12 +103,13 @@ def train(
         gc.collect()  # they go before the run's own come
         with locked(cfg.work_dir):
             runner = build_runner(cfg, "train_loop", "val_loop")
+            first_rank_does(lambda: sweep_unfinished(cfg.work_dir))
             if overwrite:
                 first_rank_does(lambda: _folder(cfg).clear(keep=[cfg.get("load_from")]))
             if not cfg.resume and resume == "auto":
                 runner.logger.info(f"no checkpoint in {cfg.work_dir} to resume from: training starts at the beginning")
             validation = LastValidation()
-            for hook in (validation, ModelNumbersHook(), UndefinedNumbersHook()):
+            for hook in (validation, ModelNumbersHook(), UndefinedNumbersHook(), ValidationsHook()):
                 runner.register_hook(hook)
             with loading_explained(cfg.get("load_from")):
                 runner.train()

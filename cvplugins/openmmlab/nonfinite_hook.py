@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -60,6 +62,7 @@ class NonFiniteGuardHook(MonitorHook):
         if not self.monitor.is_observed or self._is_used_next(runner):
             self.monitor.observe(self.run)
         self.monitor.attempt = Attempt()
+        _leave_out_of_means(runner)
 
     def after_train_epoch(self, runner) -> None:
         """Look at the weights before they are validated and saved."""
@@ -78,6 +81,18 @@ class NonFiniteGuardHook(MonitorHook):
             # A model may be called several times an iteration, as in adversarial training.
             found = {name: _detached(value) for name, value in loss_components(output).items()}
             self.monitor.attempt.losses.update(found)
+
+
+def _leave_out_of_means(runner) -> None:
+    """Let what is not finite of this iteration not count in the log's means, for the rest of their window.
+
+    RuntimeInfoHook has put it into the histories of the message hub by now; a mean there is a sum over counts.
+    """
+    for name, history in runner.message_hub.log_scalars.items():
+        if name.startswith("train/") and re.search(runner.log_processor.mean_pattern, name):
+            values, counts = history.data
+            if len(values) and not math.isfinite(values[-1]):
+                values[-1] = counts[-1] = 0
 
 
 def _detached(value: Any) -> Any:

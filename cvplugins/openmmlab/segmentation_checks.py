@@ -12,6 +12,7 @@ from mmengine.registry import DATASETS, init_default_scope
 
 from cvplugins.datasets import ade20k, check_label_images
 from cvplugins.datasets.label_images import LabelReport, SceneReader, check_classes_occur
+from cvplugins.datasets.regular_files import stat_regular
 from cvplugins.errors import DataError, UserError
 
 from .config import type_name, walk_dicts
@@ -74,6 +75,8 @@ def _check_folders(dataset: ConfigDict) -> None:
     ann_file = Path(dataset.get("data_root") or ".", dataset.get("ann_file") or "")
     if not ann_file.exists():
         raise UserError(f"{type_name(dataset)}: list of images {ann_file.absolute()} (ann_file) does not exist")
+    if not ann_file.is_dir():
+        stat_regular(ann_file, "list of images")
 
 
 def _check_reduction(dataset: ConfigDict, reduces: bool) -> None:

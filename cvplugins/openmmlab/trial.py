@@ -25,6 +25,7 @@ from cvplugins.errors import UserError, first_line
 from cvplugins.paths import check_folder
 from cvplugins.refusals import did_you_mean, shown
 
+from .batch_sizes import check_batch_sizes
 from .building import build_runner, object_path, refusals_named
 from .config import walk_dicts
 from .metric_names import check_monitors
@@ -58,6 +59,8 @@ def trial_run(cfg: Config, *loops: str, batches: bool, given: Collection[str] = 
             for loop in loops:
                 if getattr(runner, loop) is not None:
                     _check_loader(getattr(runner, loop).dataloader, f"{loop.removesuffix('_loop')}_dataloader")
+                    if loop != "train_loop":
+                        check_batch_sizes(runner, loop)
             if batches:
                 _run_batches(runner, cfg, loops)
             yield runner

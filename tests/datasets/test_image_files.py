@@ -9,6 +9,7 @@ from PIL import Image
 
 from cvplugins.datasets.image_files import ImageHeader, has_broken_scan, read_header
 from cvplugins.datasets.image_readers import ImageReader, check_images, size_problem
+from cvplugins.datasets.regular_files import read_bytes
 from cvplugins.errors import DataError
 
 JPEG, PNG = encoded(picture()), encoded(picture(), "PNG")
@@ -183,7 +184,7 @@ def test_unusual_images_pass_with_a_warning(tmp_path):
 def test_damage_within_the_pixels_is_found_by_decoding_all(tmp_path):
     paths = [write(tmp_path / "a.jpg", JPEG), write(tmp_path / "b.jpg", scan_replaced(encoded(picture(200, 150))))]
     assert check_images(paths, ImageReader()).problems == [None, None]
-    whole, damaged = check_images(paths, ImageReader(decode=lambda path: Image.open(path).load())).problems
+    whole, damaged = check_images(paths, ImageReader(full=True)).problems
     assert whole is None
     assert "b.jpg: damaged, its pixels" in str(damaged)
 
@@ -200,7 +201,7 @@ def test_damage_that_decoders_fill_with_grey_is_found(tmp_path):
             continue
         assert not same
         found |= {seed} if has_broken_scan(path) else set()
-        assert check_images([path], ImageReader(decode=lambda path: Image.open(path).load())).problems[0] is not None
+        assert check_images([path], ImageReader(full=True)).problems[0] is not None
     assert found
 
 
@@ -220,5 +221,12 @@ def test_what_only_the_own_decoder_refuses_is_found_too(tmp_path):
         raise RuntimeError("no such codec")
 
     path = write(tmp_path / "a.jpg", JPEG)
-    (problem,) = check_images([path], ImageReader(name="X", decode=fails)).problems
+    (problem,) = check_images([path], ImageReader(name="X", decode=fails, full=True)).problems
     assert problem == f"{path}: damaged, X cannot decode it (no such codec)"
+
+
+def test_a_format_that_pillow_does_not_know_is_tried_by_the_loader(tmp_path):
+    path = write(tmp_path / "a.tif", b"five channels")
+    assert "not an image" in str(check_images([path], ImageReader()).problems[0])
+    assert check_images([path], ImageReader(decode=read_bytes)).problems == [None]
+    assert check_images([path], ImageReader(decode=read_bytes, uses_pillow=True)).problems[0] is not None

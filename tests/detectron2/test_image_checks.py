@@ -1,5 +1,7 @@
 """How Detectron2 reads images. Oracle: its own read_image, check_image_size and augmentations, on the same files."""
 
+import re
+
 import numpy as np
 import pytest
 from odd_images import claiming, encoded, picture, with_chunk, with_xmp, write
@@ -42,6 +44,21 @@ def test_sizes_agree_with_those_of_loaded_images(tmp_path, cfg):
             else:
                 with pytest.raises(SizeMismatchError):
                     check_image_size({"width": width, "height": height}, image)
+
+
+def test_a_record_without_size_takes_that_of_the_loaded_image(tmp_path, sample):
+    from detectron2.data.detection_utils import check_image_size, read_image
+    from devkits import small_devkit
+
+    from cvplugins.detectron2.data import voc_records
+
+    devkit = small_devkit(sample, tmp_path / "VOCdevkit")
+    for xml in (devkit / "VOC2007" / "Annotations").glob("*.xml"):
+        xml.write_text(re.sub(r"<size>.*?</size>", "", xml.read_text(), flags=re.DOTALL))
+        write(devkit / "VOC2007" / "JPEGImages" / f"{xml.stem}.jpg", encoded(picture(), "JPEG", 6))
+    for record in voc_records(devkit, "VOC2007", "trainval"):
+        assert (record["width"], record["height"]) == (30, 40)
+        check_image_size(record, read_image(record["file_name"]))
 
 
 def test_what_pillow_refuses_is_refused(tmp_path, cfg):

@@ -430,3 +430,19 @@ def test_batches_of_detectors_are_loaded_without_running_code(tmp_path):
     assert np.array_equal(sample.gt_instances.masks.masks, expected.gt_instances.masks.masks)
     torch.testing.assert_close(sample.gt_instances.bboxes, expected.gt_instances.bboxes)
     assert all(torch.equal(*pair) for pair in zip(loaded["inputs"], images["inputs"], strict=True))
+
+
+def test_a_skipped_loss_does_not_spoil_the_mean_of_the_log(start, tmp_path):
+    """Oracle: the mean of the finite losses of the window, which the history has."""
+    import json
+
+    options = dict(log_processor=dict(window_size=4), default_hooks=dict(logger=dict(type="LoggerHook", interval=1)))
+    run = start(**poisoned(2, length=8), hooks=[dict(GUARD, policy="skip")], **options)
+    run.train()
+    (path,) = tmp_path.glob("*/vis_data/scalars.json")
+    logged = [json.loads(line)["loss"] for line in path.read_text().splitlines() if '"loss"' in line]
+    values, counts = run.message_hub.get_scalar("train/loss").data
+    assert counts.tolist() == [1, 1, 0, 1, 1, 1, 1, 1]
+    windows = [slice(max(0, end - 4), end) for end in range(1, 9)]
+    assert logged == pytest.approx([values[window].sum() / counts[window].sum() for window in windows])
+    assert all(map(math.isfinite, logged))
