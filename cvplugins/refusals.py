@@ -66,7 +66,7 @@ def accepted_options(kind: Any) -> dict[str, inspect.Parameter]:
     """Return the options of a class or function by name; a class that hands others on has those of its bases too."""
     found: dict[str, inspect.Parameter] = {}
     functions: list[Callable[..., Any]] = [kind] if callable(kind) else []
-    if isinstance(kind, type):
+    if isinstance(kind, type) and not hasattr(kind, "__signature__"):  # which says itself what it takes
         functions = [vars(each)["__init__"] for each in kind.__mro__ if "__init__" in vars(each)]
     for function in functions:
         try:

@@ -32,7 +32,7 @@ SIDES = ("xmin", "ymin", "xmax", "ymax")
 
 
 def write_coco(path, categories, objects, images=2):
-    """Write an annotation file of categories ``(id, name)`` and objects ``(image, category, box)`` or more keys."""
+    """Write images and a file of categories ``(id, name)`` and objects ``(image, category, box)``, or more keys."""
     annotations = [
         {"id": number, "image_id": image, "category_id": category, "bbox": list(box), "area": 9.0, "iscrowd": 0}
         | (more[0] if more else {})
@@ -47,6 +47,9 @@ def write_coco(path, categories, objects, images=2):
         "annotations": annotations,
     }
     path.write_text(json.dumps(content))
+    for each in content["images"]:
+        if not (path.parent / each["file_name"]).exists():
+            Image.new("RGB", (WIDTH, HEIGHT), "gray").save(path.parent / each["file_name"])
     return path
 
 

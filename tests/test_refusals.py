@@ -1,5 +1,7 @@
 """Lines about constructors of several kinds; each names the one option that is wrong in the call."""
 
+import inspect
+
 import pytest
 import torch
 
@@ -27,6 +29,16 @@ def test_options_of_bases_count_where_a_class_hands_them_on():
         "model.part.dept = 2: Derived has no option dept; did you mean depth?"
     )
     assert line(Derived, colour="blue") == "model.part: Derived needs width; it has colour, width, depth"
+
+
+def test_a_class_may_say_itself_what_it_takes():
+    class Wrapped:
+        __signature__ = inspect.signature(Base)
+
+        def __init__(self, **options):
+            Base(**options)
+
+    assert line(Wrapped, width=1, dept=2).endswith("did you mean depth? It has width, depth")
 
 
 @pytest.mark.parametrize(

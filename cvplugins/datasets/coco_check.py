@@ -20,7 +20,7 @@ __all__ = ["check_coco_file"]
 
 logger = logging.getLogger(__name__)
 
-MASKS = ("unread", "optional", "needed")
+MASKS = ("unread", "optional", "needed", "evaluated")
 _EXPECTED = {**EXPECTED, "": "an object with images, annotations and categories, as in COCO's format"}
 
 
@@ -58,7 +58,8 @@ def check_coco_file(
 
     Args:
         path: JSON with ``images``, ``annotations`` and ``categories``.
-        masks: Whether the loader reads segmentations: ``"unread"``, ``"optional"`` or ``"needed"``.
+        masks: Whether segmentations are read: ``"unread"``, ``"optional"``, ``"needed"``, or ``"evaluated"`` by
+            pycocotools, which takes no polygons of two points.
         required: What it reads of each annotation besides ids and boxes: ``"area"``, ``"iscrowd"``.
         other_categories: Whether it leaves out annotations of categories that the file does not list.
 
@@ -95,7 +96,7 @@ def check_coco_file(
     _check_boxes(path, objects, read, "area" in required)
     if masks != "unread":
         outlines = {number: objects[number].segmentation for number in read}
-        without = check_outlines(path, outlines, [owners[number] for number in read], sizes, masks == "needed")
+        without = check_outlines(path, outlines, [owners[number] for number in read], sizes, masks)
         _left_out(path, without, "which have no polygon of three points or more")
 
 

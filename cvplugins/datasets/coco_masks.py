@@ -85,16 +85,16 @@ def check_outlines(
     outlines: Mapping[int, Raw | UnsetType],
     images: Sequence[int | str],
     sizes: Mapping[int | str, tuple[int, int]],
-    needed: bool,
+    masks: str,
 ) -> int:
-    """Check the segmentations that a loader will read, which leaves out polygons of less than three points itself.
+    """Check the segmentations of a file; a loader leaves out polygons of less than three points itself.
 
     Args:
         path: Their file.
         outlines: Each, by its place among the annotations.
         images: The image of each.
         sizes: Height and width of each image.
-        needed: Whether every object has to have one.
+        masks: ``"optional"``, ``"needed"`` or ``"evaluated"``; see :func:`cvplugins.datasets.check_coco_file`.
 
     Returns:
         How many have no polygon that can be used.
@@ -105,14 +105,16 @@ def check_outlines(
     without = 0
     compressed = []
     for (number, raw), image in zip(outlines.items(), images, strict=True):
-        if is_empty(raw) and not needed:
+        if masks == "optional" and is_empty(raw):
             continue
         problem = None
         try:
             value = _decoded(raw)
         except ValueError as error:
             value, problem = None, str(error)
-        if isinstance(value, list):
+        if isinstance(value, list) and masks == "evaluated":
+            problem = _polygons_problem(value, *sizes[image])
+        elif isinstance(value, list):
             usable = [polygon for polygon in value if len(polygon) % 2 == 0 and len(polygon) >= 6]
             without += not usable
             problem = _polygons_problem(usable, *sizes[image]) if usable else None if value else f"is empty; {FORMS}"

@@ -23,6 +23,7 @@ from cvplugins.datasets import (
     check_voc_folders,
     check_voc_source,
     read_annotation,
+    read_coco_annotations,
     read_image_list,
 )
 from cvplugins.datasets.image_readers import ImageReader
@@ -154,8 +155,8 @@ def _check(cfg: CfgNode, names: Sequence[str], full: bool) -> None:
         else:
             _check_files(name, metadata)
             check_scenes(name, metadata, cfg, full)
-            if metadata.get("evaluator_type") == "coco" and metadata.get("json_file"):
-                check_coco_file(metadata.json_file, masks="needed" if cfg.MODEL.MASK_ON else "optional")
+            if metadata.get("evaluator_type") == "coco" and "://" not in metadata.get("json_file", "://"):
+                _check_coco(cfg, name, metadata.json_file)
             is_semantic = metadata.get("stuff_classes") and not metadata.get("thing_classes")
             found = None if is_semantic else count_records(name)
             if metadata.get("json_file"):
@@ -190,6 +191,15 @@ def _check_voc(cfg: CfgNode, name: str, metadata: Any, full: bool) -> ClassCount
         first = split.unusable[0][1]
         logger.warning("%s: Detectron2 leaves out %d objects; the first one: %s", name, len(split.unusable), first)
     return split.counts
+
+
+def _check_coco(cfg: CfgNode, name: str, path: str) -> None:
+    """Read an annotation file as training will, and as the evaluators will."""
+    if name in cfg.DATASETS.TEST:
+        check_coco_file(path, masks="evaluated" if cfg.MODEL.MASK_ON else "optional")
+        read_coco_annotations(path)
+    else:
+        check_coco_file(path, masks="needed" if cfg.MODEL.MASK_ON else "optional")
 
 
 def _check_files(name: str, metadata: Any) -> None:

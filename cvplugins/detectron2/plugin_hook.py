@@ -21,7 +21,7 @@ from cvplugins.monitors import Monitor, watch_steps
 
 from .trainer_run import TrainerRun, logger
 
-__all__ = ["MonitorHook", "PluginHook", "logger", "plugin_hooks"]
+__all__ = ["MonitorHook", "PluginHook", "logger", "monitor_signature", "plugin_hooks"]
 
 
 class PluginHook(HookBase):
@@ -135,6 +135,13 @@ class PluginHook(HookBase):
         self.monitor.load_state_dict(state)
 
 
+def monitor_signature(monitor_type: type[Monitor]) -> inspect.Signature:
+    """Return the options of a hook around a monitor: the monitor's, and ``output_dir``."""
+    folder = inspect.Parameter("output_dir", inspect.Parameter.KEYWORD_ONLY, default=".", annotation=str)
+    options = inspect.signature(monitor_type)
+    return options.replace(parameters=[*options.parameters.values(), folder])
+
+
 class MonitorHook(PluginHook):
     """A hook of Detectron2 that only passes a monitor's options and events on.
 
@@ -147,9 +154,7 @@ class MonitorHook(PluginHook):
         """Take over the monitor's signature, which messages and documentation show."""
         super().__init_subclass__()
         if "monitor_type" in vars(cls):
-            folder = inspect.Parameter("output_dir", inspect.Parameter.KEYWORD_ONLY, default=".", annotation=str)
-            options = inspect.signature(cls.monitor_type)
-            cls.__signature__ = options.replace(parameters=[*options.parameters.values(), folder])
+            cls.__signature__ = monitor_signature(cls.monitor_type)
 
     def __init__(self, *arguments: Any, output_dir: str = ".", **options: Any) -> None:
         self.monitor = self.monitor_type(*arguments, **options)

@@ -3,6 +3,7 @@
 from .best_weights import BestWeights
 from .early_stopping import EarlyStopping, StoppingReport
 from .generalization import Generalization, GeneralizationPoint, GeneralizationReport
+from .generalization_monitor import GeneralizationMonitor
 from .gradient_clipping import ClippingRule, GradientClipping
 from .gradient_clipping_monitor import GradientClippingMonitor
 from .gradient_health import DetailReport, GradientHealth, GradientReport
@@ -35,6 +36,7 @@ __all__ = [
     "FreezeReport",
     "FreezeRule",
     "Generalization",
+    "GeneralizationMonitor",
     "GeneralizationPoint",
     "GeneralizationReport",
     "GradientClipping",

@@ -176,7 +176,7 @@ def _check_voc(dataset: DatasetNode, classes: tuple[str, ...] | None, skip_broke
 
 def _check_coco(dataset: DatasetNode, classes: tuple[str, ...]) -> CheckedDataset:
     loads_masks = any(step.get("with_mask") for step in walk_dicts(dataset.pipelines))
-    file = read_coco_file(dataset.path(dataset.node["ann_file"]), "optional" if loads_masks else "unread")
+    file = read_coco_file(dataset.path(dataset.node["ann_file"]), "needed" if loads_masks else "unread")
     file.check_labels(classes, dataset.key)
     counts, unusable = file.check_boxes(classes)
     return CheckedDataset(dataset, str(file.path), classes, counts, unusable, coco=file)

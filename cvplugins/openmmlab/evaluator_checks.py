@@ -8,6 +8,7 @@ from typing import Any
 
 from mmengine.config import Config
 
+from cvplugins.datasets import check_coco_file, read_coco_annotations
 from cvplugins.errors import DataError, UserError
 
 from .coco_checks import CocoFile, read_coco_file
@@ -36,6 +37,7 @@ def check_evaluators(config: Config, loader: str, checked: Sequence[CheckedDatas
     for key, path, metric in _files(config, EVALUATORS[loader]):
         if not path.is_file():
             raise UserError(f"{key}: {path.absolute()} does not exist")
+        _check_content(path, metric)
         file = _known(named, path) or read_coco_file(path)
         classes = named[0].classes or ()
         if metric.get("sort_categories"):
@@ -43,6 +45,17 @@ def check_evaluators(config: Config, loader: str, checked: Sequence[CheckedDatas
         file.check_labels(classes, f"{named[0].dataset.key}, for which {key} is read")
         for each in named:
             _check_images(each, file, key)
+
+
+def _check_content(path: Path, metric: dict[str, Any]) -> None:
+    """Read a metric's file as the metric will, which it does only at the end of a validation."""
+    name, kinds = type_name(metric), metric.get("metric", "bbox")
+    masks = name == "InstanceSegmentationMetric" or (name == "CocoMetric" and "segm" in kinds)
+    # pycocotools takes neither for granted.
+    required = ("area", "iscrowd") if name == "CocoMetric" else ()
+    check_coco_file(path, masks="evaluated" if masks else "unread", required=required, other_categories=True)
+    if name in ("DetectionMetric", "InstanceSegmentationMetric"):
+        read_coco_annotations(path)
 
 
 def _files(config: Config, evaluator: str) -> Iterator[tuple[str, Path, dict[str, Any]]]:

@@ -83,7 +83,7 @@ def test_all_batches_of_an_accumulated_step_count(tmp_path):
     )
     train(tmp_path, [guard, course], iterations=4, model=Poisoned(), kind=Twice)
     assert guard.monitor.guard.skips == 1
-    assert course.monitor.reports[-1].point.train_loss == pytest.approx(sum(seen[4:]) / 4)
+    assert course.monitor.judge.reports[-1].point.train_loss == pytest.approx(sum(seen[4:]) / 4)
 
 
 def test_a_rollback_lowers_the_rate_for_good(tmp_path):

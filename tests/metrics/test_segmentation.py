@@ -472,6 +472,33 @@ def test_contours_equal_the_code_of_davis(seed, tolerance):
         assert found[:, index].tolist() == davis_counts(label == index, prediction == index, tolerance)
 
 
+@pytest.mark.parametrize("cells", [1 << 26, 0], ids=["cells", "tree_alone"])
+@pytest.mark.parametrize("tolerance", [1, 2.5, 6, 20])
+def test_contours_near_each_other_equal_a_distance_transform(tolerance, cells, monkeypatch):
+    """Regions that moved or went; scipy's Euclidean distances of each class are the oracle."""
+    from scipy.ndimage import distance_transform_edt
+
+    monkeypatch.setattr("cvplugins.metrics.label_boundaries.MOST_CELLS", cells)
+    generator = np.random.default_rng(int(tolerance))
+    label = np.kron(generator.integers(0, 5, (9, 12)), np.ones((13, 11), int))
+    prediction = np.roll(label, (2, -3), (0, 1))
+    prediction[30:70, 40:90] = generator.integers(0, 5, (40, 50))
+    label[80:100, :30] = 255
+    found = count_contours(label, prediction, 5, tolerance)
+    for index in range(5):
+        true, predicted = (contour_of(each == index) for each in (label, prediction))
+        for row, (own, other) in enumerate(((predicted, true), (true, predicted))):
+            near = own & (distance_transform_edt(~other) <= tolerance)
+            assert found[2 * row : 2 * row + 2, index].tolist() == [near.sum(), own.sum()]
+
+
+def contour_of(mask):
+    """DAVIS's: the mask differs from its right, lower or lower right neighbour; the last ones are repeated."""
+    padded = np.pad(mask, ((0, 1), (0, 1)), mode="edge")
+    others = [padded[1:, :-1], padded[:-1, 1:], padded[1:, 1:]]
+    return np.logical_or.reduce([mask != other for other in others])
+
+
 @pytest.mark.parametrize("seed", range(4))
 def test_boundary_f1_equals_trackeval_which_has_the_code_of_davis(seed):
     """F of one object; its rule for two empty contours, which score 1 there, is left out."""

@@ -271,7 +271,7 @@ def test_own_label_maps_with_a_zero_too_many(refused, few_scenes):
     for path in (few_scenes / "annotations" / "training").iterdir():
         change_labels(path, lambda labels: labels % 5)
     own = ["type=BaseSegDataset", "img_suffix=.jpg", "seg_map_suffix=.png", "metainfo.classes=('a','b','c','d')"]
-    options = [f"train_dataloader.dataset.{each}" for each in own]
+    options = [f"{loader}_dataloader.dataset.{each}" for loader in ("train", "val") for each in own]
     options += ["model.decode_head.num_classes=4", "train_dataloader.dataset.pipeline.1.reduce_zero_label=None"]
     parts = ["label 4 (", "With reduce_zero_label=False, 4 classes are the labels 0 to 3", "set reduce_zero_label=True"]
     refused(parts, *segment(few_scenes, *options))

@@ -440,7 +440,7 @@ def test_a_skipped_loss_does_not_spoil_the_mean_of_the_log(start, tmp_path):
     run = start(**poisoned(2, length=8), hooks=[dict(GUARD, policy="skip")], **options)
     run.train()
     (path,) = tmp_path.glob("*/vis_data/scalars.json")
-    logged = [json.loads(line)["loss"] for line in path.read_text().splitlines()]
+    logged = [json.loads(line)["loss"] for line in path.read_text().splitlines() if '"loss"' in line]
     values, counts = run.message_hub.get_scalar("train/loss").data
     assert counts.tolist() == [1, 1, 0, 1, 1, 1, 1, 1]
     windows = [slice(max(0, end - 4), end) for end in range(1, 9)]
