@@ -81,13 +81,14 @@ def load_plain(path: str | os.PathLike[str], known: Sequence[Any] = ()) -> Any:
         return read_torch_file(file, known)
 
 
-def load_plain_pickle(path: str | os.PathLike[str]) -> Any:
+def load_plain_pickle(path: str | os.PathLike[str], known: Sequence[Any] = ()) -> Any:
     """Load a pickle of NumPy arrays, tensors and plain containers without running code from it.
 
     Strings of Python 2 are read as Latin-1, in which NumPy's arrays of that time are written.
 
     Args:
         path: The file.
+        known: See :func:`load_plain`.
 
     Raises:
         NotPlainError: The file asks for something else.
@@ -101,7 +102,7 @@ def load_plain_pickle(path: str | os.PathLike[str]) -> Any:
         {'conv1_w': array([0., 0.])}
     """
     with open(path, "rb") as file:
-        return read_plain_pickle(file)
+        return read_plain_pickle(file, known)
 
 
 def check_weights(weights: Any, source: str) -> None:

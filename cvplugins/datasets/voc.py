@@ -334,8 +334,10 @@ def _with_images(
     for image_id, annotation, problem, header in zip(ids, annotations, found.problems, found.headers, strict=True):
         if isinstance(annotation, str):
             checked.append(annotation)
-        elif problem is not None or isinstance(header, DataError):
+        elif problem is not None:
             checked.append(f"{problem}{_other_spelling(source, image_id)}")
+        elif isinstance(header, DataError):  # only its loader knows the format
+            checked.append(annotation)
         else:
             width, height = reader.size(header)
             checked.append(replace(annotation, width=annotation.width or width, height=annotation.height or height))

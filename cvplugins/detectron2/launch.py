@@ -35,6 +35,7 @@ from .mask2former_project import is_mask2former
 from .metric_names import check_monitors
 from .predictions import DrawPredictions, DumpPredictions, WriteLabelMaps
 from .processes import joined_processes
+from .proposals import check_proposals
 from .run_checkpoint import (
     RunCheckpointer,
     check_exists,
@@ -103,6 +104,7 @@ def train(
     check_unlocked(cfg.OUTPUT_DIR)
     start = _find_start(cfg, resume, overwrite, trust_checkpoint)
     with joined_processes(launcher):
+        check_proposals(cfg, trust_checkpoint)
         check_data(cfg, (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST), full)
         given = (cfg_options or (), own_keys(config))
         with refusals_named(cfg, given):
@@ -174,6 +176,7 @@ def evaluate(
     use_inference(cfg, mode, scales, flip)
     _check_outputs(cfg, out, label_dir)
     with joined_processes(launcher):
+        check_proposals(cfg, trust_checkpoint)
         check_data(cfg, cfg.DATASETS.TEST, full)
         with refusals_named(cfg, (cfg_options or (), own_keys(config))):
             model = CvpluginsTrainer.build_model(cfg)

@@ -4,6 +4,7 @@ import os
 import pickle
 import shutil
 
+import numpy as np
 import pytest
 import torch
 from lock_owner import end, owner
@@ -192,6 +193,42 @@ def test_weights_to_begin_with_are_opened_by_the_dry_run(finished, tmp_path, mon
                 train(finished[0], work_dir="work", dry_run=dry_run, cfg_options={"MODEL.WEIGHTS": name})
     assert not (tmp_path / "harmed").exists()
     assert not (tmp_path / "work").exists()
+
+
+def test_proposals_are_opened_before_detectron2_does(tmp_path, monkeypatch):
+    """Oracle: Detectron2's own loader takes the first file, and runs the second."""
+    from detectron2.config import get_cfg
+    from detectron2.data.build import load_proposals_into_dataset
+    from detectron2.structures import BoxMode
+
+    from cvplugins.detectron2.proposals import check_proposals
+
+    monkeypatch.chdir(tmp_path)
+    boxes = {
+        "ids": ["1"],
+        "boxes": [np.zeros((1, 4))],
+        "objectness_logits": [np.zeros(1)],
+        "bbox_mode": BoxMode.XYXY_ABS,
+    }
+    cfg = get_cfg()
+    cfg.MODEL.LOAD_PROPOSALS = True
+    for name, content, message in (
+        ("good.pkl", boxes, None),
+        ("evil.pkl", boxes | {"more": Harmful()}, "holds more than boxes and scores"),
+        ("list.pkl", [boxes], "is no dict with ids"),
+    ):
+        (tmp_path / name).write_bytes(pickle.dumps(content))
+        cfg.DATASETS.PROPOSAL_FILES_TRAIN = (name,)
+        if message is None:
+            check_proposals(cfg)
+            assert load_proposals_into_dataset([{"image_id": "1"}], name)[0]["proposal_bbox_mode"] == BoxMode.XYXY_ABS
+        else:
+            with pytest.raises(UserError, match=message):
+                check_proposals(cfg)
+    cfg.DATASETS.PROPOSAL_FILES_TRAIN = ("none.pkl",)
+    with pytest.raises(UserError, match=r"none\.pkl does not exist"):
+        check_proposals(cfg)
+    assert not (tmp_path / "harmed").exists()
 
 
 def test_a_work_dir_in_use(finished, tmp_path):

@@ -192,10 +192,11 @@ def test_a_foreground_that_is_ignored(refused, small_ade20k):
         "metainfo.palette": "[[0,0,0],[9,9,9]]",
         "reduce_zero_label": False,
         "img_suffix": ".jpg",
-        "pipeline.1.reduce_zero_label": False,
     }
-    own = [f"train_dataloader.dataset.{key}={value}" for key, value in keys.items()]
-    command = (*dry_run("mmseg", small_ade20k)[:-1], *own, "--dry-run")
+    sets = {"train_dataloader": 1, "val_dataloader": 2}  # and the place of LoadAnnotations in its pipeline
+    own = [f"{each}.dataset.{key}={value}" for each in sets for key, value in keys.items()]
+    own += [f"{each}.dataset.pipeline.{place}.reduce_zero_label=False" for each, place in sets.items()]
+    command = (*dry_run("mmseg", small_ade20k)[:-1], *own, "model.decode_head.num_classes=2", "--dry-run")
     refused(["label 1 ('crack') occurs nowhere", "If 255 means 'crack', store it as 1"], *command)
 
 
@@ -294,3 +295,8 @@ def test_images_of_a_coco_file(tool, tmp_path, framework):
         assert (code, len(errors)) == (2, 1), said
         assert f"{image}: " in errors[0]
         assert said in errors[0]
+    path.unlink()
+    os.mkfifo(path)
+    code, _, errors = tool(*arguments)
+    assert (code, len(errors)) == (2, 1)
+    assert f"{path}: cannot read the annotation file, it is a named pipe" in errors[0]
