@@ -16,8 +16,8 @@ checks of its input; mmdet gets lists by class that are ready. How many times as
     size        45, 47 and 55 us an image with 1,000, 5,000 and 20,000 images, COCO's rule
 
 NumPy 2.4.6, mmdet (onedl) 3.5.1, Detectron2 0.6, torchmetrics 1.9.0, pycocotools 2.0.11, faster-coco-eval 1.8.0,
-hotcoco 1.3.0, ultrafast-pycocotools 0.1.14, orjson 3.13.0 (without it, json reads the files). orjson alone takes 70 to
-110 ms of the row json; the evaluators in Rust, which make no Python objects of the file, stay ahead.
+hotcoco 1.3.0, ultrafast-pycocotools 0.1.14, msgspec 0.23.0. Decoding alone takes about 70 ms of the row json; the
+evaluators in Rust, which make no Python objects of the file, stay ahead.
 
 Other metrics have their own file: classification_metric.py, segmentation_metric.py, image_quality_metric.py,
 tracking_metric.py.
@@ -383,7 +383,7 @@ def main():
     parser.add_argument("--repeats", type=int, default=7)
     options = parser.parse_args()
     peers = "numpy mmdet onedl-mmdetection detectron2 torchmetrics pycocotools faster-coco-eval hotcoco"
-    names = [*peers.split(), "ultrafast-pycocotools", "orjson"]
+    names = [*peers.split(), "ultrafast-pycocotools", "msgspec"]
     print(", ".join(f"{name} {version(name)}" for name in names))
     print(f"{os.cpu_count()} cores, median of {options.repeats}, process time")
     for row in options.rows:

@@ -3,8 +3,8 @@
     python benchmarks/zoo.py build docs/operators/zoo.json    # the model of every config, random weights, no network
     python benchmarks/zoo.py run docs/operators/zoo.json      # of each family, a training step and a prediction
 
-The second takes one model of each family (folder of configs) that was built, gives it random images of 128x128, or of
-256x256 where it needs them, and writes down which operators of mmcv it asks for. Each model has a process of its own,
+The second takes one model of each family (folder of configs) that was built, gives it random images (zoo_batches.py)
+and writes down which operators of mmcv it asks for. Each model has a process of its own,
 so that one that dies or hangs stops nothing. The two take about 10 and 40 minutes of one core. The page
 docs/operators.md is made from their file.
 """
@@ -17,6 +17,7 @@ import json
 import multiprocessing
 import re
 import sys
+import traceback
 from collections.abc import Callable, Iterator
 from importlib.metadata import version
 from multiprocessing.connection import Connection
@@ -28,19 +29,17 @@ import mmcv.ops
 import mmdet.utils
 import mmseg.utils
 import torch
-from mmdet.testing import demo_mm_inputs, demo_track_inputs
 from mmengine.config import Config
-from mmengine.dataset import pseudo_collate
+from mmengine.logging import MessageHub
+from mmengine.model import revert_sync_batchnorm
 from mmengine.optim import OptimWrapper
 from mmengine.registry import MODELS, init_default_scope
-from mmengine.structures import PixelData
-from mmseg.structures import SegDataSample
 from torch import nn
 
+from benchmarks.zoo_batches import Batch, batches, keep_sizes
 from cvplugins.openmmlab.compat import make_mmseg_configs_reachable
 
 ROOTS = {name: Path(zoo.__path__[0]) / ".mim" / "configs" for name, zoo in (("mmdet", mmdet), ("mmseg", mmseg))}
-SIZES = (128, 256)  # of the images; the second where a model has more queries than the first has pixels
 TRIES = 2  # models of a family that are tried until one trains and predicts
 SMALL = ("r18", "tiny", "r50", "-t_", "_t_", "-s_", "_s_", "small", "b0")
 
@@ -62,8 +61,7 @@ def build(path: Path) -> str:
     """Build a config's model; its weights are whatever memory holds, which is enough to see that it can be built."""
     for name in [each for each in vars(nn.init) if each.endswith("_") and not each.startswith("_")]:
         setattr(nn.init, name, lambda tensor, *args, **kwargs: tensor)
-    # mmcv's SyncBN asks for a process group when it is built.
-    torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
+    _join_processes()
     config = Config.fromfile(path)
     if "model" not in config:
         return "no model"
@@ -74,11 +72,22 @@ def build(path: Path) -> str:
 def step_and_predict(path: Path) -> dict[str, Any]:
     """Make a training step and a prediction with a config's model, and name the operators that it asks for."""
     torch.manual_seed(0)
+    for name in ("iter", "epoch"):  # losses that change with time ask for it
+        MessageHub.get_current_instance().update_info(name, 0)
     config = Config.fromfile(path)
-    model = _model(config)
+    candidates = batches(config)
+    keep_sizes(config)
+    _join_processes()
+    model = revert_sync_batchnorm(_model(config))
+    torch.distributed.destroy_process_group()
     with asked_operators() as asked:
-        outcome = _first_that_works(model, list(_batches(config)))
+        outcome = _first_that_works(model, candidates)
     return {**outcome, "operators": sorted(asked)}
+
+
+def _join_processes() -> None:
+    """Make a process group of this process: mmcv's SyncBN asks for one when it is built."""
+    torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
 
 
 class _Recorder:
@@ -111,50 +120,7 @@ def _model(config: Config) -> nn.Module:
     return MODELS.build(config.model)
 
 
-def _batches(config: Config) -> Iterator[dict[str, Any]]:
-    """Yield batches of two images with different annotations, the richest first: heads differ in what they take."""
-    classes = min(_found(config.model, "num_classes"), default=2)
-    is_video = any(key in config.model for key in ("detector", "tracker", "track_head"))
-    for size in SIZES:
-        if config.get("default_scope") == "mmseg":
-            yield _segmentation_batch(classes, size)
-            continue
-        if is_video:
-            yield demo_track_inputs(1, 2, [0], (3, size, size), num_classes=1, with_mask=True)
-        yield _detection_batch(classes, size, with_mask=True, with_semantic=True)
-        yield _detection_batch(classes, size, with_mask=True, with_semantic=True, sem_seg_output_strides=8)
-        yield _detection_batch(classes, size)
-
-
-def _detection_batch(classes: int, size: int, **options: Any) -> dict[str, Any]:
-    images = [(3, size, size)] * 2
-    # It draws label maps of 8 bits.
-    batch = demo_mm_inputs(2, images, num_items=[3, 2], num_classes=min(max(classes, 2), 255), **options)
-    for sample in batch["data_samples"]:
-        sample.gt_instances.labels.clamp_(max=classes - 1)
-    return batch
-
-
-def _segmentation_batch(classes: int, size: int) -> dict[str, Any]:
-    items = []
-    shape = (size, size)
-    for _ in range(2):
-        sample = SegDataSample(metainfo={"img_shape": shape, "ori_shape": shape, "pad_shape": shape, "flip": False})
-        sample.gt_sem_seg = PixelData(data=torch.randint(0, classes, (1, *shape)))
-        sample.gt_edge_map = PixelData(data=torch.randint(0, 2, (1, *shape)))
-        sample.gt_depth_map = PixelData(data=torch.rand(1, *shape))
-        items.append({"inputs": torch.randint(0, 255, (3, *shape), dtype=torch.uint8), "data_samples": sample})
-    return pseudo_collate(items)
-
-
-def _found(node: Any, key: str) -> list[int]:
-    if isinstance(node, dict):
-        own = [node[key]] if isinstance(node.get(key), int) else []
-        return own + [each for child in node.values() for each in _found(child, key)]
-    return [each for child in node for each in _found(child, key)] if isinstance(node, (list, tuple)) else []
-
-
-def _first_that_works(model: nn.Module, batches: list[dict[str, Any]]) -> dict[str, Any]:
+def _first_that_works(model: nn.Module, candidates: Iterator[Batch]) -> dict[str, Any]:
     """Return the kind of prediction for the first batch that the model takes.
 
     Raises:
@@ -162,11 +128,11 @@ def _first_that_works(model: nn.Module, batches: list[dict[str, Any]]) -> dict[s
     """
     error = ""
     optimizer = OptimWrapper(torch.optim.SGD([each for each in model.parameters() if each.requires_grad], lr=1e-6))
-    for batch in batches:
+    for batch in candidates:
         try:
-            model.train().train_step(batch, optimizer)
+            model.train().train_step(batch.train, optimizer)
             with torch.no_grad():
-                predicted = model.eval().test_step(batch)
+                predicted = model.eval().test_step(batch.test)
         except NotImplementedError:
             raise
         except Exception as caught:
@@ -182,10 +148,16 @@ class _Refused(Exception):
 
 def _line(error: BaseException) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    text = f"{type(error).__name__}: {lines[0] if lines else ''}"
+    text = f"{type(error).__name__}: {lines[0] if lines else _place(error)}"
     for root in ROOTS.values():
         text = text.replace(f"{root.parents[2]}/", "")  # where packages are installed here
     return re.sub(r"\s+", " ", text)[:200]
+
+
+def _place(error: BaseException) -> str:
+    """Return where an error without words comes from."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return f"{frames[-1].filename}, line {frames[-1].lineno}" if frames else ""
 
 
 def _alone(job: Callable[[Path], Any], path: Path, seconds: float) -> Any:

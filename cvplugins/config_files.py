@@ -61,6 +61,8 @@ def find_config(path_or_name: str | os.PathLike[str], folder: str = "") -> Path:
     for wanted in filter(None, [f"{folder}/{name}" if folder else "", name]):
         if wanted in known and path.suffix in ("", known[wanted].suffix):
             return known[wanted]
+    if os.path.exists(path) and not os.path.isdir(path):
+        raise UserError(f"config {given} is no regular file, but a pipe, socket or device")
     if os.path.isdir(path):
         raise UserError(f"config {given} is a folder; give a file in it, or the name of a config of cvplugins")
     around = path.parent.glob("*") if os.path.isdir(path.parent) else ()

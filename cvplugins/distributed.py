@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
-from typing import TypeVar
+from collections.abc import Callable
+from typing import TypeVar, cast
 
 import torch.distributed as dist
 from torch import Tensor
 
 from cvplugins.errors import UserError
 
-__all__ = ["check_process_count", "gather_objects", "is_distributed", "rank", "sum_over_ranks", "world_size"]
+__all__ = [
+    "check_process_count",
+    "first_rank_does",
+    "gather_objects",
+    "is_distributed",
+    "rank",
+    "sum_over_ranks",
+    "world_size",
+]
 
 T = TypeVar("T")
 
@@ -58,6 +67,31 @@ def gather_objects(obj: T, group: dist.ProcessGroup | None = None) -> list[T]:
     gathered: list[T] = [obj] * world_size(group)
     dist.all_gather_object(gathered, obj, group=group)
     return gathered
+
+
+def first_rank_does(action: Callable[[], T]) -> T:
+    """Let the first rank do something, and return on every rank what came of it; every rank has to call this.
+
+    Args:
+        action: What it returns has to be such that it can be pickled.
+
+    Raises:
+        UserError: The first rank's; raised on every rank.
+
+    Example:
+        >>> first_rank_does(lambda: 3)
+        3
+    """
+    outcome: tuple[T | None, str | None] = None, None
+    if rank() == 0:
+        try:
+            outcome = action(), None
+        except UserError as error:
+            outcome = None, str(error)
+    found, message = gather_objects(outcome)[0]
+    if message is not None:
+        raise UserError(message)
+    return cast(T, found)
 
 
 def check_process_count(processes: int, gpus: int) -> None:

@@ -1,6 +1,6 @@
 """Errors that a user can mend."""
 
-__all__ = ["UserError", "first_line"]
+__all__ = ["DataError", "UserError", "first_line"]
 
 
 class UserError(ValueError):
@@ -8,6 +8,10 @@ class UserError(ValueError):
 
     The tools print it as one line and exit with code 2.
     """
+
+
+class DataError(UserError):
+    """Something that the user has to mend in the data."""
 
 
 def first_line(error: BaseException) -> str:

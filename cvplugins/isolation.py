@@ -11,7 +11,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-__all__ = ["alone", "fixed_randomness", "kept_numbers", "training_paths"]
+__all__ = ["alone", "fixed_randomness", "training_paths"]
 
 LIBRARIES = ("torch", "torchvision", "transformers", "timm")  # their modules are layers, however they are composed
 
@@ -35,29 +35,6 @@ def training_paths(model: nn.Module) -> Iterator[None]:
     finally:
         for module, training in flags:
             module.training = training
-
-
-@contextmanager
-def kept_numbers(model: nn.Module) -> Iterator[None]:
-    """Restore the numbers that modules hold as attributes, and drop new ones: Detectron2's RetinaNet counts objects.
-
-    >>> model = nn.Module()
-    >>> with kept_numbers(model): model.normalizer = 90.0
-    >>> hasattr(model, "normalizer")
-    False
-    """
-    kept = [(module, _numbers(module)) for module in model.modules()]
-    try:
-        yield
-    finally:
-        for module, before in kept:
-            for name in _numbers(module).keys() - before.keys():
-                del vars(module)[name]
-            vars(module).update(before)
-
-
-def _numbers(module: nn.Module) -> dict[str, float]:
-    return {name: value for name, value in vars(module).items() if isinstance(value, (int, float))}
 
 
 @contextmanager

@@ -98,6 +98,7 @@ HOOKS = _child(
     "hard_examples_hook",
     "hooks",
     "layer_freeze_hook",
+    "model_numbers_hook",
     "nonfinite_hook",
     "norm_policy_hook",
     "optimizer_switch_hook",
@@ -105,7 +106,9 @@ HOOKS = _child(
     "reproducibility",
     "segmentation_images_hook",
     "throughput_hook",
+    "undefined_numbers_hook",
     "validation_loss",
+    "validations_hook",
     "weight_penalty_hook",
 )
 MODEL_WRAPPERS = _child(root.MODEL_WRAPPERS, "norm")

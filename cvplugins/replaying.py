@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
-import pickle
 import pickletools
-import re
 import zipfile
 from pathlib import Path
 from types import ModuleType
@@ -17,12 +15,16 @@ from torch import nn
 
 from .errors import UserError, first_line
 from .monitors import Fault, Replay, reproduce
+from .monitors.random_state import random_state, restore_random_state
+from .plain_pickle import NotPlainError
 from .safe_loading import load_plain
 
 __all__ = ["load_replay", "replay"]
 
 # Each has build_model(config) and compute_losses(model, found).
 ADAPTERS = {"openmmlab": "cvplugins.openmmlab.replay", "detectron2": "cvplugins.detectron2.replay"}
+
+LARGEST_PICKLE = 2**27
 
 # What batches consist of besides tensors and plain data; restoring one only sets attributes.
 DATA_CLASSES = {
@@ -63,13 +65,16 @@ def replay(
     model = model.to("cuda" if torch.cuda.is_available() else "cpu")
     if found.autocast is not None and found.autocast[0] == "cuda" and not torch.cuda.is_available():
         found.autocast = ("cpu", "bfloat16")  # the nearest that a CPU has
+    _check_model(found, model, replay_file)
     try:
         faults = reproduce(found, model, lambda: adapter.compute_losses(model, found))
-    except RuntimeError as error:
-        if "Error(s) in loading state_dict" not in str(error):
-            raise
-        wrong = f"replay file {replay_file} is of another model than the config"
-        raise UserError(f"{wrong}: {str(error).splitlines()[1].strip()}; give its own with --config") from error
+    except UserError:
+        raise
+    except Exception as error:  # a batch of another model can make it raise anything
+        raise UserError(
+            f"replay file {replay_file}: its iteration cannot be repeated with this config "
+            f"({type(error).__name__}: {first_line(error)}); give the run's own with --config"
+        ) from error
     then = {(kind, name) for kind, name, *_ in found.faults}
     again = {(fault.kind, fault.name) for fault in faults}
     return bool(then & again), _in_words(found, faults)
@@ -86,17 +91,49 @@ def load_replay(path: str | os.PathLike[str], trusted: bool = False) -> Replay:
         raise UserError(f"replay file {path} does not exist; NonFiniteGuardHook writes them to WORK_DIR/replay")
     try:
         if trusted:
-            return Replay.from_dict(torch.load(path, map_location="cpu", weights_only=False))
-        return Replay.from_dict(load_plain(path, _data_classes(path)))
-    except pickle.UnpicklingError as error:
-        known = re.search(r"GLOBAL (\S+) (?:was not|whose)|Unsupported class (\S+)", str(error))
-        what = next(filter(None, known.groups())) if known else first_line(error)
+            found = Replay.from_dict(torch.load(path, map_location="cpu", weights_only=False))
+        else:
+            found = Replay.from_dict(load_plain(path, _data_classes(path)))
+        _check_random(found.random)
+        return found
+    except NotPlainError as error:
         raise UserError(
-            f"replay file {path} holds more than weights and known data ({what}); loading it could run code from the "
-            "file. If you trust its author, add --trust-replay"
+            f"replay file {path} holds more than weights and known data ({error.what}); loading it could run code "
+            "from the file. If you trust its author, add --trust-replay"
         ) from error
-    except (RuntimeError, EOFError, OSError, ValueError, TypeError, zipfile.BadZipFile) as error:
+    except UserError:
+        raise
+    except Exception as error:  # the bytes of another kind of file make unpicklers raise anything
         raise UserError(f"replay file {path} cannot be read: {first_line(error)}") from error
+
+
+def _check_random(state: dict[str, Any]) -> None:
+    """Raise unless the random generators take a state; they are left as they are."""
+    before = random_state()
+    try:
+        restore_random_state(state)
+    except Exception as error:  # each generator has its own kinds of errors
+        raise ValueError(f"its random state is not one ({type(error).__name__}: {first_line(error)})") from error
+    finally:
+        restore_random_state(before)
+
+
+def _check_model(found: Replay, model: nn.Module, path: str | os.PathLike[str]) -> None:
+    """Raise unless a replay has the weights of a model."""
+    own = model.state_dict()
+    problems = [f"{name} is missing" for name in own if name not in found.model]
+    problems += [f"{name} is unknown" for name in found.model if name not in own]
+    for name, value in found.model.items():
+        if name in own and (value.shape, value.dtype) != (own[name].shape, own[name].dtype):
+            problems.append(
+                f"{name} is {tuple(value.shape)} of {value.dtype}, not {tuple(own[name].shape)} of {own[name].dtype}"
+            )
+    if problems:
+        more = f"; and {len(problems) - 3} more" if len(problems) > 3 else ""
+        raise UserError(
+            f"replay file {path} is of another model than the config: {'; '.join(problems[:3])}{more}; "
+            "give its own with --config"
+        )
 
 
 def _adapter(found: Replay, path: str | os.PathLike[str]) -> ModuleType:
@@ -119,7 +156,10 @@ def _config(found: Replay, path: str | os.PathLike[str]) -> Path:
 def _data_classes(path: Path) -> list[type]:
     """Return those of DATA_CLASSES that a file asks for, and import no package that it does not need."""
     with zipfile.ZipFile(path) as archive:
-        pickles = [archive.read(name) for name in archive.namelist() if name.endswith("/data.pkl")]
+        found = [info for info in archive.infolist() if info.filename.endswith("/data.pkl")]
+        if sum(info.file_size for info in found) > LARGEST_PICKLE:
+            raise ValueError("its list of contents is too long")
+        pickles = [archive.read(info) for info in found]
     asked = set()
     for code, name, _ in (each for content in pickles for each in pickletools.genops(content)):
         if code.name == "GLOBAL":  # of protocol 2, in which torch writes

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,11 +18,11 @@ collect_ignore = ["integration/tiny.py", "integration/tiny_mask2former.py"]  # c
 NEEDS = {
     "openmmlab": (
         is_installed("mmdet"),
-        "mmdet is not installed (see the README: OpenMMLab)",
+        "mmdet is not installed (see docs/install.md)",
     ),
     "detectron2": (
         is_installed("detectron2"),
-        "detectron2 is not installed (see the README: Detectron2)",
+        "detectron2 is not installed (see docs/install.md)",
     ),
     "mask2former": (
         has_mask2former(),
@@ -50,6 +51,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for marker, (available, reason) in NEEDS.items():
             if not available and item.get_closest_marker(marker):
                 item.add_marker(pytest.mark.skip(reason=reason))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def file_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Where these tests keep what they read from files, instead of the user's own cache folder."""
+    folder = tmp_path_factory.mktemp("file_cache")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CVPLUGINS_CACHE_DIR", str(folder))
+        yield folder
 
 
 @pytest.fixture(scope="session")

@@ -11,12 +11,12 @@ from cvplugins.distributed import rank, world_size
 SIZE = 64
 
 
-def write_config(path, devkit, **keys):
-    """Write the config, with dotted keys changed, and return its path."""
-    cfg = small_config("fpn", ours=False)
+def write_config(path, devkit, kind="fpn", **keys):
+    """Write the config of a kind of model, with dotted keys changed, and return its path."""
+    cfg = small_config(kind, ours=False)
     cfg.MODEL.WEIGHTS = ""
     cfg.MODEL.RESNETS.NORM = "BN"
-    cfg.MODEL.ROI_HEADS.NUM_CLASSES = 20
+    cfg.MODEL.ROI_HEADS.NUM_CLASSES = cfg.MODEL.RETINANET.NUM_CLASSES = 20
     cfg.DATASETS.TRAIN = ("cvplugins_voc_2007_trainval", "cvplugins_voc_2012_trainval")
     cfg.DATASETS.TEST = ("cvplugins_voc_2007_test",)
     cfg.CVPLUGINS.DATA.ROOT = str(devkit)

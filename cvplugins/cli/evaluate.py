@@ -11,8 +11,12 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from pathlib import Path
 
 from cvplugins.errors import UserError
+from cvplugins.paths import check_folder, check_source
+
+from .own_data import check_voc_files
 
 __all__ = ["add_arguments", "run"]
 
@@ -49,9 +53,16 @@ def run(arguments: argparse.Namespace) -> int:
     for path in (arguments.predictions, arguments.annotations):
         if not os.path.exists(path):
             raise UserError(f"{path}: does not exist")
+        if not os.path.isdir(path):
+            check_source(path, "file")
+    if arguments.out_dir is not None:
+        check_folder(arguments.out_dir, "--out-dir")
     for rule in arguments.rules or ():
         if rule not in RULES:
             raise UserError(f"no detection rule is called {rule!r}; there are {', '.join(RULES)}")
+    if arguments.split is not None and os.path.isdir(arguments.annotations):
+        folder = Path(arguments.annotations)
+        check_voc_files(folder.parent, [(folder.name, arguments.split)])
     thresholds = arguments.iou_thresholds or ()
     for value in thresholds:
         if not 0 < value <= 1:

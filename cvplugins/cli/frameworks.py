@@ -10,18 +10,26 @@ import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from cvplugins.config_bases import check_bases
 from cvplugins.config_files import SUFFIXES, check_syntax, find_config
 from cvplugins.errors import UserError
+from cvplugins.paths import check_folder, check_source, is_address
+
+from .own_data import check_own_data
 
 __all__ = [
     "Framework",
     "add_common_arguments",
     "check_checkpoint",
     "check_checkpoint_file",
+    "check_seed",
     "existing_config",
     "framework_of",
     "run_job",
 ]
+
+
+LARGEST_SEED = 2**32 - 1  # of NumPy's RandomState
 
 
 class Framework(NamedTuple):
@@ -66,28 +74,36 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--local_rank", "--local-rank", type=int, help=argparse.SUPPRESS)  # old launchers give it
     parser.add_argument("--trust-checkpoint", action="store_true", help="let a checkpoint run code when it is loaded")
     parser.add_argument("--dry-run", action="store_true", help="check config, plugins, data and checkpoint, and stop")
+    parser.add_argument("--full", action="store_true", help="with --dry-run: decode every image, not only its header")
 
 
 def existing_config(path_or_name: str) -> str:
-    """Return the path of a config that exists, and that can be parsed if it is Python; see :func:`find_config`."""
+    """Return the path of a config that exists, as its bases do, and that can be parsed if it is Python."""
     path = find_config(path_or_name)
     if path.suffix not in (*SUFFIXES, ".json"):  # mmengine reads JSON too
         raise UserError(f"config {path}: its name must end in .py for OpenMMLab, or in .yaml for Detectron2")
     if path.suffix == ".py":
         check_syntax(path)
+    check_bases(path)
     return str(path)
 
 
 def check_checkpoint(path: str) -> None:
-    """Raise ``UserError`` for a path where there is no file; addresses are not looked up."""
-    if "://" not in path:
-        check_checkpoint_file(path)
+    """Raise ``UserError`` for a path where there is no file, or an address that is none; nothing is looked up."""
+    check_source(path, "checkpoint", "give the path of a .pth file")
 
 
 def check_checkpoint_file(path: str) -> None:
     """Raise ``UserError`` unless there is a file."""
-    if not os.path.isfile(path):
-        raise UserError(f"checkpoint {path} does not exist; give the path of a .pth file")
+    if is_address(path):
+        raise UserError(f"checkpoint {path} is an address; download the file and give its path")
+    check_checkpoint(path)
+
+
+def check_seed(seed: int | None) -> None:
+    """Raise ``UserError`` for a seed that NumPy's generators do not take."""
+    if seed is not None and not 0 <= seed <= LARGEST_SEED:
+        raise UserError(f"--seed {seed}: expected a number from 0 to {LARGEST_SEED}; without it one is drawn")
 
 
 def run_job(job: str, arguments: argparse.Namespace) -> int:
@@ -104,11 +120,16 @@ def run_job(job: str, arguments: argparse.Namespace) -> int:
         UserError: Something is wrong that the user can mend.
     """
     options = dict(vars(arguments))
+    if options["full"] and not options["dry_run"]:
+        raise UserError("--full decodes every image once, for a check alone: add --dry-run")
     del options["local_rank"]
+    if options["work_dir"] is not None:
+        check_folder(options["work_dir"], "--work-dir")
     framework = framework_of(options["config"])
     _require(framework)
     parse = importlib.import_module(f"{framework.adapter}.options").parse_options
     options["cfg_options"] = parse(options["cfg_options"])
+    check_own_data(job, options["config"], options["cfg_options"])
     launch: Any = importlib.import_module(f"{framework.adapter}.launch")
     summary = getattr(launch, job)(**options)
     if int(os.environ.get("RANK", 0)) == 0:

@@ -7,6 +7,7 @@ import difflib
 import importlib
 import os
 import sys
+import traceback
 from collections.abc import Sequence
 from types import ModuleType
 
@@ -81,7 +82,9 @@ def run_command(
     )
     parser.add_argument("--version", action="version", version=f"cvplugins {__version__}", help=argparse.SUPPRESS)
     command.add_arguments(parser)
+    parser.add_argument("--traceback", action="store_true", help="show where in the code an error came from")
     arguments = parser.parse_args(argv)
+    with_traceback = bool(vars(arguments).pop("traceback"))
     try:
         code = int(command.run(arguments))
         sys.stdout.flush()
@@ -92,6 +95,8 @@ def run_command(
     except UserError as error:
         # Slurm's and MPI's ranks get this variable only when the processes have joined.
         if int(os.environ.get("RANK", 0)) == 0:
+            if with_traceback:
+                traceback.print_exception(error)
             sys.stderr.write(f"error: {error}\n")
         return 2
 

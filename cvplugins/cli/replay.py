@@ -7,10 +7,9 @@ Example:
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 
-from cvplugins.errors import UserError
+from cvplugins.paths import check_source
 
 from .frameworks import existing_config
 
@@ -26,10 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Replay; see the docstring of the module for the exit code."""
-    if not os.path.isfile(arguments.replay_file):
-        raise UserError(
-            f"replay file {arguments.replay_file} does not exist; NonFiniteGuardHook writes them to WORK_DIR/replay"
-        )
+    check_source(arguments.replay_file, "replay file", "NonFiniteGuardHook writes them to WORK_DIR/replay")
     if arguments.config is not None:
         arguments.config = existing_config(arguments.config)
     from cvplugins.replaying import replay

@@ -11,12 +11,12 @@ import argparse
 import sys
 from pathlib import Path
 
-from cvplugins.errors import UserError
+from cvplugins.paths import check_folder
 from cvplugins.sample_folders import FOLDERS, check_sample_folder
 
-__all__ = ["add_arguments", "run"]
+from .frameworks import check_seed
 
-LARGEST_SEED = 2**32 - 1  # of NumPy's RandomState
+__all__ = ["add_arguments", "run"]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -31,9 +31,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Draw."""
-    if not 0 <= arguments.seed <= LARGEST_SEED:
-        raise UserError(f"--seed {arguments.seed}: expected a number from 0 to {LARGEST_SEED}")
-    check_sample_folder(arguments.path or FOLDERS[arguments.kind], overwrite=arguments.force)
+    check_seed(arguments.seed)
+    folder = arguments.path or FOLDERS[arguments.kind]
+    check_sample_folder(folder, overwrite=arguments.force)
+    check_folder(folder.parent, str(folder))
     from cvplugins.datasets.samples import draw_sample
 
     drawn = draw_sample(arguments.kind, arguments.path, seed=arguments.seed, overwrite=arguments.force)

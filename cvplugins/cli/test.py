@@ -8,8 +8,11 @@ Examples:
 from __future__ import annotations
 
 import argparse
+import math
 
+from cvplugins.errors import UserError
 from cvplugins.files import check_out
+from cvplugins.paths import check_folder
 
 from .frameworks import add_common_arguments, check_checkpoint, existing_config, run_job
 
@@ -37,5 +40,11 @@ def run(arguments: argparse.Namespace) -> int:
     """Evaluate."""
     arguments.config = existing_config(arguments.config)
     check_out(arguments.out)
+    for folder, option in ((arguments.show_dir, "--show-dir"), (arguments.label_dir, "--label-dir")):
+        if folder is not None:
+            check_folder(folder, option)
     check_checkpoint(arguments.checkpoint)
+    for scale in arguments.scales or ():
+        if not 0 < scale < math.inf:
+            raise UserError(f"--scales {scale}: expected factors above 0, such as 0.5 1 1.5")
     return run_job("evaluate", arguments)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from .voc import DataError
+from cvplugins.errors import DataError
 
 __all__ = ["ADE20K_CLASSES", "HOW_TO_GET_ADE20K", "ade20k_pairs"]
 
@@ -49,13 +49,14 @@ def ade20k_pairs(root: str | os.PathLike[str], split: str) -> list[tuple[Path, P
     Example:
         >>> ade20k_pairs("nowhere", "training")  # doctest: +ELLIPSIS
         Traceback (most recent call last):
-        cvplugins.datasets.voc.DataError: folder ...nowhere/images/training does not exist. To get ADE20K: ...
+        cvplugins.errors.DataError: folder ...nowhere/images/training does not exist. To get ADE20K: ...
     """
     images, labels = (Path(root, kind, split) for kind in ("images", "annotations"))
     for folder in (images, labels):
         if not folder.is_dir():
             raise DataError(f"folder {folder.absolute()} does not exist. {HOW_TO_GET_ADE20K}")
-    found = [(image, labels / f"{image.stem}.png") for image in sorted(images.glob("*.jpg"))]
+    jpegs = sorted(path for path in images.iterdir() if path.suffix.lower() == ".jpg")
+    found = [(image, labels / f"{image.stem}.png") for image in jpegs]
     if not found:
         raise DataError(f"folder {images.absolute()} holds no .jpg. {HOW_TO_GET_ADE20K}")
     return found

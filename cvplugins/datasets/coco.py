@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import gc
-import json
+import logging
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain
-from pathlib import Path
 from typing import Any
 
 import numpy as np
+from msgspec import UNSET
 from numpy.typing import NDArray
 
-from .voc import DataError
+from cvplugins.errors import DataError
+
+from .coco_fields import EXPECTED, AnnotationFile, CategoryEntry, ImageEntry, ResultEntry, checked_ids, refuse_twice
+from .coco_masks import Segmentations, is_empty
+from .typed_json import read_typed_json, shown
 
 __all__ = ["CocoAnnotations", "CocoObjects", "CocoResults", "read_coco_annotations", "read_coco_results"]
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -31,7 +37,8 @@ class CocoObjects:
         areas: Pixels of each object, ``(N,)``; 0 for results.
         crowd: Which stand for many objects, ``(N,)``.
         scores: Confidence, ``(N,)``; 1 for annotations.
-        segmentations: Polygons or run lengths as the file has them, N of them or none.
+        segmentations: Polygons or run lengths as the file has them, N of them or none; decoded when asked for.
+        has_boxes: Whether the file has boxes.
     """
 
     boxes: NDArray[np.float64]
@@ -40,7 +47,8 @@ class CocoObjects:
     areas: NDArray[np.float64]
     crowd: NDArray[np.bool_]
     scores: NDArray[np.float64]
-    segmentations: Sequence[Any]
+    segmentations: Segmentations | tuple[()]
+    has_boxes: bool = True
 
     def as_truth(self) -> dict[str, NDArray[Any]]:
         """Return the fields of ground truth that :class:`cvplugins.metrics.ImageDetections` takes."""
@@ -56,21 +64,10 @@ class CocoObjects:
         """Return the segmentations as compressed run lengths of an image's size.
 
         Raises:
+            DataError: A segmentation is malformed or does not fit the image; the message names file and entry.
             ImportError: pycocotools is not installed.
         """
-        try:
-            from pycocotools import mask as coding
-        except ImportError as error:
-            raise ImportError("masks need pycocotools: pip install pycocotools") from error
-        encoded = []
-        for segmentation in self.segmentations:
-            if isinstance(segmentation, list):  # polygons, of which an object may have several
-                encoded.append(coding.merge(coding.frPyObjects(segmentation, height, width)))
-            elif isinstance(segmentation["counts"], list):
-                encoded.append(coding.frPyObjects(segmentation, height, width))
-            else:
-                encoded.append(segmentation)
-        return encoded
+        return self.segmentations.encoded(height, width) if self.segmentations else []
 
 
 @dataclass(frozen=True)
@@ -79,22 +76,27 @@ class CocoAnnotations:
 
     Attributes:
         path: Where it was read from.
-        classes: Names of the categories, in the file's order, or those that were asked for.
-        category_ids: Their numbers in the file.
-        images: Objects of each image, by its number; images without objects included.
-        sizes: Height and width of each image, by its number; 0 where the file does not say.
-        names: File name of each image, by its number.
+        classes: Names of the categories, in the file's order, or those that were asked for; their ids are added where
+            several have one name.
+        category_ids: Their numbers or texts in the file.
+        images: Objects of each image, by its number or text; images without objects included.
+        sizes: Height and width of each image; 0 where the file does not say.
+        names: File name of each image.
+        others: Numbers or texts of the categories that were not asked for.
+        in_file_order: Whether the categories come in the file's order.
     """
 
     path: str
     classes: tuple[str, ...]
-    category_ids: tuple[int, ...]
-    images: dict[int, CocoObjects]
-    sizes: dict[int, tuple[int, int]]
-    names: dict[int, str]
+    category_ids: tuple[int | str, ...]
+    images: dict[int | str, CocoObjects]
+    sizes: dict[int | str, tuple[int, int]]
+    names: dict[int | str, str]
+    others: frozenset[int | str] = frozenset()
+    in_file_order: bool = True
 
 
-CocoResults = dict[int, CocoObjects]
+CocoResults = dict[int | str, CocoObjects]
 
 
 @contextmanager
@@ -110,51 +112,50 @@ def _no_collection() -> Iterator[None]:
 
 
 @_no_collection()
-def read_coco_annotations(path: str | os.PathLike[str], classes: Sequence[str] | None = None) -> CocoAnnotations:
+def read_coco_annotations(
+    path: str | os.PathLike[str],
+    classes: Sequence[str] | None = None,
+    *,
+    category_ids: Sequence[int | str] | None = None,
+) -> CocoAnnotations:
     """Read an annotation file (``instances_val2017.json`` or one of its layout).
+
+    Annotations of images that the file does not list are left out with a warning, as pycocotools leaves them out.
+    Segmentations are looked at only when masks are asked for.
 
     Args:
         path: JSON with ``images``, ``annotations`` and ``categories``.
-        classes: Names of the categories to keep, which must be in the file's order; all if None.
+        classes: Names of the categories to keep, in the order in which labels count; all in the file's order if None.
+        category_ids: Their ids instead of their names.
 
     Raises:
-        DataError: The file cannot be read, a part or a key is missing, or a class is not a category; the message
-            names the file, the entry and the key.
+        DataError: The file cannot be read, a part, a key or a value is not as it should be, or a class is not a
+            category; the message names the file, the entry, the key and the value.
     """
-    content = _load(path)
-    if not isinstance(content, dict):
-        raise DataError(f"{path}: holds a {type(content).__name__}, not an object; are these results?")
-    images, categories = (_entries(path, content, name) for name in ("images", "categories"))
-    annotations = _entries(path, content, "annotations")
-    names = _column(path, "categories", categories, "name")
-    wanted = list(range(len(names)))
-    if classes is not None:
-        missing = [name for name in classes if name not in names]
-        if missing:
-            raise DataError(f"{path}: has no category {missing[0]!r}; its categories: {', '.join(map(str, names))}")
-        wanted = [names.index(name) for name in classes]
-        if wanted != sorted(wanted):
-            raise DataError(f"{path}: its categories have another order than the classes, and labels count by it")
-    category_ids = [int(each) for each in _column(path, "categories", categories, "id")]
-    kept_ids = [category_ids[index] for index in wanted]
-    image_ids = [int(each) for each in _column(path, "images", images, "id")]
-    if len(set(image_ids)) < len(image_ids):
-        raise DataError(f"{path}: names image {next(each for each in image_ids if image_ids.count(each) > 1)} twice")
-    label_of = dict(zip(kept_ids, range(len(kept_ids)), strict=True))
-    known = set(category_ids)
-    labels = []
-    for number, category in enumerate(_column(path, "annotations", annotations, "category_id")):
-        if category not in known:
-            raise DataError(f"{path}: annotations[{number}] has category_id {category}, which is no category")
-        labels.append(label_of.get(category, -1))
-    by_image = _by_image(path, "annotations", annotations, image_ids, np.array(labels, np.int64))
+    content = read_typed_json(path, AnnotationFile, root="annotations", expected=_ANNOTATIONS)
+    images, annotations = content.images, content.annotations
+    image_ids = checked_ids(path, "images", "id", [each.id for each in images])
+    refuse_twice(path, "images", image_ids)
+    all_ids = checked_ids(path, "categories", "id", [each.id for each in content.categories])
+    refuse_twice(path, "categories", all_ids)
+    wanted = _chosen(path, content.categories, all_ids, classes, category_ids)
+    kept_ids = [all_ids[index] for index in wanted]
+    owners = checked_ids(path, "annotations", "image_id", [each.image_id for each in annotations])
+    of = checked_ids(path, "annotations", "category_id", [each.category_id for each in annotations])
+    labels = _labels(path, "annotations", of, kept_ids, set(all_ids), "which is none of its categories")
+    labels[_of_no_image(path, owners, set(image_ids))] = -1
     return CocoAnnotations(
         path=str(path),
-        classes=tuple(names[index] for index in wanted),
+        classes=_distinct([content.categories[index].name for index in wanted], kept_ids),
         category_ids=tuple(kept_ids),
-        images=by_image,
-        sizes={each["id"]: (int(each.get("height", 0)), int(each.get("width", 0))) for each in images},
-        names={each["id"]: str(each.get("file_name", each["id"])) for each in images},
+        images=_by_image(path, "annotations", annotations, image_ids, owners, labels),
+        sizes={image: _size(each) for image, each in zip(image_ids, images, strict=True)},
+        names={
+            image: str(image if each.file_name is None else each.file_name)
+            for image, each in zip(image_ids, images, strict=True)
+        },
+        others=frozenset(all_ids) - frozenset(kept_ids),
+        in_file_order=wanted == sorted(wanted),
     )
 
 
@@ -167,99 +168,192 @@ def read_coco_results(path: str | os.PathLike[str], annotations: CocoAnnotations
         annotations: The file that it belongs to.
 
     Returns:
-        Objects of each image that has any, by its number. Other categories than the annotations' are left out.
+        Objects of each image. Other categories than those that the annotations were asked for are left out.
 
     Raises:
-        DataError: The file cannot be read, a key is missing, or an image is not one of the annotations'.
+        DataError: The file cannot be read, a key or a value is not as it should be, or an image or a category is none
+            of the annotations'; the message names the file, the entry, the key and the value.
     """
-    content = _load(path)
-    if not isinstance(content, list):
-        raise DataError(f"{path}: holds a {type(content).__name__}, not a list of results; are these annotations?")
-    label_of = dict(zip(annotations.category_ids, range(len(annotations.classes)), strict=True))
-    categories = _column(path, "results", content, "category_id")
-    labels = np.fromiter((label_of.get(each, -1) for each in categories), np.int64, len(categories))
-    return _by_image(path, "results", content, list(annotations.images), labels, scored=True)
+    entries = read_typed_json(path, list[ResultEntry], root="results", expected=_RESULTS)
+    owners = checked_ids(path, "results", "image_id", [each.image_id for each in entries])
+    for number, owner in enumerate(owners):
+        if owner not in annotations.images:
+            ids = next(iter(annotations.images), 0)
+            raise DataError(
+                f"{path}: results[{number}].image_id is {shown(owner)}, which is no image of {annotations.path}"
+                f"{_other_kind(owner, ids)}"
+            )
+    of = checked_ids(path, "results", "category_id", [each.category_id for each in entries])
+    known = annotations.others.union(annotations.category_ids)
+    whose = f"which is no category of {annotations.path}"
+    labels = _labels(path, "results", of, annotations.category_ids, known, whose)
+    scores = np.array([each.score for each in entries], np.float64)
+    _require(path, "results", "score", np.isfinite(scores), scores, EXPECTED["score"])
+    return _by_image(path, "results", entries, list(annotations.images), owners, labels, scores)
 
 
-def _load(path: str | os.PathLike[str]) -> Any:
+_ANNOTATIONS = {**EXPECTED, "": "an object with images, annotations and categories; are these results?"}
+_RESULTS = {**EXPECTED, "": "a list of results; are these annotations?"}
+
+
+def _chosen(
+    path: object,
+    categories: Sequence[CategoryEntry],
+    ids: Sequence[int | str],
+    classes: Sequence[str] | None,
+    category_ids: Sequence[int | str] | None,
+) -> list[int]:
+    """Return the places of the categories to keep, in the order in which labels count."""
+    if category_ids is not None:
+        missing = [each for each in category_ids if each not in ids]
+        if missing:
+            raise DataError(f"{path}: has no category of id {shown(missing[0])}; its ids: {', '.join(map(shown, ids))}")
+        return [ids.index(each) for each in category_ids]
+    if classes is None:
+        return list(range(len(categories)))
+    wanted = []
+    names = [each.name for each in categories]
+    for name in classes:
+        if name not in names:
+            raise DataError(f"{path}: has no category {name!r}; its categories: {', '.join(names)}")
+        places = [place for place, each in enumerate(names) if each == name]
+        if len(places) != list(classes).count(name):
+            listed = ", ".join(shown(ids[place]) for place in places)
+            raise DataError(
+                f"{path}: {len(places)} of its categories are called {name!r} (id {listed}); the classes have to name "
+                "it as often"
+            )
+        wanted.append(next(place for place in places if place not in wanted))
+    return wanted
+
+
+def _distinct(names: Sequence[str], ids: Sequence[int | str]) -> tuple[str, ...]:
+    return tuple(
+        f"{name} ({number})" if names.count(name) > 1 else name for name, number in zip(names, ids, strict=True)
+    )
+
+
+def _labels(
+    path: object,
+    part: str,
+    given: Sequence[int | str],
+    kept: Sequence[int | str],
+    known: Collection[int | str],
+    whose: str,
+) -> NDArray[np.int64]:
+    """Return the label of each entry, -1 for categories that are not kept."""
+    label_of = dict.fromkeys(known, -1) | {each: label for label, each in enumerate(kept)}
     try:
-        # Detectors write files of 100 MB; orjson reads them three times as fast, and is optional.
-        from orjson import loads
-    except ImportError:
-        from json import loads
-    try:
-        return loads(Path(path).read_bytes())
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:  # orjson's error is a JSONDecodeError
-        raise DataError(f"{path}: not JSON: {error}") from error
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror}") from error
-
-
-def _entries(path: object, content: dict[str, Any], name: str) -> list[Any]:
-    entries = content.get(name)
-    if not isinstance(entries, list):
+        return np.fromiter(map(label_of.__getitem__, given), np.int64, len(given))
+    except KeyError as error:
+        number = next(i for i, each in enumerate(given) if each not in label_of)
         raise DataError(
-            f"{path}: has no list {name!r}; annotations in COCO's format have images, annotations, categories"
+            f"{path}: {part}[{number}].category_id is {shown(given[number])}, {whose}"
+            f"{_other_kind(given[number], next(iter(known), 0))}"
+        ) from error
+
+
+def _other_kind(given: int | str, known: int | str) -> str:
+    if isinstance(given, str) == isinstance(known, str):
+        return ""
+    return f"; ids are {'texts' if isinstance(known, str) else 'numbers'} there, such as {shown(known)}"
+
+
+def _of_no_image(path: object, owners: Sequence[int | str], images: set[int | str]) -> list[int]:
+    """Return which annotations are of images that the file does not list; never all of them."""
+    if images.issuperset(owners):
+        return []
+    lost = [number for number, owner in enumerate(owners) if owner not in images]
+    first, another = owners[lost[0]], _other_kind(owners[lost[0]], next(iter(images), 0))
+    if another or len(lost) == len(owners):
+        raise DataError(
+            f"{path}: annotations[{lost[0]}].image_id is {shown(first)}, which is none of its images{another}"
         )
-    return entries
+    message = (
+        "%s: left out %d of %d annotations, of images that it does not list; the first: annotations[%d] of image %s"
+    )
+    logger.warning(message, path, len(lost), len(owners), lost[0], first)
+    return lost
 
 
-def _column(path: object, part: str, entries: Sequence[Any], key: str) -> list[Any]:
-    try:
-        return [entry[key] for entry in entries]
-    except (KeyError, TypeError) as error:
-        number = next(i for i, entry in enumerate(entries) if not isinstance(entry, dict) or key not in entry)
-        raise DataError(f"{path}: {part}[{number}] has no {key!r}") from error
+def _size(image: ImageEntry) -> tuple[int, int]:
+    sides = [side if side is not None and 0 < side < 2**31 else 0 for side in (image.height, image.width)]
+    return int(sides[0]), int(sides[1])
 
 
 def _by_image(
     path: object,
     part: str,
     entries: Sequence[Any],
-    image_ids: Sequence[int],
+    image_ids: Sequence[int | str],
+    owners: Sequence[int | str],
     labels: NDArray[np.int64],
-    scored: bool = False,
-) -> dict[int, CocoObjects]:
+    scores: NDArray[np.float64] | None = None,
+) -> dict[int | str, CocoObjects]:
     """Return the entries of each image in their order; those with a negative label are left out."""
-    place_of = dict(zip(image_ids, range(len(image_ids)), strict=True))
-    owners = _column(path, part, entries, "image_id")
-    try:
-        place = np.fromiter(map(place_of.__getitem__, owners), np.int64, len(owners))
-    except (KeyError, TypeError) as error:
-        number, owner = next((i, each) for i, each in enumerate(owners) if each not in place_of)
-        raise DataError(f"{path}: {part}[{number}] is of image {owner}, which the annotations do not list") from error
-    has_boxes = bool(entries) and "bbox" in entries[0]
-    has_masks = bool(entries) and "segmentation" in entries[0]
-    if entries and not has_boxes and not has_masks:
-        raise DataError(f"{path}: {part}[0] has neither 'bbox' nor 'segmentation'")
-    boxes = _boxes(path, part, entries) if has_boxes else np.zeros((len(entries), 4))
-    masks = _column(path, part, entries, "segmentation") if has_masks else []
-    scores = np.array(_column(path, part, entries, "score") if scored else np.ones(len(entries)), np.float64)
-    if scored:
-        areas, crowd = np.zeros(len(entries)), np.zeros(len(entries), bool)
-    else:
-        areas = np.array([e.get("area", b[2] * b[3]) for e, b in zip(entries, boxes, strict=True)], np.float64)
-        crowd = np.array([bool(entry.get("iscrowd", 0)) for entry in entries], bool)
+    place_of = {image: place for place, image in enumerate(image_ids)}
+    place = np.fromiter((place_of.get(owner, -1) for owner in owners), np.int64, len(owners))
+    xywh = _boxes(path, part, entries)
+    has_boxes = not entries or bool(entries[0].bbox)
+    areas, crowd = np.zeros(len(entries)), np.zeros(len(entries), bool)
+    if scores is None:
+        areas, crowd = _areas(path, entries, xywh), _crowds(path, entries)
+        scores = np.ones(len(entries))
+    has_masks = any(not is_empty(each.segmentation) for each in entries)
     order = np.argsort(place, kind="stable")
     order = order[labels[order] >= 0]
     start = np.searchsorted(place[order], np.arange(len(image_ids) + 1))
-    xywh, labels, areas = boxes[order], labels[order], areas[order]
+    xywh, labels, areas = xywh[order], labels[order], areas[order]
     crowd, scores = crowd[order], scores[order]
     corners = np.concatenate([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]], axis=1)
     found = {}
-    for number, image_id in enumerate(image_ids):
+    for number, image in enumerate(image_ids):
         own = slice(start[number], start[number + 1])
-        chosen = [masks[index] for index in order[own]] if has_masks else ()
-        found[image_id] = CocoObjects(corners[own], xywh[own], labels[own], areas[own], crowd[own], scores[own], chosen)
+        masks: Segmentations | tuple[()] = ()
+        if has_masks:
+            chosen = order[own].tolist()
+            masks = Segmentations(f"{path}: {part}", image, chosen, [entries[each].segmentation for each in chosen])
+        columns = (corners[own], xywh[own], labels[own], areas[own], crowd[own], scores[own])
+        found[image] = CocoObjects(*columns, masks, has_boxes)
     return found
 
 
 def _boxes(path: object, part: str, entries: Sequence[Any]) -> NDArray[np.float64]:
-    column = _column(path, part, entries, "bbox")
-    try:
-        flat = np.fromiter(chain.from_iterable(column), np.float64)
-        return flat.reshape(len(column), 4)
-    except (TypeError, ValueError) as error:
-        wrong = (i for i, box in enumerate(column) if not isinstance(box, list) or len(box) != 4)
-        number = next(wrong, 0)
-        raise DataError(f"{path}: {part}[{number}]: bbox is {column[number]!r}, expected [x, y, w, h]") from error
+    # Results of masks alone have no box, or [] for one.
+    lengths = {0 if each.bbox is UNSET else len(each.bbox) for each in entries}
+    if lengths <= {0} and all(each.segmentation is not UNSET for each in entries):
+        return np.zeros((len(entries), 4))
+    if lengths != {4}:
+        number = next(i for i, each in enumerate(entries) if each.bbox is UNSET or len(each.bbox) != 4)
+        box = entries[number].bbox
+        if box is UNSET:
+            either = "neither 'bbox' nor 'segmentation'" if entries[number].segmentation is UNSET else "no 'bbox'"
+            raise DataError(f"{path}: {part}[{number}] has {either}")
+        raise DataError(f"{path}: {part}[{number}].bbox is {shown(box)}; expected {EXPECTED['bbox']}")
+    columns: Iterator[Any] = (each.bbox for each in entries)
+    boxes = np.fromiter(chain.from_iterable(columns), np.float64, 4 * len(entries)).reshape(-1, 4)
+    _require(path, part, "bbox", boxes[:, 2:].min(axis=1) >= 0, boxes, "a width and a height of at least 0")
+    return boxes
+
+
+def _areas(path: object, entries: Sequence[Any], boxes: NDArray[np.float64]) -> NDArray[np.float64]:
+    missing = next((i for i, each in enumerate(entries) if each.area is UNSET and not each.bbox), None)
+    if missing is not None:
+        raise DataError(f"{path}: annotations[{missing}] has neither 'bbox' nor 'area'")
+    of_box = boxes[:, 2] * boxes[:, 3]
+    areas = np.array([of_box[i] if each.area is UNSET else each.area for i, each in enumerate(entries)], np.float64)
+    _require(path, "annotations", "area", areas >= 0, areas, "a number of at least 0")
+    return areas
+
+
+def _crowds(path: object, entries: Sequence[Any]) -> NDArray[np.bool_]:
+    flags = np.array([each.iscrowd for each in entries], np.float64)
+    _require(path, "annotations", "iscrowd", (flags == 0) | (flags == 1), flags, EXPECTED["iscrowd"])
+    return np.asarray(flags == 1)
+
+
+def _require(path: object, part: str, key: str, fine: NDArray[np.bool_], values: NDArray[Any], wanted: str) -> None:
+    if not fine.all():
+        number = int(np.argmin(fine))
+        value = values[number].tolist()
+        raise DataError(f"{path}: {part}[{number}].{key} is {shown(value)}; expected {wanted}")

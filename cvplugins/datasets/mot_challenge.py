@@ -6,14 +6,20 @@ import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cvplugins.metrics.tracked_frame import TrackedFrame
+from cvplugins.errors import DataError
 
-from .voc import DataError
+from .text_files import read_text
+
+if TYPE_CHECKING:
+    from cvplugins.metrics.tracked_frame import TrackedFrame
+
+if TYPE_CHECKING:
+    from cvplugins.metrics.tracked_frame import TrackedFrame
 
 __all__ = ["MOTTracks", "mot_challenge_frames", "read_mot_tracks"]
 
@@ -22,6 +28,10 @@ PEDESTRIAN = 1
 DISTRACTORS = (2, 7, 8, 12)
 NON_MOT_VEHICLE = 6  # a distractor in MOT20 only
 BENCHMARKS = ("MOT15", "MOT16", "MOT17", "MOT20")
+# Every frame of a sequence takes memory, also an empty one: this many are nine hours of video.
+MAX_FRAMES = 1_000_000
+# Whole numbers beyond are not exact in float64; coordinates beyond are no pixels.
+LARGEST = {"id": 2.0**53, "class": 2.0**53, "frame": MAX_FRAMES, "x": 1e9, "y": 1e9, "w": 1e9, "h": 1e9}
 COLUMNS = ("frame", "id", "x", "y", "w", "h", "conf", "class", "visibility")
 
 
@@ -60,9 +70,9 @@ def read_mot_tracks(path: str | os.PathLike[str]) -> MOTTracks:
         path: A text file, columns separated by commas or blanks.
 
     Raises:
-        DataError: The file is missing or no text, a line has fewer than six columns, a value is no finite number,
-            frame, id or class is no whole number, a frame is below 1, or an id comes twice in a frame; the message
-            names file and line.
+        DataError: The file is missing or no text, a line has fewer than six columns, a value is no finite number or
+            beyond a limit, frame, id or class is no whole number, a frame is below 1 or above 1,000,000, or an id comes
+            twice in a frame; the message names file and line.
 
     Example:
         >>> import tempfile
@@ -72,10 +82,7 @@ def read_mot_tracks(path: str | os.PathLike[str]) -> MOTTracks:
         array([[10., 20., 40., 60.]])
     """
     path = Path(path)
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: cannot be read as MOTChallenge text: {error}") from error
+    text = read_text(path)
     lines, rows = [], []
     for number, content in enumerate(text.splitlines(), start=1):
         if content.strip():
@@ -115,16 +122,20 @@ def mot_challenge_frames(
         sequence: Name.
         truth: Rows of ``gt.txt``.
         results: Rows of the tracker's file, all taken for pedestrians.
-        num_frames: Length of the sequence; up to the last row if None.
+        num_frames: Length of the sequence, at most 1,000,000; up to the last row if None.
         benchmark: ``"MOT15"``, ``"MOT16"``, ``"MOT17"`` or ``"MOT20"``.
 
     Raises:
-        ValueError: The benchmark is none of these.
+        ValueError: The benchmark is none of these, or ``num_frames`` is out of range.
         DataError: A frame is beyond ``num_frames``, or a result is of another class than pedestrian; the message
             names file and line.
     """
+    from cvplugins.metrics.tracked_frame import TrackedFrame  # brings torch, which readers do without
+
     if benchmark not in BENCHMARKS:
         raise ValueError(f"benchmark {benchmark!r} is none of {', '.join(BENCHMARKS)}")
+    if num_frames is not None and not 0 <= num_frames <= MAX_FRAMES:
+        raise ValueError(f"num_frames is {num_frames}; expected 0 to {MAX_FRAMES:,}")
     last = max((int(rows.frame.max()) for rows in (truth, results) if len(rows.frame)), default=0)
     length = last if num_frames is None else num_frames
     for rows in (truth, results):
@@ -136,6 +147,10 @@ def mot_challenge_frames(
     if benchmark == "MOT15":
         ignored, excluded = np.zeros_like(ignored), truth.confidence == 0
     true_rows, found_rows = _by_frame(truth.frame, length), _by_frame(results.frame, length)
+    none = np.zeros(0, np.int64)
+    empty: dict[str, Any] = dict.fromkeys(("ids", "truth_ids"), none) | dict.fromkeys(
+        ("boxes", "truth_boxes"), np.zeros((0, 4))
+    )
     return [
         TrackedFrame(
             sequence,
@@ -147,6 +162,8 @@ def mot_challenge_frames(
             ignored=ignored[true],
             excluded=excluded[true],
         )
+        if len(true) or len(found)
+        else TrackedFrame(sequence, place + 1, **empty)  # frames without boxes share their arrays
         for place, (true, found) in enumerate(zip(true_rows, found_rows, strict=True))
     ]
 
@@ -161,9 +178,12 @@ def _row(path: Path, number: int, content: str) -> list[float]:
             value = float(cell)
         except ValueError:
             raise DataError(f"{path}, line {number}: {name} is '{cell}', which is no number") from None
-        if not math.isfinite(value) or (name in ("frame", "id", "class") and not value.is_integer()):
-            kind = "a whole" if name in ("frame", "id", "class") else "a finite"
+        whole = name in ("frame", "id", "class")
+        if not math.isfinite(value) or (whole and not value.is_integer()):
+            kind = "a whole" if whole else "a finite"
             raise DataError(f"{path}, line {number}: {name} is {cell}; expected {kind} number")
+        if abs(value) > LARGEST.get(name, math.inf):
+            raise DataError(f"{path}, line {number}: {name} is {cell}; expected at most {LARGEST[name]:,.0f}")
         values.append(value)
     if values[0] < 1:
         raise DataError(f"{path}, line {number}: frame is {cells[0]}; frames count from 1")

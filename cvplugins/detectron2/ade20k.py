@@ -12,6 +12,9 @@ from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from cvplugins.datasets import ADE20K_CLASSES, DataError, ade20k_pairs, check_label_images
+from cvplugins.datasets.label_images import check_classes_occur
+
+from .image_checks import scene_reader
 
 __all__ = ["PREFIX", "ade20k_records", "check_scenes", "register_ade20k"]
 
@@ -69,12 +72,14 @@ def ade20k_records(root: Path, split: str) -> list[dict[str, Any]]:
     ]
 
 
-def check_scenes(name: str, metadata: Any) -> None:
+def check_scenes(name: str, metadata: Any, cfg: CfgNode, full: bool = False) -> None:
     """Check the label maps of a dataset of the catalog: sizes, and labels out of range.
 
     Args:
         name: The dataset; nothing is checked if it has no label maps of classes.
         metadata: Its metadata.
+        cfg: The config, which says how the label maps are read.
+        full: Whether to decode every image.
 
     Raises:
         DataError: A folder or file is missing, or wrong.
@@ -89,7 +94,20 @@ def check_scenes(name: str, metadata: Any) -> None:
         pairs = _registered_pairs(name, metadata)
     reduced = metadata.get("reduce_zero_label", False)
     ignore_index = metadata.get("ignore_label", 255)
-    report = check_label_images(pairs, len(classes), reduce_zero_label=reduced, ignore_index=ignore_index)
+    report = check_label_images(
+        pairs,
+        len(classes),
+        reduce_zero_label=reduced,
+        ignore_index=ignore_index,
+        reader=scene_reader(cfg, name, full),
+    )
+    values = {index + int(reduced): each for index, each in enumerate(classes)}
+    try:
+        occurrence = check_classes_occur(report, values)
+    except DataError as error:
+        raise DataError(f"dataset {name}: {error}") from error
+    for warning in (*report.warnings, *occurrence):
+        logger.warning("%s: %s", name, warning)
     logger.info("%s: %d images; label 0 is %.1f %% of the pixels", name, report.images, 100 * report.share(0))
 
 

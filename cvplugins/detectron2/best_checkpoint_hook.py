@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from cvplugins.monitors import BestWeights, EarlyStopping, StoppingReport, mode_of, value_of
+from cvplugins.monitors import BestWeights, EarlyStopping, StoppingReport, mode_of
 
 from .evaluation_hook import EvaluationHook
 from .plugin_hook import logger
@@ -47,13 +47,17 @@ class BestCheckpointHook(EvaluationHook):
             self._best.discard()
         super().begin()
 
+    def monitored(self) -> dict[str, str]:
+        """Return the name of the metric."""
+        return {"monitor": self.name}
+
     def record(self, scalars: Mapping[str, float]) -> dict[str, Any]:
         """Return the monitored value."""
-        return {"metric": self.name, "value": value_of(scalars, self.name, self, self._seen)}
+        return {"metric": self.name, "value": self.value(scalars, self.name, self._seen)}
 
     def observe(self, record: dict[str, Any], replayed: bool) -> dict[str, Any]:
         """Keep the weights if they are the best ones."""
-        self._seen = True
+        self._seen |= record["value"] is not None
         report = self.monitor.observe(record["value"], record["iteration"])
         if report is None:
             return {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,10 @@ from detectron2.checkpoint import DetectionCheckpointer
 
 from cvplugins.errors import UserError
 from cvplugins.files import write_whole
-from cvplugins.safe_loading import open_checkpoint
+from cvplugins.run_folder import RunFolder
+from cvplugins.safe_loading import BrokenCheckpointError, check_weights, open_checkpoint
 
-__all__ = ["CvpluginsCheckpointer"]
+__all__ = ["CvpluginsCheckpointer", "run_folder"]
 
 
 class CvpluginsCheckpointer(DetectionCheckpointer):
@@ -60,6 +62,28 @@ class CvpluginsCheckpointer(DetectionCheckpointer):
         finally:
             self._parsed_url_during_load = None  # Detectron2 leaves it after an error, and then loads nothing more
 
+    def has_checkpoint(self) -> bool:
+        """Return whether there is something to resume, whatever ``last_checkpoint`` says."""
+        if "://" in self.save_dir:
+            return bool(super().has_checkpoint())
+        return bool(run_folder(self.save_dir).checkpoints())
+
+    def resume_or_load(self, path: str, *, resume: bool = True) -> dict[str, Any]:
+        """Go on with the newest whole checkpoint if there is one, or load a file or address without its state.
+
+        Detectron2's begins anew if ``last_checkpoint`` is missing, and overwrites what there is.
+
+        Raises:
+            UserError: There are checkpoints, and none is whole.
+        """
+        if not resume or "://" in self.save_dir:
+            return super().resume_or_load(path, resume=resume)
+        newest = run_folder(self.save_dir).newest_whole(self._opened_to_resume)
+        return self.load(path, checkpointables=[]) if newest is None else self.load(str(newest[0]))
+
+    def _opened_to_resume(self, path: Path) -> None:
+        open_checkpoint(path, self.trusted)
+
     def save(self, name: str, **kwargs: Any) -> None:
         """Write ``name.pth`` as fvcore does (fvcore/common/checkpoint.py), but under a temporary name first."""
         if "://" in self.save_dir:
@@ -81,19 +105,30 @@ class CvpluginsCheckpointer(DetectionCheckpointer):
     def _load_file(self, filename: str) -> dict[str, Any]:
         # Detectron2's own opens these two kinds itself, and all others by _torch_load.
         if filename.endswith(".pkl"):
-            return _of_pickle(open_checkpoint(filename, self.trusted))
-        if filename.endswith(".pyth"):
-            return _of_pycls(open_checkpoint(filename, self.trusted), filename)
-        return super()._load_file(filename)
+            loaded = _of_pickle(open_checkpoint(filename, self.trusted), filename)
+        elif filename.endswith(".pyth"):
+            loaded = _of_pycls(open_checkpoint(filename, self.trusted), filename)
+        else:
+            loaded = super()._load_file(filename)
+        check_weights(loaded["model"], f"checkpoint {filename}: model")
+        return loaded
 
     def _torch_load(self, filename: str) -> dict[str, Any]:
         return open_checkpoint(filename, self.trusted)
 
 
-def _of_pickle(data: dict[str, Any]) -> dict[str, Any]:
+def run_folder(path: str | os.PathLike[str]) -> RunFolder:
+    """Return the checkpoints of a run, as Detectron2's PeriodicCheckpointer names them."""
+    return RunFolder(Path(path), r"model_(?:(\d+)|final)\.pth", r"(?:model_best|model_ema|best_weights)\.pth")
+
+
+def _of_pickle(data: dict[str, Any], filename: str) -> dict[str, Any]:
     if "model" in data and "__author__" in data:  # of Detectron2's model zoo
         return data
     blobs = data.get("blobs", data)  # detectors of Caffe2 have them, backbones do not
+    source = f"checkpoint {filename}" + (": blobs" if "blobs" in data else "")
+    if not isinstance(blobs, dict) or not all(isinstance(name, str) for name in blobs):
+        raise BrokenCheckpointError(f"{source} is no dict of weights by their names")
     weights = {name: blob for name, blob in blobs.items() if not name.endswith("_momentum")}
     return {"model": weights, "__author__": "Caffe2", "matching_heuristics": True}
 
@@ -103,5 +138,6 @@ def _of_pycls(data: dict[str, Any], filename: str) -> dict[str, Any]:
         raise UserError(
             f"checkpoint {filename}: .pyth is the ending of pycls' checkpoints, but there is no model_state"
         )
+    check_weights(data["model_state"], f"checkpoint {filename}: model_state")
     weights = {name: each for name, each in data["model_state"].items() if not name.endswith("num_batches_tracked")}
     return {"model": weights, "__author__": "pycls", "matching_heuristics": True}

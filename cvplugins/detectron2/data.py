@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import logging
 import os
@@ -13,12 +14,27 @@ from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.structures import BoxMode
 
-from cvplugins.datasets import VOC_CLASSES, check_voc, read_annotation, read_split
+from cvplugins.datasets import (
+    VOC_CLASSES,
+    ClassCounts,
+    VOCSource,
+    check_class_names,
+    check_coco_file,
+    check_voc_folders,
+    check_voc_source,
+    read_annotation,
+    read_coco_annotations,
+    read_image_list,
+)
+from cvplugins.datasets.image_readers import ImageReader
+from cvplugins.datasets.regular_files import stat_regular
 from cvplugins.datasets.samples import draw_missing
 from cvplugins.distributed import gather_objects
 from cvplugins.errors import UserError
 
 from .ade20k import check_scenes, register_ade20k
+from .dataset_checks import check_counts, check_meanings, count_records, voc_box_problem
+from .image_checks import check_records, image_reader, loaded_size
 from .mask2former_project import is_mask2former
 
 __all__ = ["PREFIX", "check_data", "register_datasets", "register_voc", "voc_records"]
@@ -54,7 +70,7 @@ def register_voc(cfg: CfgNode) -> None:
         if name in DatasetCatalog:
             DatasetCatalog.remove(name)
             MetadataCatalog.remove(name)
-        options = (devkit, f"VOC{year}", split, classes, cfg.CVPLUGINS.DATA.SKIP_BROKEN)
+        options = (devkit, f"VOC{year}", split, classes, cfg.CVPLUGINS.DATA.SKIP_BROKEN, image_reader(cfg, name))
         DatasetCatalog.register(name, lambda options=options: voc_records(*options))
         MetadataCatalog.get(name).set(
             thing_classes=list(classes),
@@ -66,9 +82,16 @@ def register_voc(cfg: CfgNode) -> None:
 
 
 def voc_records(
-    devkit: Path, year: str, split: str, classes: Sequence[str] = VOC_CLASSES, skip_broken: bool = False
+    devkit: Path,
+    year: str,
+    split: str,
+    classes: Sequence[str] = VOC_CLASSES,
+    skip_broken: bool = False,
+    reader: ImageReader | None = None,
 ) -> list[dict[str, Any]]:
     """Return the images of a split as Detectron2 has them; each object also says whether it is ``difficult``.
+
+    Images may end in ``.jpg`` or ``.jpeg``, in small letters or capitals.
 
     The first pixel is 0, and the last one is not part of a box, as in detectron2/data/datasets/pascal_voc.py.
 
@@ -76,22 +99,24 @@ def voc_records(
         devkit: The folder ``VOCdevkit``.
         year: A folder of it, such as ``"VOC2007"``.
         split: A list's name, such as ``"trainval"``.
-        classes: Names that objects may have.
+        classes: Names of the objects to read.
         skip_broken: Whether broken images and annotations are left out.
+        reader: What will read the images; see :func:`check_voc`.
 
     Raises:
         DataError: The list or an annotation is missing or broken.
     """
-    ids = read_split(devkit, year, split)
+    source = _source(devkit, year, split)
+    ids = read_image_list(source.image_list, source.annotations).ids
     if skip_broken:
-        broken = dict(check_voc(devkit, [(year, split)], classes=classes, skip_broken=True).broken)
+        broken = dict(check_voc_source(source, classes=classes, skip_broken=True, reader=reader)[1])
         for image_id, reason in broken.items():
             logger.warning("left out of %s %s: %s (%s)", year, split, image_id, reason)
-        ids = [image_id for image_id in ids if image_id not in broken]
-    return [_record(devkit / year, image_id, classes) for image_id in ids]
+        ids = tuple(image_id for image_id in ids if image_id not in broken)
+    return [_record(source, image_id, classes) for image_id in ids]
 
 
-def check_data(cfg: CfgNode, names: Sequence[str]) -> None:
+def check_data(cfg: CfgNode, names: Sequence[str], full: bool = False) -> None:
     """Check datasets, file by file where they are PASCAL VOC's; the first process of every node does it for all.
 
     A sample that is missing is drawn first.
@@ -99,6 +124,7 @@ def check_data(cfg: CfgNode, names: Sequence[str]) -> None:
     Args:
         cfg: A config that :func:`register_voc` was called with.
         names: Of datasets.
+        full: Whether to decode every image; else only headers are read.
 
     Raises:
         UserError: Something is unknown, missing or broken, or the model has another number of classes; on every
@@ -107,7 +133,7 @@ def check_data(cfg: CfgNode, names: Sequence[str]) -> None:
     problem = None
     if int(os.environ.get("LOCAL_RANK", 0)) == 0:
         try:
-            _check(cfg, names)
+            _check(cfg, names, full)
         except UserError as error:
             problem = str(error)
     for found in gather_objects(problem):
@@ -115,23 +141,65 @@ def check_data(cfg: CfgNode, names: Sequence[str]) -> None:
             raise UserError(found)
 
 
-def _check(cfg: CfgNode, names: Sequence[str]) -> None:
+def _check(cfg: CfgNode, names: Sequence[str], full: bool) -> None:
     draw_missing(cfg.CVPLUGINS.DATA.ROOT)
-    for name in names:
+    if cfg.CVPLUGINS.DATA.CLASSES:
+        check_class_names(cfg.CVPLUGINS.DATA.CLASSES, "CVPLUGINS.DATA.CLASSES")
+    counts = {}
+    for name in dict.fromkeys(names):
         if name not in DatasetCatalog:
             raise UserError(f"DATASETS: there is no dataset {name!r}; {_similar(name)}")
         metadata = MetadataCatalog.get(name)
         if name.startswith(PREFIX):
-            split = (f"VOC{metadata.year}", metadata.split)
-            data = cfg.CVPLUGINS.DATA
-            check_voc(_devkit(cfg), [split], classes=_classes(cfg), skip_broken=data.SKIP_BROKEN)
+            found: ClassCounts | None = _check_voc(cfg, name, metadata, full)
         else:
             _check_files(name, metadata)
-            check_scenes(name, metadata)
+            check_scenes(name, metadata, cfg, full)
+            if metadata.get("evaluator_type") == "coco" and "://" not in metadata.get("json_file", "://"):
+                _check_coco(cfg, name, metadata.json_file)
+            is_semantic = metadata.get("stuff_classes") and not metadata.get("thing_classes")
+            found = None if is_semantic else count_records(name)
+            if metadata.get("json_file"):
+                check_records(cfg, name, full)
+        if found is not None:
+            counts[name] = found
         for key, number, kind in _class_numbers(cfg):
             classes = metadata.get(kind) or []
             if classes and number != len(classes):
-                raise UserError(f"{key} is {number}, but dataset {name} has {len(classes)} classes")
+                raise UserError(
+                    f"{key} is {number}, but dataset {name} has {len(classes)} classes; set it to {len(classes)}"
+                    + (", or name the classes in CVPLUGINS.DATA.CLASSES" if name.startswith(PREFIX) else "")
+                )
+    # Those of training count in a test too, as far as Detectron2 knows them without loading.
+    check_meanings(list(dict.fromkeys((*cfg.DATASETS.TRAIN, *names))))
+    check_counts(cfg, counts)
+
+
+def _check_voc(cfg: CfgNode, name: str, metadata: Any, full: bool) -> ClassCounts:
+    source = _source(_devkit(cfg), f"VOC{metadata.year}", metadata.split)
+    check_voc_folders(source)
+    split, _ = check_voc_source(
+        source,
+        classes=_classes(cfg),
+        skip_broken=cfg.CVPLUGINS.DATA.SKIP_BROKEN,
+        reader=image_reader(cfg, name, full),
+        box_problem=voc_box_problem,
+    )
+    for warning in split.warnings:
+        logger.warning("%s: %s", name, warning)
+    if split.unusable:
+        first = split.unusable[0][1]
+        logger.warning("%s: Detectron2 leaves out %d objects; the first one: %s", name, len(split.unusable), first)
+    return split.counts
+
+
+def _check_coco(cfg: CfgNode, name: str, path: str) -> None:
+    """Read an annotation file as training will, and as the evaluators will."""
+    if name in cfg.DATASETS.TEST:
+        check_coco_file(path, masks="evaluated" if cfg.MODEL.MASK_ON else "optional")
+        read_coco_annotations(path)
+    else:
+        check_coco_file(path, masks="needed" if cfg.MODEL.MASK_ON else "optional")
 
 
 def _check_files(name: str, metadata: Any) -> None:
@@ -142,6 +210,8 @@ def _check_files(name: str, metadata: Any) -> None:
                 f"dataset {name}: {Path(path).absolute()} does not exist; Detectron2's own datasets lie in "
                 f"$DETECTRON2_DATASETS ({os.environ.get('DETECTRON2_DATASETS', 'not set: ./datasets')})"
             )
+        if path and "://" not in path and key == "json_file":
+            stat_regular(path, "annotation file")
 
 
 def _class_numbers(cfg: CfgNode) -> Iterator[tuple[str, int, str]]:
@@ -151,6 +221,8 @@ def _class_numbers(cfg: CfgNode) -> Iterator[tuple[str, int, str]]:
         yield "MODEL.RETINANET.NUM_CLASSES", model.RETINANET.NUM_CLASSES, "thing_classes"
     elif architecture in ("GeneralizedRCNN", "PanopticFPN"):
         yield "MODEL.ROI_HEADS.NUM_CLASSES", model.ROI_HEADS.NUM_CLASSES, "thing_classes"
+        if architecture == "PanopticFPN":
+            yield "MODEL.SEM_SEG_HEAD.NUM_CLASSES", model.SEM_SEG_HEAD.NUM_CLASSES, "stuff_classes"
     elif architecture == "SemanticSegmentor" or is_mask2former(cfg):
         kind = "thing_classes" if "_instance" in cfg.INPUT.get("DATASET_MAPPER_NAME", "") else "stuff_classes"
         yield "MODEL.SEM_SEG_HEAD.NUM_CLASSES", model.SEM_SEG_HEAD.NUM_CLASSES, kind
@@ -169,12 +241,17 @@ def _classes(cfg: CfgNode) -> tuple[str, ...]:
     return tuple(cfg.CVPLUGINS.DATA.CLASSES) or VOC_CLASSES
 
 
-def _record(folder: Path, image_id: str, classes: Sequence[str]) -> dict[str, Any]:
-    annotation = read_annotation(folder / "Annotations" / f"{image_id}.xml", classes)
-    image = folder / "JPEGImages" / f"{image_id}.jpg"
+def _source(devkit: Path, year: str, split: str) -> VOCSource:
+    source = VOCSource.of_devkit(devkit, year, split)
+    return dataclasses.replace(source, suffixes=(".jpg", ".JPG", ".jpeg", ".JPEG"))
+
+
+def _record(source: VOCSource, image_id: str, classes: Sequence[str]) -> dict[str, Any]:
+    annotation = read_annotation(source.annotations / f"{image_id}.xml", classes)
+    image = source.image(image_id)
     width, height = annotation.width, annotation.height
     if width is None or height is None:
-        width, height = _size(image)
+        width, height = loaded_size(image)
     return {
         "file_name": str(image),
         "image_id": image_id,
@@ -190,10 +267,3 @@ def _record(folder: Path, image_id: str, classes: Sequence[str]) -> dict[str, An
             for each in annotation.objects
         ],
     }
-
-
-def _size(path: Path) -> tuple[int, int]:
-    from PIL import Image
-
-    with Image.open(path) as image:
-        return image.size

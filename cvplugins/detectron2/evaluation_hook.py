@@ -9,7 +9,7 @@ from typing import Any
 from detectron2.engine.hooks import EvalHook
 
 from cvplugins.errors import UserError
-from cvplugins.monitors import Journal
+from cvplugins.monitors import Journal, value_of
 
 from .plugin_hook import PluginHook, logger
 
@@ -51,6 +51,22 @@ class EvaluationHook(PluginHook):
             )
         return {**super().from_config(cfg), "output_dir": cfg.OUTPUT_DIR}
 
+    def monitored(self) -> dict[str, str]:
+        """Return the names of the numbers that this hook looks at, by the option that gives them."""
+        raise NotImplementedError
+
+    def value(self, scalars: Mapping[str, float], name: str, seen: bool) -> float | None:
+        """Return a number of an evaluation; None if it is undefined there, which is no value yet.
+
+        Raises:
+            ValueError: No evaluation can have it.
+        """
+        known = getattr(self.trainer, "metric_names", None)  # CvpluginsTrainer's
+        value = value_of(scalars, name, self, seen or name in scalars or (known is not None and name in known().names))
+        if value is None:
+            logger.info("%s: no value yet: %s is undefined in this evaluation", type(self).__name__, name)
+        return value
+
     def record(self, scalars: Mapping[str, float]) -> dict[str, Any]:
         """Return what the monitor has to see again when the run is resumed; plain numbers."""
         raise NotImplementedError
@@ -80,9 +96,13 @@ class EvaluationHook(PluginHook):
                 self.trainer.iter = self.trainer.storage.iter = done
 
     def evaluated(self, scalars: Mapping[str, float]) -> None:
-        """Feed the monitor; evaluations outside of a training do not count."""
-        if self._journal is not None:
-            self._last = min(self.trainer.iter + 1, self.trainer.max_iter)
+        """Feed the monitor; evaluations outside of a training do not count, nor one that the monitor knows already.
+
+        Detectron2 makes the last evaluation again when a run is resumed that had come to its end.
+        """
+        done = min(self.trainer.iter + 1, self.trainer.max_iter)
+        if self._journal is not None and done > self._last:
+            self._last = done
             record = {"iteration": self._last, **self.record(scalars)}
             self._journal.append({**record, **self.observe(record, replayed=False)})
 

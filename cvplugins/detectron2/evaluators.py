@@ -56,6 +56,10 @@ class _PluginEvaluator(DatasetEvaluator):
         """Return an empty metric."""
         raise NotImplementedError
 
+    def names(self) -> list[str]:
+        """Return the names of the numbers that it can give: those of a metric of no image, where all are undefined."""
+        return [f"{self.prefix}/{name}" for name in self.new_metric().compute().numbers()]
+
     def reset(self) -> None:
         """Forget all images."""
         self.metric = self.new_metric()

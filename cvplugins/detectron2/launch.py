@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import sys
@@ -17,20 +18,38 @@ from detectron2.utils.env import seed_all_rng
 from detectron2.utils.logger import setup_logger
 from torch import nn
 
-from cvplugins.errors import UserError, first_line
-from cvplugins.files import check_out, write_whole
+from cvplugins.distributed import first_rank_does
+from cvplugins.errors import UserError
+from cvplugins.files import check_out, hand_over, kept_copy, sweep_unfinished, write_whole
+from cvplugins.paths import check_folder, check_source
 from cvplugins.reporting import summary_lines, write_metrics
+from cvplugins.run_lock import check_unlocked, locked
 
+from .building import refusals_named
+from .checkpoint import run_folder
 from .config import validate_cvplugins_config
 from .data import check_data, register_datasets
 from .early_stopping_hook import EarlyStoppingHook, TrainingStopped
+from .hooks import build_cvplugins_hooks
 from .mask2former_project import is_mask2former
+from .metric_names import check_monitors
 from .predictions import DrawPredictions, DumpPredictions, WriteLabelMaps
 from .processes import joined_processes
-from .run_checkpoint import RunCheckpointer, check_exists, last_checkpoint
-from .run_files import load_config
+from .proposals import check_proposals
+from .run_checkpoint import (
+    RunCheckpointer,
+    check_exists,
+    check_optimizer,
+    is_at_hand,
+    last_checkpoint,
+    loading_explained,
+    open_for_resume,
+)
+from .run_files import load_config, own_keys
+from .run_values import check_values
 from .test_time import use_inference, with_several_sizes
 from .trainer import CvpluginsTrainer
+from .trial import trial_evaluation, trial_training
 
 __all__ = ["evaluate", "train"]
 
@@ -42,6 +61,7 @@ def train(
     *,
     work_dir: str | None = None,
     resume: str | None = None,
+    overwrite: bool = False,
     amp: bool = False,
     auto_scale_lr: bool = False,
     seed: int | None = None,
@@ -49,13 +69,15 @@ def train(
     launcher: str = "none",
     trust_checkpoint: bool = False,
     dry_run: bool = False,
+    full: bool = False,
 ) -> str:
     """Train, evaluate and return a summary for people.
 
     Args:
         config: Config file.
         work_dir: Where everything is written; the config's ``OUTPUT_DIR``, or ``work_dirs/<config name>`` if None.
-        resume: A checkpoint, or ``"auto"`` for the newest in the work dir.
+        resume: A checkpoint, or ``"auto"`` for the newest whole one in the work dir.
+        overwrite: Whether to delete the checkpoints of an earlier run in the work dir; else a new run is refused there.
         amp: Train in mixed precision (GPU only).
         auto_scale_lr: Scale the learning rate by the real batch size over ``CVPLUGINS.TRAIN.BASE_BATCH_SIZE``.
         seed: Seed of all randomness; the config's if None.
@@ -63,6 +85,7 @@ def train(
         launcher: ``"none"`` or ``"pytorch"`` (torchrun).
         trust_checkpoint: Allow a checkpoint to run code while it is loaded.
         dry_run: Check the config, the plugins, the data and the checkpoint, and train nothing.
+        full: Decode every image for the check; else only headers are read.
 
     Raises:
         UserError: Something is wrong that the user can mend.
@@ -76,23 +99,33 @@ def train(
     if seed is not None:
         cfg.SEED = seed
     _require(cfg, config, "TRAIN")
-    start = _find_start(cfg, resume)
+    if resume is None and cfg.MODEL.WEIGHTS:
+        check_source(cfg.MODEL.WEIGHTS, "checkpoint", "give the path of a .pth or .pkl file")
+    check_unlocked(cfg.OUTPUT_DIR)
+    start = _find_start(cfg, resume, overwrite, trust_checkpoint)
     with joined_processes(launcher):
-        check_data(cfg, (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST))
+        check_proposals(cfg, trust_checkpoint)
+        check_data(cfg, (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST), full)
+        given = (cfg_options or (), own_keys(config))
+        with refusals_named(cfg, given):
+            check_monitors(cfg, build_cvplugins_hooks(cfg), CvpluginsTrainer.build_evaluator)
+        model = trial_training(cfg, batches=dry_run, given=given)
+        _check_start(cfg, model, start, trust_checkpoint, download=not dry_run)
         if dry_run:
-            model = _build_model(cfg)
-            if start:
-                RunCheckpointer(model, trusted=trust_checkpoint).load_whole(start)
             return f"config, plugins and data of {config} are fine"
-        _set_up(cfg)
-        try:
+        del model
+        gc.collect()  # it goes before the run's own comes
+        with locked(cfg.OUTPUT_DIR):
+            _set_up(cfg)
+            first_rank_does(lambda: sweep_unfinished(cfg.OUTPUT_DIR))
+            if overwrite:
+                first_rank_does(lambda: run_folder(cfg.OUTPUT_DIR).clear(keep=[cfg.MODEL.WEIGHTS]))
             trainer = CvpluginsTrainer(cfg, trust_checkpoint)
-        except KeyError as error:
-            raise _unknown_name(error) from error
-        if resume == "auto" and start is None:
-            logger.info("no checkpoint in %s to resume from: training starts at the beginning", cfg.OUTPUT_DIR)
-        trainer.resume_or_load(start or False)
-        return _run(trainer)
+            if resume == "auto" and start is None:
+                logger.info("no checkpoint in %s to resume from: training starts at the beginning", cfg.OUTPUT_DIR)
+            with loading_explained(start or cfg.MODEL.WEIGHTS):
+                trainer.resume_or_load(start or False)
+            return _run(trainer)
 
 
 def evaluate(
@@ -110,6 +143,7 @@ def evaluate(
     launcher: str = "none",
     trust_checkpoint: bool = False,
     dry_run: bool = False,
+    full: bool = False,
 ) -> str:
     """Evaluate a checkpoint and return a summary for people.
 
@@ -128,26 +162,36 @@ def evaluate(
         launcher: ``"none"`` or ``"pytorch"`` (torchrun).
         trust_checkpoint: Allow the checkpoint to run code while it is loaded.
         dry_run: Check the config, the plugins, the data and the checkpoint, and evaluate nothing.
+        full: Decode every image for the check; else only headers are read.
 
     Raises:
         UserError: Something is wrong that the user can mend.
     """
     check_out(out)
+    for folder, option in ((show_dir, "--show-dir"), (label_dir, "--label-dir")):
+        if folder is not None:
+            check_folder(folder, option)
     cfg = _load(config, work_dir, cfg_options)
     _require(cfg, config, "TEST")
     use_inference(cfg, mode, scales, flip)
     _check_outputs(cfg, out, label_dir)
     with joined_processes(launcher):
-        check_data(cfg, cfg.DATASETS.TEST)
-        model = _build_model(cfg)
+        check_proposals(cfg, trust_checkpoint)
+        check_data(cfg, cfg.DATASETS.TEST, full)
+        with refusals_named(cfg, (cfg_options or (), own_keys(config))):
+            model = CvpluginsTrainer.build_model(cfg)
         RunCheckpointer(model, trusted=trust_checkpoint).load_whole(checkpoint)
+        trial_evaluation(cfg, model, batches=dry_run)
         if dry_run:
             return f"config, plugins, data and checkpoint of {config} are fine"
         _set_up(cfg)
         evaluators = [_evaluator(cfg, name, out, show_dir, label_dir) for name in cfg.DATASETS.TEST]
         results = CvpluginsTrainer.test(cfg, with_several_sizes(cfg, model), evaluators)
-        if out is not None and out.endswith(".json") and comm.is_main_process():
-            write_metrics(out, _flat(results))
+        if out is not None and comm.is_main_process():
+            if out.endswith(".json"):
+                write_metrics(kept_copy(cfg.OUTPUT_DIR, out), _flat(results))
+            for path in dict.fromkeys(_dump_path(cfg, out, name) for name in cfg.DATASETS.TEST):
+                hand_over(kept_copy(cfg.OUTPUT_DIR, path), path)
         return _summary(cfg, results, checkpoint)
 
 
@@ -169,9 +213,12 @@ def _load(config: str | os.PathLike[str], work_dir: str | None, options: Mapping
         cfg.OUTPUT_DIR = work_dir
     elif cfg.OUTPUT_DIR == "./output":  # Detectron2's default, the same for every config
         cfg.OUTPUT_DIR = os.path.join("work_dirs", Path(config).stem)
+    check_folder(cfg.OUTPUT_DIR, "work dir")
     if cfg.MODEL.DEVICE == "cuda" and not torch.cuda.is_available():
         cfg.MODEL.DEVICE = "cpu"
-    validate_cvplugins_config(cfg)
+    check_values(cfg)
+    with refusals_named(cfg, (options or (), own_keys(config))):
+        validate_cvplugins_config(cfg)
     register_datasets(cfg)
     return cfg
 
@@ -205,8 +252,7 @@ def _evaluator(
     several = len(cfg.DATASETS.TEST) > 1
     found = [CvpluginsTrainer.build_evaluator(cfg, dataset_name)]
     if out is not None and not out.endswith(".json"):
-        path = Path(out)
-        found.append(DumpPredictions(dataset_name, path.with_stem(f"{path.stem}_{dataset_name}") if several else path))
+        found.append(DumpPredictions(dataset_name, kept_copy(cfg.OUTPUT_DIR, _dump_path(cfg, out, dataset_name))))
     if show_dir is not None:
         found.append(DrawPredictions(dataset_name, Path(show_dir, dataset_name) if several else show_dir))
     if label_dir is not None:
@@ -214,25 +260,43 @@ def _evaluator(
     return DatasetEvaluators(found)
 
 
-def _find_start(cfg: CfgNode, resume: str | None) -> str | None:
+def _dump_path(cfg: CfgNode, out: str, dataset_name: str) -> Path:
+    """Return where the predictions of a dataset go: of several, each has a file; all metrics are in one."""
+    path = Path(out)
+    if out.endswith(".json") or len(cfg.DATASETS.TEST) == 1:
+        return path
+    return path.with_stem(f"{path.stem}_{dataset_name}")
+
+
+def _find_start(cfg: CfgNode, resume: str | None, overwrite: bool, trusted: bool) -> str | None:
     """Return the checkpoint to go on with, None to begin with ``MODEL.WEIGHTS``."""
-    start = last_checkpoint(cfg.OUTPUT_DIR) if resume == "auto" else resume
-    if start or cfg.MODEL.WEIGHTS:
-        check_exists(start or cfg.MODEL.WEIGHTS)
+    if overwrite and resume:
+        raise UserError("--overwrite begins anew and --resume goes on: give one of them")
+    folder = run_folder(cfg.OUTPUT_DIR)
+    start = None
+    if resume == "auto":
+        newest = folder.newest_whole(lambda path: open_for_resume(path, trusted))
+        start = None if newest is None else str(newest[0])
+    elif resume:
+        start = RunCheckpointer.fetched(resume)
+        open_for_resume(start, trusted)
+    if not overwrite and not (resume == "auto" and start):
+        folder.check_free(start)
+    if start is None and cfg.MODEL.WEIGHTS:
+        check_exists(cfg.MODEL.WEIGHTS)
     return start
 
 
-def _build_model(cfg: CfgNode) -> nn.Module:
-    try:
-        return CvpluginsTrainer.build_model(cfg)
-    except KeyError as error:
-        raise _unknown_name(error) from error
-
-
-def _unknown_name(error: KeyError) -> Exception:
-    """Return a UserError if Detectron2 met a name that no registry knows; anything else is not the user's to mend."""
-    message = str(error.args[0]) if error.args else ""
-    return UserError(f"config: {first_line(error)}") if "registry" in message else error
+def _check_start(cfg: CfgNode, model: nn.Module, start: str | None, trusted: bool, *, download: bool) -> None:
+    """Raise ``UserError`` unless the model of the config can begin with its weights, or go on with a checkpoint."""
+    checkpointer = RunCheckpointer(model, trusted=trusted)
+    if start is not None:
+        checkpointer.load_whole(start)
+        check_optimizer(cfg, CvpluginsTrainer.build_optimizer(cfg, model), start, trusted)
+    elif download or is_at_hand(cfg.MODEL.WEIGHTS):
+        checkpointer.load_to_begin(cfg.MODEL.WEIGHTS)
+    else:
+        logger.warning("MODEL.WEIGHTS=%s is not checked: it is downloaded when the run starts", cfg.MODEL.WEIGHTS)
 
 
 def _set_up(cfg: CfgNode) -> None:

@@ -119,7 +119,7 @@ def training_records(cfg: CfgNode) -> list[dict[str, Any]]:
     """Return the images to train on, with difficult objects as ``cfg.CVPLUGINS.DATA.DIFFICULT`` wants them.
 
     Raises:
-        UserError: They shall be ignored, but a dataset does not say which ones they are.
+        UserError: They shall be ignored, but a dataset does not say which ones they are; or no image is left.
     """
     keypoints = cfg.MODEL.ROI_KEYPOINT_HEAD.MIN_KEYPOINTS_PER_IMAGE if cfg.MODEL.KEYPOINT_ON else 0
     proposals = cfg.DATASETS.PROPOSAL_FILES_TRAIN if cfg.MODEL.LOAD_PROPOSALS else None
@@ -128,6 +128,11 @@ def training_records(cfg: CfgNode) -> list[dict[str, Any]]:
         records = [_without_difficult(each) for each in records]
     if cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS and records and "annotations" in records[0]:
         records = filter_images_with_only_crowd_annotations(records)
+    if not records:
+        raise UserError(
+            f"DATASETS.TRAIN: no image of {', '.join(cfg.DATASETS.TRAIN)} is left to train on; "
+            "DATALOADER.FILTER_EMPTY_ANNOTATIONS leaves out those without objects"
+        )
     return records
 
 

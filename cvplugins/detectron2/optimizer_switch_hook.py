@@ -9,7 +9,7 @@ import torch
 from detectron2.engine.hooks import LRScheduler as LRSchedulerHook
 
 from cvplugins.errors import UserError
-from cvplugins.monitors import EarlyStopping, mode_of, switch_optimizer, value_of
+from cvplugins.monitors import EarlyStopping, mode_of, switch_optimizer
 from cvplugins.options import check_options
 
 from .evaluation_hook import EvaluationHook
@@ -95,13 +95,17 @@ class OptimizerSwitchHook(EvaluationHook):
         if self._due and not self._switched:
             self._switch()
 
+    def monitored(self) -> dict[str, str]:
+        """Return the name of the metric of the plateau, if there is one."""
+        return {} if self.monitor is None else {"plateau.monitor": self.name}
+
     def record(self, scalars: Mapping[str, float]) -> dict[str, Any]:
         """Return the monitored value."""
-        return {"metric": self.name, "value": value_of(scalars, self.name, self, self._seen)}
+        return {"metric": self.name, "value": self.value(scalars, self.name, self._seen)}
 
     def observe(self, record: dict[str, Any], replayed: bool) -> dict[str, Any]:
         """Decide at a plateau to switch before the next iteration."""
-        self._seen = True
+        self._seen |= record["value"] is not None
         report = self.monitor.observe(record["value"], record["iteration"])
         if report and report.stop and not self._due:
             self._due = True

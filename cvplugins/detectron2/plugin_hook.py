@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import logging
+import inspect
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from typing import Any
 
 from detectron2.engine import HookBase
 from detectron2.engine.hooks import EvalHook
-from detectron2.engine.hooks import LRScheduler as LRSchedulerHook
 from detectron2.evaluation.testing import flatten_results_dict
 from detectron2.solver import LRScheduler
 from torch import nn
@@ -18,10 +17,11 @@ from torch.optim import Optimizer
 
 from cvplugins.distributed import gather_objects
 from cvplugins.errors import UserError
+from cvplugins.monitors import Monitor, watch_steps
 
-__all__ = ["PluginHook", "logger", "plugin_hooks"]
+from .trainer_run import TrainerRun, logger
 
-logger = logging.getLogger("detectron2.cvplugins")  # below the one that Detectron2's setup_logger shows
+__all__ = ["MonitorHook", "PluginHook", "logger", "monitor_signature", "plugin_hooks"]
 
 
 class PluginHook(HookBase):
@@ -118,8 +118,7 @@ class PluginHook(HookBase):
     @property
     def schedulers(self) -> list[LRScheduler]:
         """What Detectron2's hooks change the learning rates by."""
-        found = [hook.scheduler for hook in self.trainer._hooks if isinstance(hook, LRSchedulerHook)]
-        return [scheduler for scheduler in found if isinstance(scheduler, LRScheduler)]
+        return TrainerRun(self.trainer).schedulers
 
     @property
     def grad_scaler(self) -> Any:
@@ -134,6 +133,67 @@ class PluginHook(HookBase):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore the monitor's state when a run is resumed."""
         self.monitor.load_state_dict(state)
+
+
+def monitor_signature(monitor_type: type[Monitor]) -> inspect.Signature:
+    """Return the options of a hook around a monitor: the monitor's, and ``output_dir``."""
+    folder = inspect.Parameter("output_dir", inspect.Parameter.KEYWORD_ONLY, default=".", annotation=str)
+    options = inspect.signature(monitor_type)
+    return options.replace(parameters=[*options.parameters.values(), folder])
+
+
+class MonitorHook(PluginHook):
+    """A hook of Detectron2 that only passes a monitor's options and events on.
+
+    Subclasses give ``monitor_type``, whose options they take, and ``output_dir``.
+    """
+
+    monitor_type: type[Monitor]
+
+    def __init_subclass__(cls) -> None:
+        """Take over the monitor's signature, which messages and documentation show."""
+        super().__init_subclass__()
+        if "monitor_type" in vars(cls):
+            cls.__signature__ = monitor_signature(cls.monitor_type)
+
+    def __init__(self, *arguments: Any, output_dir: str = ".", **options: Any) -> None:
+        self.monitor = self.monitor_type(*arguments, **options)
+        self.output_dir = output_dir
+
+    @classmethod
+    def from_config(cls, cfg: Any) -> dict[str, Any]:
+        """Return the output folder."""
+        return {**super().from_config(cfg), "output_dir": cfg.OUTPUT_DIR}
+
+    def begin(self) -> None:
+        """Begin, and watch the optimizer's steps.
+
+        Raises:
+            UserError: An option does not fit the run.
+        """
+        self.run = TrainerRun(self.trainer, self.output_dir)
+        try:
+            self.monitor.begin(self.run)
+        except ValueError as error:
+            raise UserError(f"{type(self).__name__}: {error}") from error
+        self._handles += tuple(watch_steps(self.run, self.monitor))
+
+    def before_step(self) -> None:
+        """Tell the monitor."""
+        self.monitor.before_iteration(self.run)
+
+    def after_step(self) -> None:
+        """Tell the monitor."""
+        self.monitor.after_iteration(self.run)
+
+    def finish(self) -> None:
+        """Tell the monitor."""
+        self.monitor.finish(self.run)
+
+    def release(self) -> None:
+        """Tell the monitor, if it has begun."""
+        if hasattr(self, "run"):
+            self.monitor.release(self.run)
 
 
 class _Evaluation:

@@ -30,7 +30,8 @@ __all__ = ["DrawPredictions", "DumpPredictions", "WriteLabelMaps"]
 class DumpPredictions(DatasetEvaluator):
     """Write boxes, scores and labels as mmdet's own dump has them: a pickled list, which ``tools/evaluate.py`` reads.
 
-    In PASCAL VOC the last pixel is part of a box there, and not in Detectron2.
+    In PASCAL VOC the last pixel is part of a box there, and not in Detectron2. Of COCO's datasets each image also has
+    the ``category_ids`` of the labels, which Detectron2 sorts and mmdet leaves in the file's order.
 
     Args:
         dataset_name: A registered dataset.
@@ -39,6 +40,8 @@ class DumpPredictions(DatasetEvaluator):
 
     def __init__(self, dataset_name: str, path: str | os.PathLike[str]) -> None:
         self.last_pixel = 1.0 if MetadataCatalog.get(dataset_name).get("dirname") else 0.0
+        number_of = MetadataCatalog.get(dataset_name).get("thing_dataset_id_to_contiguous_id")
+        self.of_labels = {} if number_of is None else {"category_ids": sorted(number_of, key=number_of.get)}
         self.path = path
         self.reset()
 
@@ -52,7 +55,7 @@ class DumpPredictions(DatasetEvaluator):
             instances = made["instances"].to("cpu")
             boxes = instances.pred_boxes.tensor - torch.tensor([0.0, 0.0, self.last_pixel, self.last_pixel])
             predicted = {"bboxes": boxes, "scores": instances.scores, "labels": instances.pred_classes}
-            self.found.append({"img_id": given["image_id"], "pred_instances": predicted})
+            self.found.append({"img_id": given["image_id"], "pred_instances": predicted, **self.of_labels})
 
     def evaluate(self) -> None:
         """Write the predictions of all processes."""

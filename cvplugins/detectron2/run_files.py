@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
@@ -12,13 +13,16 @@ import detectron2
 import yaml
 from detectron2.config import CfgNode, get_cfg
 
+from cvplugins.config_bases import check_bases
 from cvplugins.config_files import config_folder, find_config
 from cvplugins.errors import UserError, first_line
 
 from .config import add_cvplugins_config
 from .mask2former_project import add_mask2former_config, is_mask2former, named_root
 
-__all__ = ["load_config"]
+__all__ = ["load_config", "own_keys"]
+
+MISMATCH = re.compile(r"Type mismatch \(.*?\) with values \((.*) vs\. (.*)\) for config key: (\S+)", re.DOTALL)
 
 
 class _ZooNode(CfgNode):
@@ -67,6 +71,7 @@ def load_config(path: str | os.PathLike[str], options: Mapping[str, Any] | None 
         UserError: The file or a base is missing or broken, or a key or value does not fit.
     """
     path = find_config(path, "detectron2")
+    check_bases(path)
     try:
         loaded = _ZooNode.load_yaml_with_base(str(path), allow_unsafe=False)
     except yaml.constructor.ConstructorError as error:
@@ -91,14 +96,36 @@ def load_config(path: str | os.PathLike[str], options: Mapping[str, Any] | None 
     return cfg
 
 
+def own_keys(path: str | os.PathLike[str]) -> list[str]:
+    """Return the dotted keys that a config file itself has, without its bases."""
+    loaded = yaml.safe_load(find_config(path, "detectron2").read_text())
+    return list(_dotted(loaded, "")) if isinstance(loaded, dict) else []
+
+
+def _dotted(node: Any, path: str) -> Iterator[str]:
+    if not isinstance(node, dict):
+        yield path
+        return
+    for key, child in node.items():
+        yield from _dotted(child, f"{path}.{key}" if path else str(key))
+
+
 def _nested(options: Mapping[str, Any]) -> dict[str, Any]:
     """Return a tree of dotted keys; unlike yacs's own merge_from_list it can add options to plugins."""
     tree: dict[str, Any] = {}
     for dotted, value in options.items():
         *folders, name = dotted.split(".")
+        if not all([*folders, name]):
+            raise UserError(f"--cfg-options {dotted}: the key has an empty part between its dots")
         node = tree
         for folder in folders:
             node = node.setdefault(folder, {})
+            if not isinstance(node, dict):
+                raise UserError(
+                    f"--cfg-options {dotted}: {folder} is given a value of its own too; give one of the two"
+                )
+        if isinstance(node.get(name), dict):
+            raise UserError(f"--cfg-options {dotted}: keys below it are given too; give one of the two")
         node[name] = value
     return tree
 
@@ -110,6 +137,10 @@ def _merge(cfg: CfgNode, changes: Mapping[str, Any], source: str) -> None:
         name = str(error.args[0]).rpartition(" ")[2]
         raise UserError(f"{source}: there is no key {name}{_similar_key(cfg, name)}") from error
     except (AssertionError, ValueError, AttributeError, TypeError) as error:
+        found = MISMATCH.search(str(error))
+        if found:
+            has, given, key = (" ".join(each.split()) for each in found.groups())
+            raise UserError(f"{source}: {key} = {given}: expected a value such as {has}") from error
         raise UserError(f"{source}: {first_line(error)}") from error
 
 

@@ -24,15 +24,19 @@ from torch import nn
 
 from cvplugins.distributed import is_distributed
 from cvplugins.errors import UserError
+from cvplugins.monitors import MetricNames
 
 from . import evaluators as known_evaluators
 from .accumulation import AccumulatingTrainer
 from .hooks import build_cvplugins_hooks, insert_hooks
 from .loading import TrainingLoader, build_training_loader
 from .mask2former_project import import_train_net, is_mask2former
+from .metric_names import metric_names
+from .model_numbers_hook import ModelNumbersHook
 from .norm import apply_norm_policy
 from .run_checkpoint import RunCheckpointer
 from .run_config import optimizer_options
+from .scripted import as_written
 
 __all__ = ["CvpluginsTrainer"]
 
@@ -163,8 +167,13 @@ class CvpluginsTrainer(DefaultTrainer):
         return next(iter(results.values())) if len(results) == 1 else results
 
     def build_hooks(self) -> list[HookBase | None]:
-        """Return Detectron2's hooks and those of ``CVPLUGINS.HOOKS``."""
-        return insert_hooks(super().build_hooks(), build_cvplugins_hooks(self.cfg))
+        """Return Detectron2's hooks, those of ``CVPLUGINS.HOOKS``, and what a resumed run needs."""
+        ours = [*build_cvplugins_hooks(self.cfg), ModelNumbersHook(self.model)]
+        return insert_hooks(super().build_hooks(), ours)
+
+    def metric_names(self) -> MetricNames:
+        """Return the names of the numbers that evaluations of this run can give."""
+        return metric_names(self.cfg, self._hooks, self.build_evaluator)
 
     def build_writers(self) -> list[EventWriter]:
         """Return writers to the log, to ``metrics.json``, and to TensorBoard where it is installed."""
@@ -179,6 +188,11 @@ class CvpluginsTrainer(DefaultTrainer):
         else:
             writers.append(TensorboardXWriter(self.cfg.OUTPUT_DIR))
         return writers
+
+    def run_step(self) -> None:
+        """Make an iteration, in which a scripted loss does not depend on how often it was called before."""
+        with as_written():
+            super().run_step()
 
     def resume_or_load(self, resume: bool | str = True) -> None:
         """Go on with a run, or begin one with ``cfg.MODEL.WEIGHTS``.

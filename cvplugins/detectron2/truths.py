@@ -69,7 +69,11 @@ def label_reader(name: str) -> Callable[[str], NDArray[Any]]:
 
 
 def _of_json(metadata: Any) -> tuple[dict[Any, dict[str, Any]], CocoAnnotations]:
-    annotations = read_coco_annotations(metadata.json_file, getattr(metadata, "thing_classes", None))
+    number_of = getattr(metadata, "thing_dataset_id_to_contiguous_id", None)
+    if number_of is not None:  # by sorted ids, whatever the order in the file is
+        annotations = read_coco_annotations(metadata.json_file, category_ids=sorted(number_of, key=number_of.get))
+    else:
+        annotations = read_coco_annotations(metadata.json_file, getattr(metadata, "thing_classes", None))
     truths = {image: found.as_truth() for image, found in annotations.images.items()}
     return truths, annotations
 

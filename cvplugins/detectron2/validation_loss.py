@@ -13,12 +13,14 @@ from torch.func import functional_call
 
 from cvplugins.distributed import gather_objects
 from cvplugins.errors import UserError
-from cvplugins.isolation import alone, fixed_randomness, kept_numbers, training_paths
+from cvplugins.isolation import alone, fixed_randomness, training_paths
+from cvplugins.model_numbers import kept_numbers
 from cvplugins.monitors import mean_losses
 
 from .mappers import build_mapper
 from .model_losses import named_losses
 from .plugin_hook import PluginHook, logger
+from .scripted import as_written
 
 __all__ = ["ValidationLoss", "build_validation_loader"]
 
@@ -83,6 +85,7 @@ class ValidationLoss(PluginHook):
             kept_numbers(model),
             fixed_randomness(device),
             alone(),
+            as_written(),
             EventStorage(self.trainer.iter),  # its own; the iteration counts for the schedules of CompositeLoss
         ):
             losses = functional_call(model, buffers, ([record],))

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from cvplugins.datasets import DataError
+from cvplugins.datasets.text_files import read_text
 from cvplugins.errors import UserError
-from cvplugins.reporting import (
-    DETECTION_FIGURES,
-    SEGMENTATION_FIGURES,
-    detection_table,
-    segmentation_table,
-    write_results,
-)
+from cvplugins.paths import check_folder
 
-from .label_images import evaluate_label_images
+from .label_pairs import label_pairs
 from .saved_detections import evaluate_detections, read_detections
 from .truths import read_truths
 
@@ -62,13 +58,23 @@ def evaluate_saved(
     Raises:
         UserError: Something is wrong with a file or an option.
     """
+    if not math.isfinite(score_threshold):
+        raise UserError(f"--score-threshold {score_threshold}: expected a number")
     names = _names(classes)
     folder = Path(out_dir) if out_dir is not None else None
+    if folder is not None:
+        check_folder(folder, "--out-dir")
+    # What brings torch is imported when the files have been read: a mistake in them need not wait for it.
     if _holds_images(predictions):
         if iou_thresholds is not None:
             raise UserError(f"{predictions}: label images have no IoU thresholds; leave --iou-thresholds out")
         if names is None:
             raise UserError("label images do not name their classes: give --classes NAME ..., or a text file of names")
+        label_pairs(predictions, annotations)
+        from cvplugins.reporting import SEGMENTATION_FIGURES, segmentation_table, write_results
+
+        from .label_images import evaluate_label_images
+
         segmented = evaluate_label_images(
             predictions,
             annotations,
@@ -81,7 +87,9 @@ def evaluate_saved(
             write_results(segmented, SEGMENTATION_FIGURES, lambda kind, suffix: folder / f"segmentation_{kind}{suffix}")
         return segmentation_table(segmented)
     truths = read_truths(annotations, split=split, classes=names)
-    found = read_detections(predictions, truths, trust_pickle=trust_pickle)
+    found = read_detections(predictions, truths, trust_pickle=trust_pickle, masks=not boxes)
+    from cvplugins.reporting import DETECTION_FIGURES, detection_table, write_results
+
     masks = False if boxes else None
     result = evaluate_detections(
         found, truths, rules=rules, iou_thresholds=iou_thresholds, score_threshold=score_threshold, masks=masks
@@ -98,8 +106,7 @@ def _holds_images(path: str | os.PathLike[str]) -> bool:
 def _names(classes: Sequence[str] | None) -> list[str] | None:
     if classes is None or len(classes) != 1 or not classes[0].endswith(".txt"):
         return None if classes is None else list(classes)
-    try:
-        lines = Path(classes[0]).read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{classes[0]}: cannot be read as text: {error}") from error
-    return [line.strip() for line in lines if line.strip()]
+    names = [line.strip() for line in read_text(classes[0]).splitlines() if line.strip()]
+    if not names:
+        raise DataError(f"{classes[0]}: names no classes")
+    return names

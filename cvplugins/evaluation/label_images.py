@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from cvplugins.datasets import DataError, read_label_image, without_zero_label
 from cvplugins.errors import UserError
 from cvplugins.metrics import SegmentationMetric, SegmentationResult
+
+from .label_pairs import label_pairs
 
 __all__ = ["evaluate_label_images"]
 
@@ -42,11 +43,7 @@ def evaluate_label_images(
     """
     if reduce_zero_label not in SHIFTS:
         raise UserError(f"reduce_zero_label is {reduce_zero_label!r}; accepted: {', '.join(SHIFTS)}")
-    found, wanted = (_images_in(Path(folder)) for folder in (predictions, labels))
-    for name, one, other, folder in (("label", found, wanted, labels), ("prediction", wanted, found, predictions)):
-        missing = sorted(set(one) - set(other))
-        if missing:
-            raise DataError(f"{folder}: has no {name} for {missing[0]} ({len(missing)} are missing)")
+    pairs = label_pairs(predictions, labels)
     try:
         metric = SegmentationMetric(classes, **options)
     except ValueError as error:
@@ -54,8 +51,8 @@ def evaluate_label_images(
     ignore_index = metric.settings["ignore_index"]
     if reduce_zero_label != "none" and ignore_index is None:
         raise UserError("reduce_zero_label needs an ignore_index, which a labelled 0 becomes")
-    for name in sorted(wanted):
-        label, prediction = read_label_image(wanted[name]), read_label_image(found[name])
+    for name, (found, wanted) in pairs.items():
+        label, prediction = read_label_image(wanted), read_label_image(found)
         if reduce_zero_label != "none":
             label = without_zero_label(label, ignore_index)
         if reduce_zero_label == "both":
@@ -65,12 +62,3 @@ def evaluate_label_images(
         except ValueError as error:
             raise DataError(str(error)) from error
     return metric.compute()
-
-
-def _images_in(folder: Path) -> dict[str, Path]:
-    if not folder.is_dir():
-        raise DataError(f"{folder}: is no folder")
-    found = {str(path.relative_to(folder)): path for path in folder.rglob("*.png")}
-    if not found:
-        raise DataError(f"{folder}: holds no .png")
-    return found

@@ -1,29 +1,24 @@
-"""Detections that were written to files: COCO's JSON, PASCAL VOC's text files, and mmdet's pickle."""
+"""Detections that were written to files: COCO's JSON, PASCAL VOC's text files, and the pickle of a test."""
 
 from __future__ import annotations
 
+import math
 import os
-import pickle
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from cvplugins.datasets import CocoObjects, DataError, VocDetections, read_coco_results, read_voc_results
 from cvplugins.errors import UserError, first_line
-from cvplugins.metrics import (
-    DetectionMetric,
-    DetectionResult,
-    DetectionRule,
-    ImageDetections,
-    ImageMasks,
-    InstanceSegmentationMetric,
-    detection_rule,
-)
 
+from .pickled_detections import read_pickled_detections
 from .truths import Truths
+
+if TYPE_CHECKING:  # metrics bring torch, for which a mistake in a file need not wait
+    from cvplugins.metrics import DetectionResult, DetectionRule, ImageDetections, ImageMasks
 
 __all__ = ["SavedDetections", "evaluate_detections", "read_detections"]
 
@@ -37,21 +32,26 @@ class SavedDetections:
             ``sizes`` where the file has widths and heights.
         has_boxes: Whether there are boxes.
         has_masks: Whether there are masks.
+        path: Where it was read from.
     """
 
     images: dict[int | str, dict[str, Any]]
     has_boxes: bool
     has_masks: bool
+    path: str = "the predictions"
 
 
-def read_detections(path: str | os.PathLike[str], truths: Truths, *, trust_pickle: bool = False) -> SavedDetections:
+def read_detections(
+    path: str | os.PathLike[str], truths: Truths, *, trust_pickle: bool = False, masks: bool = True
+) -> SavedDetections:
     """Read detections.
 
     Args:
         path: ``.json`` in COCO's format for results, a folder of PASCAL VOC's ``comp4`` text files, or the ``.pkl``
-            that mmdet's ``tools/test.py --out`` writes.
+            that ``tools/test.py --out`` writes, ours or mmdet's.
         truths: The annotations that they belong to.
         trust_pickle: Whether a pickle may be opened, which can run any code.
+        masks: Whether masks are read, where there are any.
 
     Raises:
         DataError: A file is missing or broken.
@@ -60,19 +60,21 @@ def read_detections(path: str | os.PathLike[str], truths: Truths, *, trust_pickl
     path = Path(path)
     if not path.exists():
         raise DataError(f"{path}: does not exist")
+    if path.is_dir():
+        return _of_voc(path, read_voc_results(path, truths.classes, truths.images))
     if path.suffix == ".json":
         if truths.coco is None:
             raise UserError(f"{path}: COCO's results name images by numbers; they need COCO annotations (a .json file)")
-        return _of_coco(read_coco_results(path, truths.coco), truths)
+        return _of_coco(path, read_coco_results(path, truths.coco), truths, masks)
     if path.suffix in (".pkl", ".pickle"):
         if not trust_pickle:
             raise UserError(
                 f"{path}: opening a pickle runs whatever code is in it; give --trust-pickle if you wrote the file, or "
                 "save the predictions as COCO JSON (mmdet: CocoMetric with format_only=True and outfile_prefix)"
             )
-        return _of_mmdet(path, truths)
-    if path.is_dir():
-        return _of_voc(read_voc_results(path, truths.classes))
+        images = read_pickled_detections(path, truths, masks=masks)
+        has_masks = any("masks" in own for own in images.values())
+        return SavedDetections(images, has_boxes=True, has_masks=has_masks, path=str(path))
     raise UserError(f"{path}: expected .json, .pkl or a folder of text files")
 
 
@@ -99,14 +101,15 @@ def evaluate_detections(
     Raises:
         UserError: Masks are wanted and missing, an image is not one of the annotations', or a value is wrong.
     """
+    from cvplugins.metrics import DetectionMetric, InstanceSegmentationMetric, detection_rule
+
+    if not math.isfinite(score_threshold):
+        raise UserError(f"the score threshold is {score_threshold}; expected a number")
     wanted = found.has_masks and truths.coco is not None if masks is None else masks
-    if wanted and (not found.has_masks or truths.coco is None):
-        raise UserError("masks need predictions with a segmentation, and COCO annotations")
-    if not wanted and not found.has_boxes and found.images:
-        raise UserError("the predictions hold no boxes; compare masks")
+    _require_parts(found, truths, wanted)
     unknown = [image for image in found.images if image not in truths.images]
     if unknown:
-        raise UserError(f"the predictions name image {unknown[0]!r}, which the annotations do not list")
+        raise UserError(f"{found.path}: names image {unknown[0]!r}, which the annotations do not list")
     if rules is None:
         rules = ("voc2007", "voc2012", "coco") if truths.coco is None else ("coco",)
     try:
@@ -116,23 +119,47 @@ def evaluate_detections(
             changes["iou_thresholds"] = tuple(iou_thresholds)
         chosen = [detection_rule({**vars(detection_rule(rule)), **changes}) for rule in rules]
         metric = (InstanceSegmentationMetric if wanted else DetectionMetric)(truths.classes, chosen, score_threshold)
+    except ValueError as error:
+        raise UserError(first_line(error)) from error
+    try:
         for image, truth in truths.images.items():
             own = found.images.get(image, _NOTHING)
             metric.update(_masks(image, own, truth, truths) if wanted else _boxes(image, own, truth))  # type: ignore[arg-type]
+    except UserError:
+        raise
     except ValueError as error:
-        raise UserError(first_line(error)) from error
+        raise UserError(f"{found.path}: {first_line(error)}") from error
     return metric.compute()
 
 
 _NOTHING: dict[str, Any] = {"boxes": np.zeros((0, 4)), "masks": [], "scores": [], "labels": []}
 
 
+def _require_parts(found: SavedDetections, truths: Truths, masks: bool) -> None:
+    """Raise unless both sides have masks, or both have boxes."""
+    objects = [] if truths.coco is None else [each for each in truths.coco.images.values() if len(each.labels)]
+    if masks:
+        if not found.has_masks or truths.coco is None:
+            raise UserError("masks need predictions with a segmentation, and COCO annotations")
+        if not all(len(each.segmentations) for each in objects):
+            raise UserError(f"{truths.coco.path}: has no 'segmentation' to compare masks with; give --boxes for boxes")
+        return
+    if not found.has_boxes and found.images:
+        raise UserError(f"{found.path}: holds no boxes; compare masks")
+    if truths.coco is not None and not all(each.has_boxes for each in objects):
+        raise UserError(f"{truths.coco.path}: has no 'bbox' to compare boxes with")
+
+
 def _boxes(image: int | str, own: Mapping[str, Any], truth: Mapping[str, Any]) -> ImageDetections:
+    from cvplugins.metrics import ImageDetections
+
     return ImageDetections(image, own["boxes"], own["scores"], own["labels"], sizes=own.get("sizes"), **truth)
 
 
 def _masks(image: int | str, own: Mapping[str, Any], truth: Mapping[str, Any], truths: Truths) -> ImageMasks:
-    if truths.coco is None or not isinstance(image, int):
+    from cvplugins.metrics import ImageMasks
+
+    if truths.coco is None:
         raise UserError("masks need COCO annotations")
     others = {name: value for name, value in truth.items() if name not in ("truth_boxes", "truth_sizes")}
     true_masks = truths.coco.images[image].masks(*truths.coco.sizes[image])
@@ -141,8 +168,8 @@ def _masks(image: int | str, own: Mapping[str, Any], truth: Mapping[str, Any], t
     )
 
 
-def _of_coco(results: Mapping[int, CocoObjects], truths: Truths) -> SavedDetections:
-    has_masks = any(len(found.segmentations) for found in results.values())
+def _of_coco(path: Path, results: Mapping[int | str, CocoObjects], truths: Truths, masks: bool) -> SavedDetections:
+    has_masks = masks and any(len(found.segmentations) for found in results.values())
     images: dict[int | str, dict[str, Any]] = {}
     for image, found in results.items():
         images[image] = {
@@ -153,39 +180,12 @@ def _of_coco(results: Mapping[int, CocoObjects], truths: Truths) -> SavedDetecti
         }
         if has_masks and truths.coco is not None:
             images[image]["masks"] = found.masks(*truths.coco.sizes[image])
-    return SavedDetections(images, any(found.boxes.any() for found in results.values()), has_masks)
+    return SavedDetections(images, all(found.has_boxes for found in results.values()), has_masks, str(path))
 
 
-def _of_voc(results: Mapping[str, VocDetections]) -> SavedDetections:
+def _of_voc(path: Path, results: Mapping[str, VocDetections]) -> SavedDetections:
     images: dict[int | str, dict[str, Any]] = {
         image: {"boxes": boxes - 1, "scores": scores, "labels": labels}
         for image, (boxes, scores, labels) in results.items()
     }
-    return SavedDetections(images, has_boxes=True, has_masks=False)
-
-
-def _of_mmdet(path: Path, truths: Truths) -> SavedDetections:
-    try:
-        with path.open("rb") as file:
-            samples = pickle.load(file)  # the caller trusts it
-    except (OSError, EOFError, pickle.UnpicklingError, ImportError, AttributeError) as error:
-        raise DataError(f"{path}: cannot be opened: {first_line(error)}") from error
-    if not isinstance(samples, list) or not all(
-        isinstance(each, Mapping) and "pred_instances" in each for each in samples
-    ):
-        raise DataError(f"{path}: holds no list of mmdet's predictions, each with pred_instances")
-    images: dict[int | str, dict[str, Any]] = {}
-    for number, sample in enumerate(samples):
-        image = sample.get("img_id")
-        if image not in truths.images:
-            raise DataError(f"{path}: entry {number} is of image {image!r}, which the annotations do not list")
-        own = sample["pred_instances"]
-        images[image] = {
-            "boxes": np.asarray(own["bboxes"]),
-            "scores": np.asarray(own["scores"]),
-            "labels": np.asarray(own["labels"]),
-        }
-        if "masks" in own:
-            images[image]["masks"] = own["masks"]
-    has_masks = any("masks" in own for own in images.values())
-    return SavedDetections(images, has_boxes=True, has_masks=has_masks)
+    return SavedDetections(images, has_boxes=True, has_masks=False, path=str(path))

@@ -12,9 +12,11 @@ import numpy as np
 
 from cvplugins.datasets import (
     VOC_CLASSES,
+    ClassCounts,
     CocoAnnotations,
     DataError,
     VOCAnnotation,
+    check_spelling,
     read_annotation,
     read_coco_annotations,
     read_split,
@@ -49,16 +51,18 @@ def read_truths(
     Args:
         annotations: File or folder.
         split: Which list of a VOC folder, such as ``"test"``.
-        classes: Names of the classes; all of a JSON file, or VOC's 20, if None.
+        classes: Names of the classes; all of a JSON file, or VOC's 20, if None. Objects of others are left out.
 
     Raises:
-        DataError: Annotations are missing or broken, or a split is missing or in vain.
+        DataError: Annotations are missing or broken, a split is missing or in vain, or a name is misspelt.
     """
     path = Path(annotations)
     if path.suffix == ".json":
         if split is not None:
             raise DataError(f"{path}: a COCO file has no split {split!r}; leave --split out")
         coco = read_coco_annotations(path, classes)
+        if not coco.classes:
+            raise DataError(f"{path}: has no categories")
         return Truths(coco.classes, {image: found.as_truth() for image, found in coco.images.items()}, coco)
     if not (path / "Annotations").is_dir():
         raise DataError(f"{path}: neither a .json file nor a folder of PASCAL VOC's layout, with Annotations in it")
@@ -67,10 +71,16 @@ def read_truths(
         raise DataError(f"{path}: which images? Give --split; there are {', '.join(lists) or 'none'}")
     names = tuple(VOC_CLASSES if classes is None else classes)
     images = read_split(path.parent, path.name, split)
-    return Truths(
-        names,
-        {image: _of_voc(read_annotation(path / "Annotations" / f"{image}.xml", names), names) for image in images},
-    )
+    files = {image: path / "Annotations" / f"{image}.xml" for image in images}
+    found = {image: read_annotation(file, names) for image, file in files.items()}
+    counts = ClassCounts()
+    for image, annotation in found.items():
+        for each in annotation.objects:
+            counts.add(each.name, usable=not each.difficult)
+        for name in annotation.others:
+            counts.leave_out(name, str(files[image]))
+    check_spelling(names, counts, f"{path}, {split}")
+    return Truths(names, {image: _of_voc(annotation, names) for image, annotation in found.items()})
 
 
 def _of_voc(annotation: VOCAnnotation, classes: Sequence[str]) -> dict[str, Any]:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from cvplugins.errors import UserError, first_line
+from cvplugins.safe_loading import load_plain
 
 from .reduction import at_least_float32, full_precision
 
@@ -220,7 +221,7 @@ def _state_dict(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     if not os.path.isfile(path):
         raise UserError(f"weights {path}: there is no such file; give the path of a state dict")
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        state = load_plain(path)
     except Exception as error:  # torch raises many kinds for what is no checkpoint
         raise UserError(
             f"weights {path} cannot be read as weights alone: {first_line(error)}; "

@@ -427,7 +427,7 @@ class FocalTverskyLoss(TverskyLoss):
 
     Args:
         gamma: The power.
-        options: Those of :class:`TverskyLoss`.
+        alpha, beta, smooth, over, mode, class_weight, ignore_index, reduction: See :class:`TverskyLoss`.
     """
 
     def __init__(

@@ -14,7 +14,7 @@ from .calibration import Calibration, calibrate, calibration_of_bins, sum_by_bin
 from .class_counts import ClassCounts, ClassRate, mean_over_classes
 from .matching import Floats, Integers
 from .ranking import RankedCounts, RocCurve, rank_counts
-from .undefined import none_if_undefined
+from .undefined import defined, none_if_undefined
 
 __all__ = ["ClassificationMetric", "ClassificationResult", "ClassificationState"]
 
@@ -103,8 +103,8 @@ class ClassificationResult:
         """Average precision of each class, ``(C,)``."""
         return self.areas["AP"].per_class
 
-    def scalars(self) -> dict[str, float]:
-        """Return what is one number; what is undefined (NaN) is left out.
+    def numbers(self) -> dict[str, float]:
+        """Return what is one number; NaN where it is undefined.
 
         ``F1/<class>`` is among them for up to 100 classes.
         """
@@ -118,7 +118,11 @@ class ClassificationResult:
             values |= {"best_F1": float(self.best_f1[0]), "best_threshold": float(self.best_threshold[0])}
         elif len(self.classes) <= MAX_LOGGED_CLASSES:
             values |= {f"F1/{name}": float(self.rates["F1"].per_class[row]) for row, name in enumerate(self.classes)}
-        return {name: value for name, value in values.items() if not np.isnan(value)}
+        return values
+
+    def scalars(self) -> dict[str, float]:
+        """Return the numbers without those that are undefined."""
+        return defined(self.numbers())
 
     def as_dict(self) -> dict[str, Any]:
         """Return everything as plain data that JSON can hold; undefined numbers are None.

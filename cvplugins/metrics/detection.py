@@ -15,7 +15,7 @@ from .instances import BoxInstances, ImageDetections, ImageId, Instances, image_
 from .matching import Integers
 from .operating_points import OperatingPoints, operating_points
 from .rule_result import MatchedInstances, RuleResult, match_instances, sum_up
-from .undefined import none_if_undefined
+from .undefined import defined, none_if_undefined
 
 __all__ = ["DetectionMetric", "DetectionResult"]
 
@@ -53,20 +53,23 @@ class DetectionResult:
         """Precision-recall curve of each class by the first rule at its first IoU threshold."""
         return self.first_rule.curves
 
-    def scalars(self) -> dict[str, float]:
-        """Return means over classes, and the first rule's own number per class; what is undefined is left out.
+    def numbers(self) -> dict[str, float]:
+        """Return means over classes, and the first rule's own number per class; NaN where undefined.
 
         A name that an earlier rule has used gets the name of its rule in front: ``coco_AP50``.
         """
         found: dict[str, float] = {}
         for rule, result in self.rules.items():
-            found |= {f"{rule}_{name}" if name in found else name: value for name, value in result.scalars().items()}
-        if self.num_truths.any():
-            found |= self.operating_points.scalars()
+            found |= {f"{rule}_{name}" if name in found else name: value for name, value in result.numbers().items()}
+        points = self.operating_points.numbers()
+        found |= points if self.num_truths.any() else dict.fromkeys(points, float("nan"))
         headline = self.first_rule.headline
         per_class = zip(self.classes, self.first_rule.per_class()[headline], strict=True)
-        found |= {f"{headline}/{name}": float(value) for name, value in per_class if not np.isnan(value)}
-        return found
+        return found | {f"{headline}/{name}": float(value) for name, value in per_class}
+
+    def scalars(self) -> dict[str, float]:
+        """Return the numbers without those that are undefined."""
+        return defined(self.numbers())
 
     def as_dict(self) -> dict[str, Any]:
         """Return everything as plain data that JSON can hold; undefined numbers are None."""

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from .frechet import FeatureStatistics, FrechetDistance, feature_statistics, frechet_distance
 from .matching import Floats
+from .undefined import defined
 
 __all__ = ["GenerationMetric", "GenerationResult", "ImageFeatures", "inception_score"]
 
@@ -54,11 +55,14 @@ class GenerationResult:
     split_scores: Floats
     class_shares: Floats
 
-    def scalars(self) -> dict[str, float]:
-        """Return ``FID``, and mean and standard deviation of the inception score; what is undefined is left out."""
+    def numbers(self) -> dict[str, float]:
+        """Return ``FID``, and mean and standard deviation of the inception score; NaN where undefined."""
         scores = self.split_scores
-        values = {"FID": self.frechet.total, "IS": float(scores.mean()), "IS_std": float(scores.std())}
-        return {name: value for name, value in values.items() if not math.isnan(value)}
+        return {"FID": self.frechet.total, "IS": float(scores.mean()), "IS_std": float(scores.std())}
+
+    def scalars(self) -> dict[str, float]:
+        """Return the numbers without those that are undefined."""
+        return defined(self.numbers())
 
     def as_dict(self) -> dict[str, Any]:
         """Return everything as plain data that JSON can hold; undefined numbers are None."""

@@ -22,6 +22,7 @@ from .image_similarity import (
     structural_similarity,
 )
 from .matching import Floats
+from .undefined import defined
 
 __all__ = ["ImageQuality", "ImageQualityMetric", "ImageQualityResult"]
 
@@ -68,10 +69,13 @@ class ImageQualityResult:
         column = self.column(measure)
         return np.argsort(-column if measure in ("MSE", "MAE") else column, kind="stable")
 
+    def numbers(self) -> dict[str, float]:
+        """Return the mean of each measure over images, NaN where it is undefined."""
+        return {name: _mean(self.column(name)) for name in self.measures}
+
     def scalars(self) -> dict[str, float]:
-        """Return the mean of each measure over images; what is undefined (NaN) is left out."""
-        means = {name: _mean(self.column(name)) for name in self.measures}
-        return {name: value for name, value in means.items() if not math.isnan(value)}
+        """Return the numbers without those that are undefined."""
+        return defined(self.numbers())
 
     def as_dict(self) -> dict[str, Any]:
         """Return everything as plain data that JSON can hold: None for what is undefined, "inf" for infinity."""

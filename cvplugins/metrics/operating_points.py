@@ -8,7 +8,7 @@ import numpy as np
 
 from .matching import Floats, Integers
 from .rule_result import MatchedInstances
-from .undefined import divide
+from .undefined import defined, divide, mean_of_defined
 
 __all__ = ["OperatingPoints", "operating_points"]
 
@@ -80,14 +80,15 @@ class OperatingPoints:
             "log_average_miss_rate": self.log_average_miss_rate,
         }
 
+    def numbers(self) -> dict[str, float]:
+        """Return the means over classes, NaN where undefined for all; ``FPPI`` is the sum, since images are shared."""
+        found = {name: mean_of_defined(values) for name, values in self.per_class().items() if name != "best_score"}
+        values = self.false_positives_per_image
+        return {**found, "FPPI": float("nan") if np.isnan(values).all() else float(np.nansum(values))}
+
     def scalars(self) -> dict[str, float]:
-        """Return the means over classes; ``FPPI`` is the sum, since images are shared. NaN is left out."""
-        found = {}
-        for name, values in self.per_class().items():
-            defined = values[~np.isnan(values)]
-            if len(defined) and name != "best_score":
-                found[name] = float(defined.sum() if name == "FPPI" else defined.mean())
-        return found
+        """Return the numbers without those that are undefined."""
+        return defined(self.numbers())
 
 
 def operating_points(matched: MatchedInstances, num_images: int, score_threshold: float) -> OperatingPoints:

@@ -11,7 +11,7 @@ from .average_precision import HitCurves, PrecisionRecallCurve
 from .detection_rule import COCO_IOUS, LENIENT_IOU, DetectionRule
 from .instances import Instances
 from .matching import Flags, Floats, Integers, Matches, match
-from .undefined import mean_of_defined
+from .undefined import defined, mean_of_defined
 
 __all__ = ["SIZES", "MatchedInstances", "RuleResult", "match_instances", "sum_up"]
 
@@ -78,8 +78,8 @@ class RuleResult:
             found[f"AR_{size}"] = self.recall_by_size[row].mean(axis=0)
         return found
 
-    def scalars(self) -> dict[str, float]:
-        """Return the mean over the classes of every number; what is undefined (NaN) is left out.
+    def numbers(self) -> dict[str, float]:
+        """Return the mean over the classes of every number, NaN where it is undefined for all.
 
         Sizes are COCO's: only a rule with COCO's average has them here.
         """
@@ -87,7 +87,11 @@ class RuleResult:
         means = {name: mean_of_defined(values) for name, values in self.per_class().items() if not name.endswith(sized)}
         if self.mean_precision is not None:
             means[self.headline] = mean_of_defined(self.mean_precision.mean(axis=0))
-        return {name: value for name, value in means.items() if not np.isnan(value)}
+        return means
+
+    def scalars(self) -> dict[str, float]:
+        """Return the numbers without those that are undefined."""
+        return defined(self.numbers())
 
     def settings(self) -> dict[str, Any]:
         """Return the rule as plain data.

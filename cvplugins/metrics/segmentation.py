@@ -13,7 +13,7 @@ from torch import Tensor
 from .label_boundaries import count_boundary_regions, count_contours
 from .label_maps import LabelMap, confusion_matrix
 from .matching import Floats, Integers
-from .undefined import divide, mean_of_defined, none_if_undefined
+from .undefined import defined, divide, mean_of_defined, none_if_undefined
 
 __all__ = ["SegmentationMetric", "SegmentationResult"]
 
@@ -76,12 +76,15 @@ class SegmentationResult:
         }
         return {name: values for name, values in named.items() if values is not None}
 
-    def scalars(self) -> dict[str, float]:
-        """Return ``aAcc``, ``fwIoU``, ``kappa``, means such as ``mIoU``, and ``IoU/<class>``; not what is undefined."""
+    def numbers(self) -> dict[str, float]:
+        """Return ``aAcc``, ``fwIoU``, ``kappa``, means such as ``mIoU``, and ``IoU/<class>``; NaN where undefined."""
         values = {"aAcc": self.pixel_accuracy, "fwIoU": self.frequency_weighted_iou, "kappa": self.kappa}
         values |= {f"m{name}": mean_of_defined(each) for name, each in self.per_class().items()}
-        values |= {f"IoU/{name}": float(self.iou[index]) for index, name in enumerate(self.classes)}
-        return {name: value for name, value in values.items() if not np.isnan(value)}
+        return values | {f"IoU/{name}": float(self.iou[index]) for index, name in enumerate(self.classes)}
+
+    def scalars(self) -> dict[str, float]:
+        """Return the numbers without those that are undefined."""
+        return defined(self.numbers())
 
     def as_dict(self) -> dict[str, Any]:
         """Return everything as plain data that JSON can hold; undefined numbers are None."""

@@ -15,7 +15,7 @@ from .hota import ALPHAS, HotaCounts, hota_counts
 from .identity import IdentityCounts, identity_counts
 from .track_pairs import TrackPairs, track_pairs
 from .tracked_frame import TrackedFrame
-from .undefined import none_if_undefined
+from .undefined import defined, none_if_undefined
 
 __all__ = ["Timeline", "TrackingMetric", "TrackingResult"]
 
@@ -83,19 +83,23 @@ class TrackingResult:
         """Return HOTA and its parts over all sequences and classes at each IoU threshold, ``(19,)`` each."""
         return self.hota.sum((0, 1)).curves()
 
-    def scalars(self) -> dict[str, float]:
+    def numbers(self) -> dict[str, float]:
         """Return the measures over everything; of several classes also of each, and the means over them.
 
-        What is undefined (NaN) is left out, of the means too.
+        What is undefined is NaN, and left out of the means.
         """
         values = self.measures()
         if len(self.classes) > 1:
             per_class = {label: self.measures(label=label) for label in self.classes}
             for name in ("HOTA", "MOTA", "IDF1"):
                 values |= {f"{name}/{label}": each[name] for label, each in per_class.items()}
-                defined = [each[name] for each in per_class.values() if not math.isnan(each[name])]
-                values[f"m{name}"] = math.fsum(defined) / len(defined) if defined else float("nan")
-        return {name: value for name, value in values.items() if not math.isnan(value)}
+                known = [each[name] for each in per_class.values() if not math.isnan(each[name])]
+                values[f"m{name}"] = math.fsum(known) / len(known) if known else float("nan")
+        return values
+
+    def scalars(self) -> dict[str, float]:
+        """Return the numbers without those that are undefined."""
+        return defined(self.numbers())
 
     def as_dict(self) -> dict[str, Any]:
         """Return everything but the timeline as plain data that JSON can hold; undefined numbers are None."""

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["divide", "mean_of_defined", "none_if_undefined"]
+__all__ = ["defined", "divide", "mean_of_defined", "none_if_undefined"]
 
 
 def divide(part: ArrayLike, whole: ArrayLike, left_out: ArrayLike = False) -> NDArray[np.float64]:
@@ -16,6 +19,15 @@ def divide(part: ArrayLike, whole: ArrayLike, left_out: ArrayLike = False) -> ND
     """
     defined = (np.asarray(whole) != 0) & ~np.asarray(left_out)
     return np.asarray(np.where(defined, part, np.nan) / np.where(defined, whole, 1))
+
+
+def defined(numbers: Mapping[str, float]) -> dict[str, float]:
+    """Return what is not NaN.
+
+    >>> defined({"AP50": 0.5, "AP_small": float("nan")})
+    {'AP50': 0.5}
+    """
+    return {name: value for name, value in numbers.items() if not math.isnan(value)}
 
 
 def mean_of_defined(values: NDArray[np.floating]) -> float:

@@ -1,24 +1,33 @@
-"""Monitors: what a training hook thinks, without the hook; they know model and step, not a runner."""
+"""Monitors: what a training hook thinks and does, without a framework."""
 
 from .best_weights import BestWeights
 from .early_stopping import EarlyStopping, StoppingReport
 from .generalization import Generalization, GeneralizationPoint, GeneralizationReport
+from .generalization_monitor import GeneralizationMonitor
 from .gradient_clipping import ClippingRule, GradientClipping
+from .gradient_clipping_monitor import GradientClippingMonitor
 from .gradient_health import DetailReport, GradientHealth, GradientReport
+from .gradient_health_monitor import GradientHealthMonitor
 from .gradient_verdicts import GradientLimits, GradientVerdict
 from .hard_examples import HardExamplePlan, HardExampleReport, HardExamples, limited_ratio, mix_in
 from .image_losses import MeanLosses, mean_losses
 from .journal import Journal
 from .layer_freeze import FreezeReport, FreezeRule, LayerFreeze, split_learning_rates
-from .metric_names import mode_of, value_of
+from .layer_freeze_monitor import LayerFreezeMonitor
+from .metric_names import MetricNames, mode_of, value_of
 from .nonfinite import Fault, NonFiniteError, NonFiniteGuard, NonFiniteReport
+from .nonfinite_monitor import Attempt, NonFiniteMonitor
 from .optimizer_switch import switch_optimizer
 from .replay import Replay, ReplayWriter, first_nonfinite_layer, reproduce
+from .run import Monitor, Run, Step, watch_steps
 from .throughput import Throughput, ThroughputReport
+from .throughput_monitor import ThroughputMonitor
 from .weight_average import WeightAverage
+from .weight_penalty_monitor import WeightPenaltyMonitor
 from .weight_shrinkage import SparsityReport, WeightShrinkage
 
 __all__ = [
+    "Attempt",
     "BestWeights",
     "ClippingRule",
     "DetailReport",
@@ -27,10 +36,13 @@ __all__ = [
     "FreezeReport",
     "FreezeRule",
     "Generalization",
+    "GeneralizationMonitor",
     "GeneralizationPoint",
     "GeneralizationReport",
     "GradientClipping",
+    "GradientClippingMonitor",
     "GradientHealth",
+    "GradientHealthMonitor",
     "GradientLimits",
     "GradientReport",
     "GradientVerdict",
@@ -39,17 +51,25 @@ __all__ = [
     "HardExamples",
     "Journal",
     "LayerFreeze",
+    "LayerFreezeMonitor",
     "MeanLosses",
+    "MetricNames",
+    "Monitor",
     "NonFiniteError",
     "NonFiniteGuard",
+    "NonFiniteMonitor",
     "NonFiniteReport",
     "Replay",
     "ReplayWriter",
+    "Run",
     "SparsityReport",
+    "Step",
     "StoppingReport",
     "Throughput",
+    "ThroughputMonitor",
     "ThroughputReport",
     "WeightAverage",
+    "WeightPenaltyMonitor",
     "WeightShrinkage",
     "first_nonfinite_layer",
     "limited_ratio",
@@ -60,4 +80,5 @@ __all__ = [
     "split_learning_rates",
     "switch_optimizer",
     "value_of",
+    "watch_steps",
 ]

@@ -12,6 +12,7 @@ from torch import nn
 
 from cvplugins.distributed import gather_objects, is_distributed, rank
 from cvplugins.files import write_whole
+from cvplugins.safe_loading import load_plain
 
 __all__ = ["BestWeights"]
 
@@ -64,7 +65,7 @@ class BestWeights:
         meta, error = {}, ""
         if rank() == 0:
             try:
-                checkpoint = torch.load(self.path, map_location="cpu", weights_only=True)
+                checkpoint = load_plain(self.path)
                 for model in models:
                     model.load_state_dict(checkpoint[self.key])
                 meta = checkpoint["meta"]

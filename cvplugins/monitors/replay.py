@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,20 @@ from .random_state import random_state, restore_random_state
 __all__ = ["Replay", "ReplayWriter", "first_nonfinite_layer", "reproduce"]
 
 FORMAT = "cvplugins replay 1"
+# The types of a replay's fields; a batch can be anything.
+KINDS: dict[str, Any] = {
+    "iteration": int,
+    "faults": (list, tuple),
+    "images": (list, tuple),
+    "model": Mapping,
+    "optimizers": (list, tuple),
+    "random": dict,
+    "evaluating": (list, tuple),
+    "frozen": (list, tuple),
+    "autocast": (tuple, list, type(None)),
+    "config": (str, type(None)),
+    "framework": str,
+}
 Losses = Mapping[str, Tensor | Sequence[Tensor]]
 
 
@@ -71,7 +85,9 @@ class Replay:
         """
         if not isinstance(content, dict) or content.get("format") != FORMAT:
             raise ValueError(f"it is no replay file (expected the format {FORMAT!r})")
-        return cls(**{name: value for name, value in content.items() if name != "format"})
+        found = {name: value for name, value in content.items() if name != "format"}
+        _check_fields(found)
+        return cls(**found)
 
     def restore(self, model: nn.Module) -> None:
         """Put the model and the random generators into the state of before the iteration.
@@ -92,17 +108,16 @@ class ReplayWriter:
 
     Args:
         guard: Knows the state of before the iteration.
-        framework: See :class:`Replay`.
         limit: Files that this process writes at most. Each is as large as a checkpoint.
 
     Raises:
         ValueError: ``limit`` is negative.
     """
 
-    def __init__(self, guard: NonFiniteGuard, framework: str, limit: int) -> None:
+    def __init__(self, guard: NonFiniteGuard, limit: int) -> None:
         if limit < 0:
             raise ValueError(f"max_replays is {limit}; give 0 or more")
-        self.guard, self.framework, self.limit = guard, framework, limit
+        self.guard, self.limit = guard, limit
         self._written = 0
 
     def save(
@@ -116,6 +131,7 @@ class ReplayWriter:
         *,
         autocast: tuple[str, str] | None,
         config: str | None,
+        framework: str,
     ) -> str:
         """Write ``folder/iter_N_rankR.pt``, and return what the log should say of it; nothing above the limit."""
         if self._written >= self.limit:
@@ -135,7 +151,7 @@ class ReplayWriter:
             frozen=[name for name, value in model.named_parameters() if not value.requires_grad],
             autocast=autocast,
             config=config,
-            framework=self.framework,
+            framework=framework,
         )
         try:
             replay.save(path)
@@ -219,6 +235,35 @@ def _first_bad_output(model: nn.Module) -> Iterator[list[Fault]]:
     finally:
         for handle in handles:
             handle.remove()
+
+
+def _check_fields(found: Mapping[str, Any]) -> None:
+    """Raise ``ValueError`` unless the fields of a :class:`Replay` are there, and of their types."""
+    names = {each.name for each in fields(Replay)}
+    needed = {each.name for each in fields(Replay) if each.default is MISSING and each.default_factory is MISSING}
+    if missing := sorted(needed - set(found)):
+        raise ValueError(f"it has no {', '.join(missing)}")
+    if unknown := sorted(map(repr, set(found) - names)):
+        raise ValueError(f"it has the unknown {', '.join(unknown)}")
+    for name, value in found.items():
+        kinds = KINDS.get(name, object)
+        if not isinstance(value, kinds) or isinstance(value, bool):
+            raise ValueError(f"its {name} is a {type(value).__name__}")
+    for name in ("images", "evaluating", "frozen"):
+        if not all(isinstance(each, str) for each in found.get(name, [])):
+            raise ValueError(f"its {name} are not all words")
+    for fault in found["faults"]:
+        if not isinstance(fault, (tuple, list)) or [type(each) for each in fault] != [str, str, str, int]:
+            raise ValueError(f"its faults have {fault!r:.80}, not kind, name, detail and rank")
+    if not all(isinstance(name, str) and isinstance(value, Tensor) for name, value in found["model"].items()):
+        raise ValueError("its model is not made of tensors by their names")
+    autocast = found.get("autocast")
+    if autocast is not None and (
+        len(autocast) != 2
+        or autocast[0] not in ("cpu", "cuda")
+        or not isinstance(getattr(torch, str(autocast[1]), None), torch.dtype)
+    ):
+        raise ValueError(f"its autocast is {autocast!r:.80}, not a device and a dtype")
 
 
 def _tensors(value: object) -> Iterator[Tensor]:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import re
 from collections import deque
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlparse
 
 import torch
 from mmengine.dist import is_main_process
@@ -19,16 +19,20 @@ from cvplugins import safe_loading
 from cvplugins.errors import UserError, first_line
 from cvplugins.files import write_whole
 from cvplugins.registry import HOOKS
+from cvplugins.run_folder import RunFolder
+from cvplugins.safe_loading import BrokenCheckpointError, check_weights
 
 from .safe_loading import LOG_HISTORY
+from .undefined_numbers_hook import monitored_by_checkpoints
 
 __all__ = [
     "AtomicCheckpointHook",
     "AtomicLocalBackend",
     "check_weights_fit",
-    "fetch_checkpoint",
     "find_checkpoint",
     "open_checkpoint",
+    "run_folder",
+    "weights_of",
 ]
 
 BACKEND = "cvplugins_atomic_local"
@@ -57,7 +61,8 @@ class AtomicCheckpointHook(CheckpointHook):
     A checkpoint in a local folder is written to a temporary name and renamed. With ``max_keep_ckpts`` the oldest
     one is deleted after the new one stands; upstream (mmengine/hooks/checkpoint_hook.py, 0.10) deletes it before.
     The best checkpoint of ``save_best`` is whole too, but upstream still deletes the old one first. A validation
-    without training, which upstream ends with an error if ``save_best`` is set (mmengine#1587), saves nothing.
+    without training, which upstream ends with an error if ``save_best`` is set (mmengine#1587), saves nothing. Nor does
+    one in which the number of ``save_best`` is undefined.
     """
 
     max_keep_ckpts: int
@@ -79,9 +84,15 @@ class AtomicCheckpointHook(CheckpointHook):
                 path.unlink()
 
     def after_val_epoch(self, runner, metrics) -> None:
-        """Keep the best checkpoint of a training."""
+        """Keep the best checkpoint of a training; a number that is undefined is no value yet."""
         if self._is_training:
-            super().after_val_epoch(runner, metrics)
+            undefined = dict.fromkeys(set(monitored_by_checkpoints(self)) - set(metrics))
+            super().after_val_epoch(runner, {**metrics, **undefined})
+
+    def after_train(self, runner) -> None:
+        """End the training; validations after it do not count."""
+        super().after_train(runner)
+        self._is_training = False
 
     def _save_checkpoint_with_step(self, runner, step: int, meta: dict) -> None:
         keep = self.max_keep_ckpts
@@ -103,48 +114,29 @@ class AtomicCheckpointHook(CheckpointHook):
                     self.file_backend.remove(path)
 
 
+def run_folder(work_dir: str | os.PathLike, hook: Mapping[str, Any] | None = None) -> RunFolder:
+    """Return the checkpoints of a run.
+
+    Args:
+        work_dir: The run's folder.
+        hook: ``default_hooks.checkpoint`` of its config, which may name another folder and other names.
+    """
+    hook = hook or {}
+    numbered = r"(?:epoch|iter)_(\d+)\.pth"
+    if template := hook.get("filename_tmpl"):
+        numbered = re.escape(template).replace(re.escape("{}"), r"(\d+)", 1)
+    out_dir = hook.get("out_dir")
+    if out_dir is not None and "://" not in str(out_dir):
+        # mmengine puts a folder of the work dir's name there (mmengine/hooks/checkpoint_hook.py).
+        out_dir = Path(out_dir, Path(work_dir).name) if str(out_dir) != str(work_dir) else None
+    else:
+        out_dir = None
+    return RunFolder(Path(work_dir), numbered, r"best_.*\.pth", out_dir)
+
+
 def find_checkpoint(work_dir: str | os.PathLike) -> Path | None:
-    """Return the newest checkpoint of a run, or None.
-
-    ``last_checkpoint`` is believed if it names a file that exists. It is written after the checkpoint and not
-    atomically, so that after a crash it may be empty, old or wrong; then the highest number counts.
-    """
-    work_dir = Path(work_dir)
-    numbered = [
-        (int(match[1]), path.stat().st_mtime, path)
-        for path in work_dir.glob("*.pth")
-        if (match := re.fullmatch(r"(?:epoch|iter)_(\d+)\.pth", path.name))
-    ]
-    pointer = work_dir / "last_checkpoint"
-    if pointer.is_file():
-        named = Path(pointer.read_text().strip() or ".")
-        for candidate in (named, work_dir / named.name):
-            if candidate.is_file() and not any(mtime > candidate.stat().st_mtime for _, mtime, _ in numbered):
-                return candidate
-    return max(numbered)[2] if numbered else None
-
-
-def fetch_checkpoint(source: str | os.PathLike) -> Path:
-    """Return the path of a checkpoint; one at an http(s) address is downloaded into torch.hub's cache first.
-
-    So that it can be checked before mmengine loads it.
-
-    Raises:
-        UserError: The address cannot be reached, or is of another kind.
-    """
-    scheme, separator, _ = str(source).partition("://")
-    if not separator:
-        return Path(source)
-    if scheme not in ("http", "https"):
-        raise UserError(f"checkpoint {source}: {scheme}:// cannot be checked before it is loaded; download it yourself")
-    target = Path(torch.hub.get_dir(), "checkpoints", Path(urlparse(str(source)).path).name)
-    if not target.is_file():
-        target.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            torch.hub.download_url_to_file(str(source), str(target))
-        except (OSError, ValueError) as error:
-            raise UserError(f"checkpoint {source} cannot be downloaded ({first_line(error)})") from error
-    return target
+    """Return the newest checkpoint of a run, or None."""
+    return next(iter(run_folder(work_dir).checkpoints()), None)
 
 
 def open_checkpoint(path: str | os.PathLike, trusted: bool = False) -> dict[str, Any]:
@@ -174,7 +166,7 @@ def check_weights_fit(model: nn.Module, checkpoint: dict[str, Any], path: str | 
         checkpoint: What :func:`open_checkpoint` returned.
         path: Where it came from, for the message.
     """
-    weights = checkpoint.get("state_dict", checkpoint)
+    weights = weights_of(checkpoint, path)
     weights = {name.removeprefix("module."): value for name, value in weights.items()}
     try:
         problems = [f"{name} is missing" for name in model.load_state_dict(weights, strict=False).missing_keys]
@@ -190,6 +182,23 @@ def check_weights_fit(model: nn.Module, checkpoint: dict[str, Any], path: str | 
             f"checkpoint {path} is of another architecture than the config: {shown}. {_trained_on(checkpoint)}"
             "Give the config that it was trained with (it lies in the work dir)"
         )
+
+
+def weights_of(checkpoint: dict[str, Any], path: str | os.PathLike) -> Mapping[str, Any]:
+    """Return what mmengine loads into a model: ``state_dict``, or the whole checkpoint if there is none.
+
+    Raises:
+        BrokenCheckpointError: It is no dict of weights.
+    """
+    if "state_dict" in checkpoint:
+        check_weights(checkpoint["state_dict"], f"checkpoint {path}: state_dict")
+        return checkpoint["state_dict"]
+    weights = {name: value for name, value in checkpoint.items() if isinstance(value, torch.Tensor)}
+    if not weights:
+        keys = ", ".join(map(str, list(checkpoint)[:5])) or "nothing"
+        raise BrokenCheckpointError(f"checkpoint {path} has no state_dict and no weights; it has {keys}")
+    check_weights(weights, f"checkpoint {path}")
+    return weights
 
 
 def _trained_on(checkpoint: dict[str, Any]) -> str:

@@ -56,6 +56,10 @@ class ClassificationMetric(PluginMetric):
         # The dataset's classes are not known yet, but a wrong option should stop the run before it begins.
         metrics.ClassificationMetric(classes or ["no", "yes"], **self.options)
 
+    def names(self) -> list[str]:
+        """See :class:`PluginMetric`."""
+        return list(self._core().compute().numbers())
+
     def process(self, data_batch: Any, data_samples: Sequence[Mapping[str, Any]]) -> None:
         """Append the state of each image."""
         core = self._core()

@@ -9,10 +9,12 @@ from typing import Any
 from mmengine.config import Config
 
 from cvplugins import registry
+from cvplugins.config_bases import check_bases
 from cvplugins.config_files import check_syntax, find_config
 from cvplugins.errors import UserError, first_line
 
 from .compat import make_mmseg_configs_reachable
+from .config_keys import check_file_keys, check_option_keys
 
 __all__ = ["check_plugin_names", "load_config", "type_name", "walk_dicts"]
 
@@ -33,6 +35,7 @@ def load_config(path: str | os.PathLike, options: Mapping[str, Any] | None = Non
     path = find_config(path)
     if path.suffix == ".py":
         check_syntax(path)
+    check_bases(path)
     try:
         config = Config.fromfile(path)
         list(config.values())  # a config of the new style imports its classes here
@@ -45,12 +48,14 @@ def load_config(path: str | os.PathLike, options: Mapping[str, Any] | None = Non
         raise UserError(f"config {path} cannot be read: {type(error).__name__}: {first_line(error)}") from error
     options = dict(options or {})
     data_root = options.pop("data_root", None)
+    check_file_keys(config)
+    check_option_keys(config, options)
     try:
         config.merge_from_dict(options)
-    except (KeyError, TypeError, AssertionError, IndexError) as error:
+    except (KeyError, TypeError, AssertionError, IndexError, AttributeError, ValueError) as error:
         raise UserError(f"--cfg-options do not fit config {path}: {first_line(error)}") from error
     if data_root is not None:
-        _move_data_root(config, data_root)
+        _move_data_root(config, str(data_root))  # a folder may be called 2012
     check_plugin_names(config)
     return config
 

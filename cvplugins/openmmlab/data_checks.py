@@ -2,115 +2,132 @@
 
 from __future__ import annotations
 
-import logging
 import os
-from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
 
 from mmengine.config import Config
 
-from cvplugins.datasets import VOC_CLASSES, check_voc, read_split
+from cvplugins.datasets import read_image_list
 from cvplugins.datasets.samples import draw_missing
 from cvplugins.distributed import gather_objects
 from cvplugins.errors import UserError
 
-from .config import type_name, walk_dicts
+from .box_filter import add_box_filter, filters_boxes
+from .class_checks import check_classes, check_heads_of
+from .config import walk_dicts
+from .dataset_checks import CheckedDataset, check_counts, check_dataset
+from .dataset_nodes import DatasetNode, class_of, dataset_nodes, given_classes
+from .evaluator_checks import check_evaluators
+from .image_checks import check_coco_images
 from .segmentation_checks import check_segmentation_data
+from .segmentation_files import check_image_suffixes, clean_lists
+from .written_lists import WrittenLists
 
 __all__ = ["check_data"]
 
-logger = logging.getLogger(__name__)
+
+@dataclass
+class Changes:
+    """What datasets read in place of what the config says, by their keys.
+
+    Attributes:
+        classes: Names from a file of them, without what mmengine would misread.
+        lists: Lists of images.
+        filtered: Datasets whose pipeline leaves out boxes that training cannot use.
+    """
+
+    classes: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    lists: dict[str, str] = field(default_factory=dict)
+    filtered: list[str] = field(default_factory=list)
+
+    def apply(self, dataset: DatasetNode) -> None:
+        """Change a dataset in the config."""
+        if dataset.key in self.classes:
+            dataset.node["metainfo"]["classes"] = self.classes[dataset.key]
+        if dataset.key in self.lists:
+            dataset.node["ann_file"] = self.lists[dataset.key]
+        if dataset.key in self.filtered and not filters_boxes(dataset):
+            add_box_filter(dataset)
 
 
-class Split(NamedTuple):
-    """One image list of a VOC devkit."""
-
-    devkit: Path
-    year: str
-    name: str
-
-
-def check_data(config: Config, loaders: tuple[str, ...]) -> None:
+def check_data(config: Config, loaders: tuple[str, ...], full: bool = False) -> None:
     """Check the datasets that the named loaders read; the first process of every node does it for all.
 
-    VOC layouts and folders of label maps are checked file by file. With ``skip_broken = True`` in the config, VOC's
-    broken images and annotations are left out: a list of the whole ones is written to the work dir and replaces the
-    split. Of other datasets only the annotation file has to exist. A sample that is missing is drawn first.
+    PASCAL VOC's and COCO's annotations and folders of label maps are checked as the framework's loaders will read them:
+    files, class names, what labels mean, and boxes. A list of images that its loader would misread (a byte order mark,
+    trailing blanks, flags) is replaced by a clean one in the work dir. With ``skip_broken = True`` in the config, VOC's
+    broken images are left out of that list, and boxes that training cannot use by a step in the pipeline. A sample that
+    is missing is drawn first.
 
     Args:
         config: A loaded config with ``work_dir``.
         loaders: Keys such as ``"train_dataloader"``.
+        full: Whether to decode every image; else only headers are read.
 
     Raises:
-        UserError: Something is missing or broken; on every process.
+        UserError: Something is missing, broken or contradictory; on every process.
     """
-    problem, whole_lists = None, {}
+    problem, changes = None, Changes()
     if int(os.environ.get("LOCAL_RANK", 0)) == 0:
         try:
-            whole_lists = _check(config, loaders)
+            changes = _check(config, loaders, full)
         except UserError as error:
             problem = str(error)
-    gathered = gather_objects((problem, whole_lists))
+    gathered = gather_objects((problem, changes))
     for problem, _ in gathered:
         if problem is not None:
             raise UserError(problem)
-    whole_lists = gathered[0][1]
-    for dataset in _datasets(config, loaders):
-        dataset["ann_file"] = whole_lists.get(_voc_split(dataset), dataset["ann_file"])
+    for loader in loaders:
+        for dataset in dataset_nodes(config, loader):
+            gathered[0][1].apply(dataset)
 
 
-def _check(config: Config, loaders: tuple[str, ...]) -> dict[Split | None, str]:
-    """Check every dataset once; return the lists of whole images that replace splits with broken ones."""
+def _check(config: Config, loaders: tuple[str, ...], full: bool) -> Changes:
+    """Check every dataset, and return what has to be changed."""
     for root in {
         str(node["data_root"]) for name in loaders for node in walk_dicts(config.get(name)) if node.get("data_root")
     }:
         draw_missing(root)
-    check_segmentation_data(config, loaders)
-    whole_lists: dict[Split | None, str] = {}
-    checked = set()
-    for dataset in _datasets(config, loaders):
-        split = _voc_split(dataset)
-        ann_file = Path(dataset.get("data_root") or ".", dataset["ann_file"])
-        if split is None and _is_local(dataset) and not ann_file.exists():
-            raise UserError(f"{type_name(dataset)}: annotation file {ann_file.absolute()} does not exist")
-        if split is None or split in checked:
-            continue
-        checked.add(split)
-        classes = (dataset.get("metainfo") or {}).get("classes") or VOC_CLASSES
-        skip_broken = config.get("skip_broken", False)
-        report = check_voc(split.devkit, [(split.year, split.name)], classes=classes, skip_broken=skip_broken)
-        if report.broken:
-            whole_lists[split] = _write_whole_list(split, dict(report.broken), Path(config.work_dir))
-    return whole_lists
-
-
-def _write_whole_list(split: Split, broken: dict[str, str], work_dir: Path) -> str:
-    for image_id, reason in broken.items():
-        logger.warning("left out of %s %s: %s (%s)", split.year, split.name, image_id, reason)
-    whole = [image_id for image_id in read_split(split.devkit, split.year, split.name) if image_id not in broken]
-    path = (work_dir / "whole_images" / f"{split.year}_{split.name}.txt").absolute()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(f"{image_id}\n" for image_id in whole))
-    return str(path)
-
-
-def _datasets(config: Config, loaders: tuple[str, ...]) -> Iterator[dict]:
+    classes = check_classes(config, loaders)
+    written = WrittenLists(Path(config.work_dir) / "whole_images")
+    check_image_suffixes(config, loaders)
+    changes = Changes(lists=clean_lists(config, loaders, written))
+    check_segmentation_data(config, loaders, full)
+    checked = []
     for loader in loaders:
-        for node in walk_dicts(config.get(loader)):
-            if node.get("ann_file") and "type" in node:
-                yield node
+        found = [
+            _check_dataset(config, dataset, classes.get(dataset.key), full) for dataset in dataset_nodes(config, loader)
+        ]
+        known = [each for each in found if each is not None]
+        check_counts(loader, known, bool(config.get("skip_broken")))
+        check_evaluators(config, loader, known)
+        checked += known
+        for dataset in dataset_nodes(config, loader):
+            if isinstance(given_classes(dataset), str):
+                changes.classes[dataset.key] = classes[dataset.key]
+    check_coco_images(config, loaders, full)
+    for each in checked:
+        _plan(changes, each, written)
+    return changes
 
 
-def _voc_split(dataset: dict) -> Split | None:
-    """Return where a VOCDataset of the standard layout reads its images from."""
-    ann_file = Path(dataset["ann_file"])
-    standard = len(ann_file.parts) == 4 and ann_file.parts[1:3] == ("ImageSets", "Main")
-    if type_name(dataset) != "VOCDataset" or not standard or not _is_local(dataset):
-        return None
-    return Split(Path(dataset.get("data_root") or "."), ann_file.parts[0], ann_file.stem)
+def _check_dataset(
+    config: Config, dataset: DatasetNode, classes: tuple[str, ...] | None, full: bool
+) -> CheckedDataset | None:
+    kind = class_of(dataset.node, config.get("default_scope"))
+    checked = check_dataset(dataset, kind, classes, bool(config.get("skip_broken")), full)
+    if checked is not None and classes is None and checked.classes:  # known only after it was loaded
+        check_heads_of(config, dataset, checked.classes)
+    return checked
 
 
-def _is_local(dataset: dict) -> bool:
-    """Return whether the files lie on this machine, where they can be checked."""
-    return not dataset.get("backend_args") and "://" not in str(dataset.get("data_root"))
+def _plan(changes: Changes, checked: CheckedDataset, written: WrittenLists) -> None:
+    """Decide what a dataset has to read in place of what the config says."""
+    if checked.source is not None and (checked.broken or not checked.plain):
+        listed = read_image_list(checked.source.image_list, checked.source.annotations).ids
+        stem = "_".join(Path(checked.name).with_suffix("").parts[-2:]).replace(" ", "_")
+        whole = (image_id for image_id in listed if image_id not in checked.broken)
+        changes.lists[checked.dataset.key] = written.write(whole, stem)
+    if checked.unusable and not checked.dataset.is_test:
+        changes.filtered.append(checked.dataset.key)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from cvplugins.datasets import CocoAnnotations, read_coco_annotations
+from cvplugins.datasets import CocoAnnotations, DataError, read_coco_annotations
 from cvplugins.metrics import DetectionMetric as Core
 from cvplugins.metrics import ImageDetections, ImageMasks, detection_rule, encode_masks
 from cvplugins.metrics import InstanceSegmentationMetric as MaskCore
@@ -84,14 +84,22 @@ class DetectionMetric(PluginMetric):
         """Append the detections and the ground truth of each image."""
         self.results += [self._image(sample) for sample in data_samples]
 
+    def names(self) -> list[str] | None:
+        """See :class:`PluginMetric`."""
+        has_classes = (self.dataset_meta or {}).get("classes")
+        return list(self._core().compute().numbers()) if has_classes else None
+
     def compute_metrics(self, results: list[Any]) -> dict[str, float]:
         """Compute, log and write the metrics of all images."""
-        metric = self.core(self.dataset_meta["classes"], self.rules, self.score_threshold)
+        metric = self._core()
         for image in results:
             metric.update(image)
         result = metric.compute()
         self.report(detection_table(result), result, DETECTION_FIGURES)
         return result.scalars()
+
+    def _core(self) -> Core:
+        return self.core(self.dataset_meta["classes"], self.rules, self.score_threshold)
 
     def _image(self, sample: Mapping[str, Any]) -> ImageDetections | ImageMasks:
         found = sample["pred_instances"]
@@ -132,9 +140,14 @@ class DetectionMetric(PluginMetric):
         if self._annotations is None:
             assert self.ann_file is not None  # see _image
             self._annotations = read_coco_annotations(self.ann_file, self.dataset_meta["classes"])
-        image_id = int(sample["img_id"])
+            if not self._annotations.in_file_order:
+                raise DataError(
+                    f"{self.ann_file}: its categories have another order than the classes of the dataset, and mmdet "
+                    "numbers labels by the file; name the classes in its order"
+                )
+        image_id = sample["img_id"]
         if image_id not in self._annotations.images:
-            raise ValueError(f"{self.ann_file}: has no image {image_id}; is it the file of this dataset?")
+            raise DataError(f"{self.ann_file}: has no image {image_id!r}; is it the file of this dataset?")
         return self._annotations.images[image_id]
 
 

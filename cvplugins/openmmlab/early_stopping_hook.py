@@ -9,7 +9,7 @@ from typing import Any
 from mmengine.hooks import EMAHook
 from mmengine.model import is_model_wrapper
 
-from cvplugins.monitors import BestWeights, EarlyStopping, mode_of, value_of
+from cvplugins.monitors import BestWeights, EarlyStopping, mode_of
 from cvplugins.registry import HOOKS
 
 from .evaluation_hook import EvaluationHook
@@ -78,13 +78,17 @@ class EarlyStoppingHook(EvaluationHook):
         if self.monitor.waited >= self.monitor.patience and not runner.train_loop.stop_training:
             self._stop(runner, f"no progress in {self.monitor.waited} validations before it was resumed")
 
+    def monitored(self) -> dict[str, str]:
+        """Return the name of the metric."""
+        return {"monitor": self.name}
+
     def record(self, runner, metrics: Mapping[str, Any]) -> dict[str, Any]:
         """Return the monitored value."""
-        return {"metric": self.name, "value": value_of(metrics, self.name, self, self._seen)}
+        return {"metric": self.name, "value": self.value(runner, metrics, self.name, self._seen)}
 
     def observe(self, runner, record: dict[str, Any], replayed: bool) -> dict[str, Any]:
         """Keep the weights if they are the best ones, and stop if it is time."""
-        self._seen = True
+        self._seen |= record["value"] is not None
         report = self.monitor.observe(record["value"], record["iteration"])
         if report is None:
             return {}

@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from mmengine.hooks import Hook
-from mmengine.runner import EpochBasedTrainLoop
 
-from cvplugins.monitors import Journal
+from cvplugins.monitors import Journal, value_of
+
+from .metric_names import metric_names
+from .validations_hook import ValidationsHook
 
 __all__ = ["EvaluationHook"]
 
@@ -18,7 +20,8 @@ class EvaluationHook(Hook):
     """Feed a monitor with the metrics of each validation, and keep them in a journal in the work dir.
 
     mmengine writes a checkpoint before the validation of the same epoch. A resumed run therefore takes from the
-    journal what its checkpoint does not know, and makes up for a validation that the kill prevented.
+    journal what its checkpoint does not know. :class:`ValidationsHook`, which this one brings along, makes up for a
+    validation that the kill prevented.
 
     Subclasses give ``monitor`` (``state_dict`` and ``load_state_dict``), ``journal_name``, ``checkpoint_key`` and
     the methods :meth:`record` and :meth:`observe`.
@@ -31,6 +34,22 @@ class EvaluationHook(Hook):
     monitor: Any
     _last = -1  # iteration of the last validation that the monitor knows
 
+    def monitored(self) -> dict[str, str]:
+        """Return the names of the numbers that this hook looks at, by the option that gives them."""
+        raise NotImplementedError
+
+    def value(self, runner, metrics: Mapping[str, Any], name: str, seen: bool) -> float | None:
+        """Return a number of a validation; None if it is undefined there, which is no value yet.
+
+        Raises:
+            ValueError: No validation can have it.
+        """
+        may_come = seen or name in metrics or name in metric_names(runner).names
+        value = value_of(metrics, name, self, may_come)
+        if value is None:
+            runner.logger.info(f"{type(self).__name__}: no value yet: {name} is undefined in this validation")
+        return value
+
     def record(self, runner, metrics: Mapping[str, Any]) -> dict[str, Any]:
         """Return what the monitor has to see again when the run is resumed; plain numbers."""
         raise NotImplementedError
@@ -41,13 +60,16 @@ class EvaluationHook(Hook):
 
     def before_run(self, runner) -> None:
         """Ask for the validation that a killed run owes, to be made when all hooks are ready."""
-        if not any(isinstance(hook, _OwedValidation) for hook in runner.hooks):
-            runner.register_hook(_OwedValidation(), priority="LOWEST")
+        if not any(isinstance(hook, ValidationsHook) for hook in runner.hooks):
+            runner.register_hook(ValidationsHook())
 
     def before_train(self, runner) -> None:
         """Continue the journal of a resumed run, or begin a new one."""
         if runner.val_loop is None:
             raise ValueError(f"{type(self).__name__} learns from validations, and this run has none: set val_cfg")
+        names = metric_names(runner)
+        for option, name in self.monitored().items():
+            names.check(name, f"{type(self).__name__}: {option}")
         self._journal = Journal(Path(runner.work_dir, self.journal_name))
         for record in self._journal.rewind(runner.iter or -1):
             if record["iteration"] > self._last:
@@ -55,8 +77,8 @@ class EvaluationHook(Hook):
                 self.observe(runner, record, replayed=True)
 
     def after_val_epoch(self, runner, metrics: Mapping[str, Any] | None = None) -> None:
-        """Feed the monitor; validations outside of a training do not count."""
-        if metrics is None or not hasattr(self, "_journal"):
+        """Feed the monitor; validations outside of a training do not count, nor one that the monitor knows already."""
+        if metrics is None or not hasattr(self, "_journal") or runner.iter <= self._last:
             return
         record = {"iteration": runner.iter, "epoch": runner.epoch, **self.record(runner, metrics)}
         self._last = runner.iter
@@ -76,16 +98,3 @@ class EvaluationHook(Hook):
             state = checkpoint[self.checkpoint_key]
             self.monitor.load_state_dict(state["monitor"])
             self._last = state["last"]
-
-
-class _OwedValidation(Hook):
-    """Make the validation that was due when the checkpoint of a resumed run was written, if nobody saw its end."""
-
-    def before_train(self, runner) -> None:
-        loop = runner.train_loop
-        step = runner.epoch if isinstance(loop, EpochBasedTrainLoop) else runner.iter
-        due = runner.iter > 0 and step >= loop.val_begin and step % loop.val_interval == 0
-        hooks = [hook for hook in runner.hooks if isinstance(hook, EvaluationHook) and hook.monitor is not None]
-        if due and any(hook._last < runner.iter for hook in hooks):
-            runner.logger.info(f"the validation of iteration {runner.iter} is made up for: the run ended before it did")
-            runner.val_loop.run()

@@ -74,6 +74,10 @@ class GenerationMetric(PluginMetric):
         self.network = None if weights is None else InceptionFeatures(weights, device)
         self._core()  # refuses wrong options before any work
 
+    def names(self) -> list[str]:
+        """See :class:`PluginMetric`."""
+        return list(self._core().compute().numbers())
+
     def process(self, data_batch: Any, data_samples: Sequence[Mapping[str, Any]]) -> None:
         """Append the features of the generated and of the real image of each sample."""
         for sample in data_samples:

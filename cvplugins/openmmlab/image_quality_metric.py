@@ -57,6 +57,10 @@ class ImageQualityMetric(PluginMetric):
         self.options = {"data_range": data_range, **options}
         self._core()  # refuses wrong options before any work
 
+    def names(self) -> list[str]:
+        """See :class:`PluginMetric`."""
+        return list(self._core().compute().numbers())
+
     def process(self, data_batch: Any, data_samples: Sequence[Mapping[str, Any]]) -> None:
         """Append the measures of each image."""
         core = self._core()

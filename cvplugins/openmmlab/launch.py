@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import os
-from collections.abc import Mapping, Sequence
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,20 +14,32 @@ import torch
 from mmengine.config import Config
 from mmengine.dist import is_main_process
 from mmengine.model import BaseTTAModel, is_model_wrapper
-from mmengine.registry import METRICS, MODELS, RUNNERS, init_default_scope
-from mmengine.runner import Runner
+from mmengine.registry import METRICS
 from torch import nn
 
+from cvplugins.distributed import first_rank_does
 from cvplugins.errors import UserError
-from cvplugins.files import check_out
+from cvplugins.files import check_out, hand_over, kept_copy, sweep_unfinished
+from cvplugins.paths import check_folder, check_source
 from cvplugins.reporting import write_metrics
+from cvplugins.run_folder import RunFolder
+from cvplugins.run_lock import check_unlocked, locked
 
-from .checkpoint import check_weights_fit, fetch_checkpoint, find_checkpoint, open_checkpoint
+from .building import build_runner
+from .checkpoint import check_weights_fit, find_checkpoint, open_checkpoint, run_folder
+from .checkpoint_readers import check_pretrained, fetch_checkpoint, safe_readers
+from .class_checks import check_trained_classes
 from .config import load_config, type_name
 from .data_checks import check_data
 from .inference import use_inference
+from .model_numbers_hook import ModelNumbersHook
 from .processes import joined_processes
+from .resume_checks import check_optimizer, check_weights_reach, loading_explained, open_for_resume
+from .run_values import check_values
 from .summary import LastValidation, summarize
+from .trial import trial_run
+from .undefined_numbers_hook import UndefinedNumbersHook
+from .validations_hook import ValidationsHook
 
 __all__ = ["evaluate", "train"]
 
@@ -34,6 +49,7 @@ def train(
     *,
     work_dir: str | None = None,
     resume: str | None = None,
+    overwrite: bool = False,
     amp: bool = False,
     auto_scale_lr: bool = False,
     seed: int | None = None,
@@ -41,13 +57,15 @@ def train(
     launcher: str = "none",
     trust_checkpoint: bool = False,
     dry_run: bool = False,
+    full: bool = False,
 ) -> str:
     """Train, evaluate and return a summary for people.
 
     Args:
         config: Config file.
         work_dir: Where everything is written; ``work_dirs/<config name>`` if None.
-        resume: A checkpoint, or ``"auto"`` for the newest in the work dir; what the config says if None.
+        resume: A checkpoint, or ``"auto"`` for the newest whole one in the work dir; what the config says if None.
+        overwrite: Whether to delete the checkpoints of an earlier run in the work dir; else a new run is refused there.
         amp: Train in mixed precision (GPU only).
         auto_scale_lr: Scale the learning rate by the real batch size over ``auto_scale_lr.base_batch_size``.
         seed: Seed of all randomness; the config's if None.
@@ -55,6 +73,7 @@ def train(
         launcher: ``"none"``, ``"pytorch"`` (torchrun), ``"slurm"`` or ``"mpi"``.
         trust_checkpoint: Allow a checkpoint to run code while it is loaded.
         dry_run: Check the config, the plugins, the data and the checkpoint, and train nothing.
+        full: Decode every image for the check; else only headers are read.
 
     Raises:
         UserError: Something is wrong that the user can mend.
@@ -67,27 +86,38 @@ def train(
         _use_scaled_lr(cfg, config)
     if seed is not None:
         cfg.merge_from_dict({"randomness": {"seed": seed}})
-    found = _set_start(cfg, resume, trust_checkpoint)
-    with joined_processes(cfg):
-        check_data(cfg, ("train_dataloader", "val_dataloader"))
-        if dry_run:
-            if cfg.resume:
-                check_weights_fit(_unwrapped(_build_model(cfg)), found, cfg.load_from)
-            return f"config, plugins and data of {config} are fine"
-        runner = _build_runner(cfg, "train_loop", "val_loop")
+    if resume is None and cfg.get("load_from"):
+        check_source(cfg.load_from, "checkpoint", "load_from names it")
+    check_unlocked(cfg.work_dir)
+    found = _set_start(cfg, resume, overwrite, trust_checkpoint)
+    with joined_processes(cfg), safe_readers(trust_checkpoint), _scratch_folder(cfg, dry_run):
+        check_data(cfg, ("train_dataloader", "val_dataloader"), full)
         if cfg.resume:
-            check_weights_fit(_unwrapped(runner.model), found, cfg.load_from)
-        elif resume == "auto":
-            runner.logger.info(f"no checkpoint in {cfg.work_dir} to resume from: training starts at the beginning")
-        del found  # the Runner loads it again
-        validation = LastValidation()
-        runner.register_hook(validation)
-        runner.train()
-        if runner.val_loop is None:
-            return summarize(runner, {}, find_checkpoint(runner.work_dir), None)
-        if validation.iteration != runner.iter:  # resumed at the end, or the interval does not divide the length
-            runner.val_loop.run()
-        return summarize(runner, validation.metrics, find_checkpoint(runner.work_dir), runner.val_loop.evaluator)
+            check_trained_classes(cfg, ("train_dataloader",), found, cfg.load_from)
+        check_pretrained(cfg.get("model"), trust_checkpoint, download=not dry_run)
+        with trial_run(cfg, "train_loop", "val_loop", batches=dry_run, given=cfg_options or ()) as trial:
+            _check_start(cfg, _unwrapped(trial.model), found)
+        if dry_run:
+            return f"config, plugins and data of {config} are fine"
+        del trial, found
+        gc.collect()  # they go before the run's own come
+        with locked(cfg.work_dir):
+            runner = build_runner(cfg, "train_loop", "val_loop")
+            first_rank_does(lambda: sweep_unfinished(cfg.work_dir))
+            if overwrite:
+                first_rank_does(lambda: _folder(cfg).clear(keep=[cfg.get("load_from")]))
+            if not cfg.resume and resume == "auto":
+                runner.logger.info(f"no checkpoint in {cfg.work_dir} to resume from: training starts at the beginning")
+            validation = LastValidation()
+            for hook in (validation, ModelNumbersHook(), UndefinedNumbersHook(), ValidationsHook()):
+                runner.register_hook(hook)
+            with loading_explained(cfg.get("load_from")):
+                runner.train()
+            if runner.val_loop is None:
+                return summarize(runner, {}, find_checkpoint(runner.work_dir), None)
+            if validation.iteration != runner.iter:  # resumed at the end, or the interval does not divide the length
+                runner.val_loop.run()
+            return summarize(runner, validation.metrics, find_checkpoint(runner.work_dir), runner.val_loop.evaluator)
 
 
 def evaluate(
@@ -105,6 +135,7 @@ def evaluate(
     launcher: str = "none",
     trust_checkpoint: bool = False,
     dry_run: bool = False,
+    full: bool = False,
 ) -> str:
     """Evaluate a checkpoint and return a summary for people.
 
@@ -122,40 +153,64 @@ def evaluate(
         launcher: ``"none"``, ``"pytorch"`` (torchrun), ``"slurm"`` or ``"mpi"``.
         trust_checkpoint: Allow the checkpoint to run code while it is loaded.
         dry_run: Check the config, the plugins, the data and the checkpoint, and evaluate nothing.
+        full: Decode every image for the check; else only headers are read.
 
     Raises:
         UserError: Something is wrong that the user can mend.
     """
     check_out(out)
+    for folder, option in ((show_dir, "--show-dir"), (label_dir, "--label-dir")):
+        if folder is not None:
+            check_folder(folder, option)
     cfg = _load(config, work_dir, cfg_options, launcher)
     _require(cfg, config, "test_dataloader", "test_cfg", "test_evaluator")
     cfg.load_from, cfg.resume = str(fetch_checkpoint(checkpoint)), False
     found = open_checkpoint(cfg.load_from, trust_checkpoint)
     if show_dir is not None or label_dir is not None:
         _write_predictions(cfg, show_dir, label_dir)
-    with joined_processes(cfg):
-        check_data(cfg, ("test_dataloader",))
+    with joined_processes(cfg), safe_readers(trust_checkpoint), _scratch_folder(cfg, dry_run):
+        check_data(cfg, ("test_dataloader",), full)
+        check_trained_classes(cfg, ("test_dataloader",), found, str(checkpoint))
         use_inference(cfg, mode, scales, flip)
+        with trial_run(cfg, "test_loop", batches=dry_run, given=cfg_options or ()) as trial:
+            check_weights_fit(_unwrapped(trial.model), found, checkpoint)
         if dry_run:
-            check_weights_fit(_unwrapped(_build_model(cfg)), found, checkpoint)
             return f"config, plugins, data and checkpoint of {config} are fine"
-        runner = _build_runner(cfg, "test_loop")
+        del trial
+        gc.collect()  # its model goes before the run's own comes
+        runner = build_runner(cfg, "test_loop")
         check_weights_fit(_unwrapped(runner.model), found, checkpoint)
         del found
         if out is not None and not out.endswith(".json"):
             dump = "mmdet.DumpDetResults" if cfg.get("default_scope") == "mmdet" else "DumpResults"
-            runner.test_evaluator.metrics.append(METRICS.build({"type": dump, "out_file_path": out}))
+            kept = str(kept_copy(cfg.work_dir, out))
+            runner.test_evaluator.metrics.append(METRICS.build({"type": dump, "out_file_path": kept}))
         metrics = runner.test()
-        if out is not None and out.endswith(".json") and is_main_process():
-            write_metrics(out, metrics)
+        if out is not None and is_main_process():
+            if out.endswith(".json"):
+                write_metrics(kept_copy(cfg.work_dir, out), metrics)
+            hand_over(kept_copy(cfg.work_dir, out), out)
         return summarize(runner, metrics, checkpoint, runner.test_evaluator)
 
 
 def _load(config: str | os.PathLike, work_dir: str | None, options: Mapping | None, launcher: str) -> Config:
     cfg = load_config(config, options)
+    check_values(cfg)
     cfg.launcher = launcher
     cfg.work_dir = work_dir or cfg.get("work_dir") or os.path.join("work_dirs", Path(config).stem)
+    check_folder(cfg.work_dir, "work dir")
     return cfg
+
+
+@contextlib.contextmanager
+def _scratch_folder(cfg: Config, dry_run: bool) -> Iterator[None]:
+    """Let a dry run write its lists of whole images to a folder that is deleted."""
+    if not dry_run:
+        yield
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        cfg.work_dir = folder
+        yield
 
 
 def _require(cfg: Config, config: str | os.PathLike, *keys: str) -> None:
@@ -164,48 +219,44 @@ def _require(cfg: Config, config: str | os.PathLike, *keys: str) -> None:
         raise UserError(f"config {config} has no {', '.join(missing)}")
 
 
-def _set_start(cfg: Config, resume: str | None, trusted: bool) -> dict[str, Any]:
+def _folder(cfg: Config) -> RunFolder:
+    return run_folder(cfg.work_dir, (cfg.get("default_hooks") or {}).get("checkpoint"))
+
+
+def _set_start(cfg: Config, resume: str | None, overwrite: bool, trusted: bool) -> dict[str, Any]:
     """Set ``load_from`` and ``resume`` of the config, and return the checkpoint to begin with, opened safely."""
     if resume is None and cfg.get("resume"):
         resume = cfg.get("load_from") or "auto"
-    start = find_checkpoint(cfg.work_dir) if resume == "auto" else resume
+    if overwrite and resume:
+        raise UserError("--overwrite begins anew and --resume goes on: give one of them")
+    start, found = None, {}
+    if resume == "auto":
+        start, found = _folder(cfg).newest_whole(lambda path: open_for_resume(cfg, path, trusted)) or (None, {})
+    elif resume:
+        start = fetch_checkpoint(resume)
+        found = open_for_resume(cfg, start, trusted)
+    if not overwrite and not (resume == "auto" and start):
+        _folder(cfg).check_free(start)
     cfg.resume = start is not None
-    start = start or cfg.get("load_from")
     if start is None:
-        return {}
-    cfg.load_from = str(fetch_checkpoint(start))
-    found = open_checkpoint(cfg.load_from, trusted)
+        if not cfg.get("load_from"):
+            return {}
+        start = fetch_checkpoint(cfg.load_from)
+        found = open_checkpoint(start, trusted)
+    cfg.load_from = str(start)
     if cfg.resume and cfg.get("randomness", {}).get("seed") is None:
         # mmengine takes the seed over only after it has built model and loaders.
-        cfg.merge_from_dict({"randomness": {"seed": found.get("meta", {}).get("seed")}})
+        cfg.merge_from_dict({"randomness": {"seed": found["meta"].get("seed")}})
     return found
 
 
-def _build_runner(cfg: Config, *loops: str) -> Runner:
-    """Build the Runner and the named loops, which mmengine would build only when they run."""
-    try:
-        runner = RUNNERS.build(cfg) if "runner_type" in cfg else Runner.from_cfg(cfg)
-        for loop in loops:
-            getattr(runner, loop)
-    except KeyError as error:
-        raise _unknown_type(error) from error
-    return runner
-
-
-def _build_model(cfg: Config) -> nn.Module:
-    if cfg.get("default_scope"):
-        init_default_scope(cfg.default_scope)
-    try:
-        return MODELS.build(cfg.model)
-    except KeyError as error:
-        raise _unknown_type(error) from error
-
-
-def _unknown_type(error: KeyError) -> Exception:
-    """Return a UserError if mmengine met a type that no registry knows; anything else is not the user's to mend."""
-    message = str(error.args[0]) if error.args else ""
-    is_unknown = "is not in the" in message or "has no" in message
-    return UserError(message.splitlines()[0]) if is_unknown else error
+def _check_start(cfg: Config, model: nn.Module, found: dict[str, Any]) -> None:
+    """Raise ``UserError`` unless the model of the config, and its optimizer, can begin with a checkpoint."""
+    if cfg.resume:
+        check_weights_fit(model, found, cfg.load_from)
+        check_optimizer(cfg, model, found, cfg.load_from)
+    elif cfg.get("load_from"):
+        check_weights_reach(model, found, cfg.load_from)
 
 
 def _unwrapped(model: nn.Module) -> nn.Module:

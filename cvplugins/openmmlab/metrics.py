@@ -37,6 +37,13 @@ class PluginMetric(BaseMetric):
         self.out_dir = out_dir
         self.written: dict[str, Path] = {}
 
+    def names(self) -> list[str] | None:
+        """Return the names of the numbers that this metric can give, without prefix; None if they are not known.
+
+        They are those of the core's metric of no image, where all are undefined.
+        """
+        return None
+
     def path_for(self, kind: str, suffix: str) -> Path:
         """Return where a file of this metric goes, and remember it for the summary of the run."""
         self.written[kind] = Path(self.out_dir or ".", f"{self.prefix}_{kind}{suffix}")

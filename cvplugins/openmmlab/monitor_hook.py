@@ -1,30 +1,81 @@
-"""What hooks around a monitor share: its state in the checkpoint, and every optimizer of a run."""
+"""What hooks around a monitor share: its options, its events, and its state in the checkpoint."""
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Sequence
 from typing import Any
 
 from mmengine.hooks import Hook
-from mmengine.optim import OptimWrapper, OptimWrapperDict
 from mmengine.runner import EpochBasedTrainLoop
 
 from cvplugins.errors import UserError
+from cvplugins.monitors import Monitor, watch_steps
+
+from .runner_run import RunnerRun, optim_wrappers
 
 __all__ = ["MonitorHook", "check_step", "optim_wrappers"]
 
 
 class MonitorHook(Hook):
-    """Keep a monitor's state in the checkpoint.
+    """A hook of mmengine around a monitor: its options, its events, and its state in the checkpoint.
 
-    Subclasses give ``monitor`` (``state_dict`` and ``load_state_dict``) and ``checkpoint_key``.
+    Subclasses give ``monitor_type`` and ``checkpoint_key``.
     """
 
+    priority = "NORMAL"
+    monitor_type: type[Monitor]
     checkpoint_key: str
     monitor: Any
+    run: RunnerRun
+    _handles: Sequence[Any] = ()
+
+    def __init_subclass__(cls) -> None:
+        """Take over the monitor's signature, which messages and documentation show."""
+        super().__init_subclass__()
+        if "__init__" not in vars(cls) and "monitor_type" in vars(cls):
+            cls.__signature__ = inspect.signature(cls.monitor_type)
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        try:
+            self.monitor = self.monitor_type(*arguments, **options)
+        except ValueError as error:
+            raise ValueError(f"{type(self).__name__}: {error}") from error
+
+    def before_train(self, runner) -> None:
+        """Begin, and watch the optimizers' steps: mmengine zeroes the gradients before any hook could see them.
+
+        Raises:
+            UserError: An option does not fit the run.
+        """
+        self.run = RunnerRun(runner)
+        try:
+            self.monitor.begin(self.run)
+        except ValueError as error:
+            raise UserError(f"{type(self).__name__}: {error}") from error
+        self._handles = watch_steps(self.run, self.monitor)
+
+    def before_train_iter(self, runner, batch_idx: int, data_batch: Any = None) -> None:
+        """Tell the monitor."""
+        self.monitor.before_iteration(self.run)
+
+    def after_train_iter(self, runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
+        """Tell the monitor."""
+        self.monitor.after_iteration(self.run)
+
+    def after_train(self, runner) -> None:
+        """Leave model and optimizers as they were, and finish."""
+        for handle in self._handles:
+            handle.remove()
+        self._handles = ()
+        self.monitor.finish(self.run)
+        self.monitor.release(self.run)
 
     def before_save_checkpoint(self, runner, checkpoint: dict[str, Any]) -> None:
         """Store the monitor's state."""
-        checkpoint[self.checkpoint_key] = self.monitor.state_dict()
+        state = self.monitor.state_dict()
+        if state:
+            checkpoint[self.checkpoint_key] = state
 
     def after_load_checkpoint(self, runner, checkpoint: dict[str, Any]) -> None:
         """Restore the monitor's state."""
@@ -51,9 +102,3 @@ def check_step(runner, name: str, step: int | None, by_epoch: bool) -> None:
     if step is not None and step >= end:
         unit = "epochs" if by_epoch else "iterations"
         runner.logger.warning(f"{name}={step} never comes: the training ends after {end} {unit}")
-
-
-def optim_wrappers(runner) -> dict[str, OptimWrapper]:
-    """Return the optimizer wrappers of a run by their names, ``""`` for the only one."""
-    wrapper = runner.optim_wrapper
-    return dict(wrapper.items()) if isinstance(wrapper, OptimWrapperDict) else {"": wrapper}

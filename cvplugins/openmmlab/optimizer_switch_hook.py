@@ -8,7 +8,7 @@ from typing import Any
 from mmengine.optim import OptimWrapperDict
 from mmengine.registry import OPTIMIZERS
 
-from cvplugins.monitors import EarlyStopping, mode_of, switch_optimizer, value_of
+from cvplugins.monitors import EarlyStopping, mode_of, switch_optimizer
 from cvplugins.registry import HOOKS
 
 from .evaluation_hook import EvaluationHook
@@ -91,13 +91,17 @@ class OptimizerSwitchHook(EvaluationHook):
         if self.monitor is not None:
             super().after_val_epoch(runner, metrics)
 
+    def monitored(self) -> dict[str, str]:
+        """Return the name of the metric of the plateau, if there is one."""
+        return {} if self.monitor is None else {"plateau.monitor": self.name}
+
     def record(self, runner, metrics: Mapping[str, Any]) -> dict[str, Any]:
         """Return the monitored value."""
-        return {"metric": self.name, "value": value_of(metrics, self.name, self, self._seen)}
+        return {"metric": self.name, "value": self.value(runner, metrics, self.name, self._seen)}
 
     def observe(self, runner, record: dict[str, Any], replayed: bool) -> dict[str, Any]:
         """Decide at a plateau to switch before the next iteration."""
-        self._seen = True
+        self._seen |= record["value"] is not None
         report = self.monitor.observe(record["value"], record["iteration"])
         if report and report.stop and not self._due:
             self._due = True

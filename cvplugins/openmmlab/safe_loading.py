@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-import pickle
 from collections.abc import Sequence
 from typing import Any
 
 from mmengine.logging.history_buffer import HistoryBuffer
 
 from cvplugins import safe_loading
+from cvplugins.plain_pickle import NotPlainError
 
 __all__ = ["LOG_HISTORY", "load_plain"]
 
@@ -25,7 +25,7 @@ def load_plain(path: str | os.PathLike, classes: Sequence[type] = ()) -> Any:
         classes: More classes to take; loading an instance must not run anything but set its attributes.
 
     Raises:
-        pickle.UnpicklingError: The file asks for something else.
+        NotPlainError: The file asks for something else.
     """
     return safe_loading.load_plain(path, [*LOG_HISTORY, *classes])
 
@@ -33,7 +33,7 @@ def load_plain(path: str | os.PathLike, classes: Sequence[type] = ()) -> Any:
 def _history_statistic(owner: type, name: str) -> Any:
     """Return a statistic of mmengine's HistoryBuffer: the only use that its checkpoints make of ``getattr``."""
     if owner is not HistoryBuffer or name.startswith("_") or name not in vars(HistoryBuffer):
-        raise pickle.UnpicklingError(f"getattr({owner}, {name!r}) is not allowed")
+        raise NotPlainError(f"getattr({owner}, {name!r})")
     return getattr(owner, name)
 
 

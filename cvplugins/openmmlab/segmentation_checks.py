@@ -11,9 +11,12 @@ from mmengine.config import Config, ConfigDict
 from mmengine.registry import DATASETS, init_default_scope
 
 from cvplugins.datasets import ade20k, check_label_images
-from cvplugins.errors import UserError
+from cvplugins.datasets.label_images import LabelReport, SceneReader, check_classes_occur
+from cvplugins.datasets.regular_files import stat_regular
+from cvplugins.errors import DataError, UserError
 
 from .config import type_name, walk_dicts
+from .image_readers import scene_reader
 
 __all__ = ["check_segmentation_data"]
 
@@ -22,12 +25,13 @@ logger = logging.getLogger(__name__)
 ZERO_IS_LARGE = 0.25  # share of the pixels from which on leaving out label 0 deserves a warning
 
 
-def check_segmentation_data(config: Config, loaders: tuple[str, ...]) -> None:
+def check_segmentation_data(config: Config, loaders: tuple[str, ...], full: bool = False) -> None:
     """Check the label maps of the named loaders' datasets of mmseg; nothing where there are none.
 
     Args:
         config: A loaded config.
         loaders: Keys such as ``"train_dataloader"``.
+        full: Whether to decode every image.
 
     Raises:
         UserError: A folder is missing, a label map is missing, broken or of another size than its image, a label is out
@@ -36,9 +40,10 @@ def check_segmentation_data(config: Config, loaders: tuple[str, ...]) -> None:
     checked = []
     for dataset in _datasets(config, loaders):
         source = {key: value for key, value in dataset.items() if key != "pipeline"}
-        if source in checked:
+        reader = scene_reader(dataset.get("pipeline"), full)
+        if (source, reader.image, reader.label) in checked:
             continue
-        checked.append(source)
+        checked.append((source, reader.image, reader.label))
         _check_folders(dataset)
         if config.get("default_scope"):
             init_default_scope(config.default_scope)
@@ -47,7 +52,7 @@ def check_segmentation_data(config: Config, loaders: tuple[str, ...]) -> None:
                 continue  # the Runner says so, with the closest names
             built = registry.build(ConfigDict(source, pipeline=[]))
         _check_reduction(dataset, built.reduce_zero_label)
-        _check_labels(built, type_name(dataset))
+        _check_labels(built, type_name(dataset), reader)
         _check_model(config.get("model"), len(built.metainfo["classes"]), type_name(dataset))
 
 
@@ -70,6 +75,8 @@ def _check_folders(dataset: ConfigDict) -> None:
     ann_file = Path(dataset.get("data_root") or ".", dataset.get("ann_file") or "")
     if not ann_file.exists():
         raise UserError(f"{type_name(dataset)}: list of images {ann_file.absolute()} (ann_file) does not exist")
+    if not ann_file.is_dir():
+        stat_regular(ann_file, "list of images")
 
 
 def _check_reduction(dataset: ConfigDict, reduces: bool) -> None:
@@ -90,7 +97,7 @@ def _check_reduction(dataset: ConfigDict, reduces: bool) -> None:
             )
 
 
-def _check_labels(dataset: Any, name: str) -> None:
+def _check_labels(dataset: Any, name: str, reader: SceneReader) -> None:
     infos = [dataset.get_data_info(index) for index in range(len(dataset))]
     folder = dataset.data_prefix["seg_map_path"]
     if not infos:
@@ -104,7 +111,15 @@ def _check_labels(dataset: Any, name: str) -> None:
         len(known if dataset.label_map else dataset.metainfo["classes"]),
         reduce_zero_label=dataset.reduce_zero_label,
         ignore_index=dataset.ignore_index,
+        reader=reader,
     )
+    # The loader reduces first, and then gives left-out classes the ignored label.
+    left_out = {index for index, new in (dataset.label_map or {}).items() if new in (-1, 255)}
+    classes = known if dataset.label_map else dataset.metainfo["classes"]
+    offset = int(bool(dataset.reduce_zero_label))
+    values = {index + offset: each for index, each in enumerate(classes) if index not in left_out}
+    for warning in (*report.warnings, *_occurrence(report, values, folder)):
+        logger.warning("%s: %s", folder, warning)
     zero = "is left out (reduce_zero_label=True)" if dataset.reduce_zero_label else f"is the class {known[0]!r}"
     logger.info("%s: %d images; label 0, %.1f %% of the pixels, %s", folder, report.images, 100 * report.share(0), zero)
     if dataset.reduce_zero_label and report.share(0) > ZERO_IS_LARGE:
@@ -114,6 +129,13 @@ def _check_labels(dataset: Any, name: str) -> None:
             folder,
             100 * report.share(0),
         )
+
+
+def _occurrence(report: LabelReport, values: dict[int, str], folder: str) -> tuple[str, ...]:
+    try:
+        return check_classes_occur(report, values)
+    except DataError as error:
+        raise DataError(f"{folder}: {error}") from error
 
 
 def _check_model(model: ConfigDict | None, classes: int, name: str) -> None:

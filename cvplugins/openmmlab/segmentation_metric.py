@@ -67,6 +67,11 @@ class SegmentationMetric(PluginMetric):
         }
         Core(["any"], **self.options)  # refuses wrong options before any work
 
+    def names(self) -> list[str] | None:
+        """See :class:`PluginMetric`."""
+        has_classes = (self.dataset_meta or {}).get("classes")
+        return list(self._core().compute().numbers()) if has_classes else None
+
     def process(self, data_batch: Any, data_samples: Sequence[Mapping[str, Any]]) -> None:
         """Count the pixels of each image."""
         core = self._core()

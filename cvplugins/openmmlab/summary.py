@@ -24,7 +24,7 @@ class LastValidation(Hook):
 
     def after_val_epoch(self, runner, metrics: Mapping[str, Any] | None = None) -> None:
         """Keep the metrics."""
-        self.iteration, self.metrics = runner.iter, metrics or {}
+        self.iteration, self.metrics = runner.iter, dict(metrics or {})
 
 
 def summarize(

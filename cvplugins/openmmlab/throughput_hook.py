@@ -1,4 +1,4 @@
-"""Hook: time mmengine's training loop."""
+"""ThroughputHook: time mmengine's training loop."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from mmengine.dist import get_world_size
 from mmengine.runner import IterBasedTrainLoop
 from torch import Tensor
 
-from cvplugins.monitors import Throughput
+from cvplugins.monitors import ThroughputMonitor
 from cvplugins.registry import HOOKS
 
 from .monitor_hook import MonitorHook
@@ -19,19 +19,10 @@ __all__ = ["ThroughputHook"]
 
 @HOOKS.register_module()
 class ThroughputHook(MonitorHook):
-    """Say every so often how fast the training is and when it will be done; see :class:`cvplugins.monitors.Throughput`.
+    """mmengine's :class:`cvplugins.monitors.ThroughputMonitor`.
 
-    Images per second over all ranks, time spent waiting for data and computing, peak memory, GPU utilisation (needs
-    ``pip install nvidia-ml-py``), the slowest rank and the ETA go to the log in one line, and as ``throughput/...``
-    to every backend of the visualizer. mmengine's own ``IterTimerHook`` logs ``time``, ``data_time`` and ``eta``,
-    those of the first rank: its ETA is the mean since the start and leaves out validations. Both can run.
-
-    Args:
-        interval: Report every so many iterations.
-        window: Iterations whose median is the ETA's.
-
-    Raises:
-        ValueError: ``interval`` or ``window`` is less than 1.
+    mmengine's own ``IterTimerHook`` logs ``time``, ``data_time`` and ``eta``, those of the first rank: its ETA is the
+    mean since the start and leaves out validations. Both can run.
 
     Example:
         In a config::
@@ -41,49 +32,37 @@ class ThroughputHook(MonitorHook):
 
     # As late as possible: what other hooks do belongs to the iteration.
     priority = "LOWEST"
+    monitor_type = ThroughputMonitor
     checkpoint_key = "cvplugins_throughput"
-
-    def __init__(self, interval: int = 50, window: int = 200) -> None:
-        self.monitor = Throughput(interval=interval, window=window)
-        self._handle: Any = None
 
     def before_train(self, runner) -> None:
         """Watch forward passes, if there are other ranks."""
+        super().before_train(runner)
         if get_world_size() > 1:
             # What follows the forward pass waits for other ranks.
-            self._handle = runner.model.register_forward_hook(lambda *_: self.monitor.forward_done())
+            self._handles = [runner.model.register_forward_hook(lambda *_: self.monitor.clock.forward_done())]
 
     def before_train_epoch(self, runner) -> None:
         """Start the clock; what happened between two epochs, a checkpoint perhaps, is no wait for data."""
-        self.monitor.start()
+        self.monitor.clock.start()
 
     def before_train_iter(self, runner, batch_idx: int, data_batch: Any = None) -> None:
         """End the wait for data."""
-        self.monitor.batch_arrived()
+        self.monitor.clock.batch_arrived()
 
     def after_train_iter(self, runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
         """Count the images, and report."""
         done = runner.iter + 1
-        report = self.monitor.step_done(
-            done, _images(data_batch), max(runner.max_iters - done, 0), _validations_left(runner, done)
-        )
-        if report is not None:
-            runner.logger.info(f"throughput: {report}")
-            runner.visualizer.add_scalars(report.scalars(), step=done)
+        left = max(runner.max_iters - done, 0)
+        self.monitor.iteration_done(self.run, _images(data_batch), left, _validations_left(runner, done))
 
     def before_val(self, runner) -> None:
         """Stop the training's clock."""
-        self.monitor.validation_starts()
+        self.monitor.clock.validation_starts()
 
     def after_val(self, runner) -> None:
         """Time the validation."""
-        self.monitor.validation_done()
-
-    def after_train(self, runner) -> None:
-        """Leave the model as it was."""
-        if self._handle is not None:
-            self._handle.remove()
-            self._handle = None
+        self.monitor.clock.validation_done()
 
 
 def _images(batch: Any) -> int:

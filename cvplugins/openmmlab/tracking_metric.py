@@ -67,6 +67,10 @@ class TrackingMetric(PluginMetric):
         # The dataset's classes are not known yet, but a wrong option should stop the run before it begins.
         metrics.TrackingMetric(classes or ["any"], iou_threshold)
 
+    def names(self) -> list[str]:
+        """See :class:`PluginMetric`."""
+        return list(self._core().compute().numbers())
+
     def process(self, data_batch: Any, data_samples: Sequence[Mapping[str, Any]]) -> None:
         """Append the state of each frame, whether a sample is one frame or a whole video."""
         known = self._dataset_classes()
@@ -88,7 +92,7 @@ class TrackingMetric(PluginMetric):
 
     def compute_metrics(self, results: list[TrackedFrame]) -> dict[str, float]:
         """Compute, log and write the metrics of all frames."""
-        core = metrics.TrackingMetric(self._classes(), self.iou_threshold)
+        core = self._core()
         # What a sampler padded may differ in the last bits on another device: the first one counts.
         unique = {(frame.sequence, frame.frame): frame for frame in reversed(results)}.values()
         names = _short_names({str(frame.sequence) for frame in unique})
@@ -102,6 +106,9 @@ class TrackingMetric(PluginMetric):
         }
         self.report(tracking_table(result), result, {"figure": draw_tracking_figure}, settings)
         return result.scalars()
+
+    def _core(self) -> metrics.TrackingMetric:
+        return metrics.TrackingMetric(self._classes(), self.iou_threshold)
 
     def _dataset_classes(self) -> Sequence[str]:
         known = (self.dataset_meta or {}).get("classes") or self.classes

@@ -16,10 +16,12 @@ from torch.func import functional_call
 from torch.nn.parallel import DistributedDataParallel
 
 from cvplugins.isolation import alone, fixed_randomness, training_paths
+from cvplugins.model_numbers import kept_numbers
 from cvplugins.monitors import mean_losses
 from cvplugins.registry import HOOKS
 
 from .ground_truth import fit_to_input, is_empty, resizes_annotations
+from .model_numbers_hook import NOT_OF_THE_MODEL
 
 __all__ = ["ImageLosses", "ValidationLoss"]
 
@@ -36,10 +38,10 @@ class ValidationLoss(Hook):
 
     Layers (batch norm, dropout) are in evaluation mode; a weight average that stands in for the weights
     (``EMAHook``) is what is measured; precision is that of the validation (``val_cfg=dict(fp16=True)``). What the
-    loss draws (anchors, points, noise) is the same in every validation. Parameters, buffers and random generators
-    stay as they were; what a head counts outside of its buffers (Dynamic R-CNN's thresholds) does not. A model that
-    predicts by a sliding window gets the whole image, which some with positions of a fixed size refuse. A loss that
-    is not finite stays in the mean, and the log names its part and its images.
+    loss draws (anchors, points, noise) is the same in every validation. Parameters, buffers, numbers that a head
+    counts in (Dynamic R-CNN's thresholds) and random generators stay as they were. A model that predicts by a sliding
+    window gets the whole image, which some with positions of a fixed size refuse. A loss that is not finite stays in
+    the mean, and the log names its part and its images.
 
     Args:
         ground_truth: Pixels in which the annotations arrive: those of the ``"original"`` image (mmdet's and mmseg's
@@ -135,7 +137,13 @@ class ImageLosses(BaseMetric):
         call = {"inputs": inputs, "data_samples": [sample], "mode": "loss"}
         # Copies, because some losses count in theirs (Seesaw).
         buffers = {name: buffer.clone() for name, buffer in self.model.named_buffers()}
-        with training_paths(self.model), fixed_randomness(inputs.device), alone(), autocast(enabled=self.fp16):
+        with (
+            training_paths(self.model),
+            kept_numbers(self.model, NOT_OF_THE_MODEL),
+            fixed_randomness(inputs.device),
+            alone(),
+            autocast(enabled=self.fp16),
+        ):
             total, parts = self.model.parse_losses(functional_call(self.model, buffers, (), call))
         values = {**parts, "loss": torch.as_tensor(total)}
         # One transfer for all.

@@ -8,12 +8,12 @@ import textwrap
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from cvplugins.monitors.generalization import GeneralizationReport
-
 from .figures import new_figure, save_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+
+    from cvplugins.monitors.generalization import GeneralizationReport  # monitors draw with this package
 
 __all__ = ["draw_generalization_figure"]
 

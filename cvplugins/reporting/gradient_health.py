@@ -13,13 +13,14 @@ import numpy as np
 import numpy.typing as npt
 
 from cvplugins.distributed import rank
-from cvplugins.monitors import DetailReport, GradientVerdict
 
 from .figures import new_figure, save_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+    from cvplugins.monitors import DetailReport, GradientVerdict  # monitors draw with this package
 
 __all__ = ["GradientLines", "draw_gradient_figure", "read_gradient_records"]
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -11,7 +10,7 @@ import torch
 
 from cvplugins.errors import UserError
 from cvplugins.files import check_weights_out, write_whole
-from cvplugins.safe_loading import open_checkpoint
+from cvplugins.safe_loading import check_weights, open_checkpoint
 
 from .faster_rcnn import convert_weights
 
@@ -46,8 +45,8 @@ def convert_checkpoint(
     check_weights_out(target_file)
     checkpoint = open_checkpoint(source_file, trusted, _LOG_HISTORY)
     weights = checkpoint.get(KEYS.get(source, ""), checkpoint)
-    if not isinstance(weights, Mapping):
-        raise UserError(f"checkpoint {source_file}: {KEYS[source]} is no dict of weights")
+    if weights is not checkpoint:
+        check_weights(weights, f"checkpoint {source_file}: {KEYS[source]}")
     try:
         converted = convert_weights(weights, source=source, target=target)
     except UserError as error:

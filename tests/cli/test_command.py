@@ -135,7 +135,7 @@ MISTAKES = [
     (["test", SAMPLE, LONG], "a does not exist; give the path of a .pth file"),
     (["evaluate", LONG, "--annotations", "."], "a: does not exist"),
     (["replay", LONG], "a does not exist; NonFiniteGuardHook writes"),
-    (["convert-weights", "https://a/b.pth", "c.pth", "--from", "mmdet", "--to", "detectron2"], "b.pth does not exist"),
+    (["convert-weights", "https://a/b.pth", "c.pth", "--from", "mmdet", "--to", "detectron2"], "b.pth is an address"),
     (["convert-weights", "notes.txt", "folder.py", "--from", "mmdet", "--to", "detectron2"], "name that ends in .pth"),
     (["sample", "voc", "folder.py", "--force"], "folder.py exists; it is not a sample; choose another folder"),
     (["sample", "voc", "new", "--seed", "-1"], "--seed -1: expected a number from 0 to 4294967295"),

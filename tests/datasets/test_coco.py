@@ -67,6 +67,18 @@ def test_some_classes(written):
     assert kept[7].labels.tolist() == [0]
 
 
+def test_classes_in_an_order_of_their_own(written):
+    path = written(annotations())
+    by_name = read_coco_annotations(path, ["cow", "dog"])
+    by_id = read_coco_annotations(path, category_ids=[9, 18])
+    for found in (by_name, by_id):
+        assert found.classes == ("cow", "dog")
+        assert found.images[3].labels.tolist() == [0]
+        assert found.images[7].labels.tolist() == [1]
+        assert not found.in_file_order
+    assert read_coco_annotations(path, ["dog", "cow"]).in_file_order
+
+
 def test_results_by_image(written):
     truth = read_coco_annotations(written(annotations()))
     found = read_coco_results(written(results(), "results.json"), truth)
@@ -103,14 +115,13 @@ def broken(part, number, **changes):
     ("content", "message"),
     [
         ("[1, ", "not JSON"),
-        ([], "holds a list, not an object; are these results"),
-        ({"images": []}, "has no list 'categories'"),
-        (broken("annotations", 1, image_id=99), r"annotations\[1\] is of image 99"),
-        (broken("annotations", 1, category_id=99), r"annotations\[1\] has category_id 99"),
+        ([], "holds a list; expected an object with images, annotations and categories; are these results"),
+        ({"images": [], "annotations": []}, "has no list 'categories'"),
+        (broken("annotations", 1, category_id=99), r"annotations\[1\].category_id is 99, which is none of its"),
         (broken("annotations", 2, bbox=None), r"annotations\[2\] has no 'bbox'"),
-        (broken("annotations", 2, bbox=[1, 2, 3]), r"annotations\[2\]: bbox is \[1, 2, 3\], expected"),
+        (broken("annotations", 2, bbox=[1, 2, 3]), r"annotations\[2\].bbox is \[1, 2, 3\]; expected \[x"),
         (broken("annotations", 2, image_id=None), r"annotations\[2\] has no 'image_id'"),
-        (broken("images", 1, id=7), "names image 7 twice"),
+        (broken("images", 1, id=7), r"images\[1\].id is 7, as images\[0\].id is already"),
     ],
 )
 def test_broken_annotations_are_named(written, content, message):
@@ -122,20 +133,20 @@ def test_wrong_classes_are_named(written):
     path = written(annotations())
     with pytest.raises(DataError, match="has no category 'bird'; its categories: dog, cat, cow"):
         read_coco_annotations(path, ["bird"])
-    with pytest.raises(DataError, match="another order"):
-        read_coco_annotations(path, ["cow", "dog"])
-    with pytest.raises(DataError, match=r"nowhere\.json: cannot be read"):
+    with pytest.raises(DataError, match=r"has no category of id 5; its ids: 18, 4, 9"):
+        read_coco_annotations(path, category_ids=[5])
+    with pytest.raises(DataError, match=r"nowhere\.json: cannot read the file"):
         read_coco_annotations(path.parent / "nowhere.json")
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (annotations(), "holds a dict, not a list of results; are these annotations"),
-        ([dict(image_id=8, category_id=4, bbox=[1, 2, 3, 4], score=0.5)], r"results\[0\] is of image 8"),
+        (annotations(), "holds an object; expected a list of results; are these annotations"),
+        ([dict(image_id=8, category_id=4, bbox=[1, 2, 3, 4], score=0.5)], r"results\[0\].image_id is 8, which is no"),
         ([dict(image_id=7, category_id=4, bbox=[1, 2, 3, 4])], r"results\[0\] has no 'score'"),
         ([dict(image_id=7, category_id=4, score=1)], "neither 'bbox' nor 'segmentation'"),
-        ([[1, 2]], r"results\[0\] has no 'category_id'"),
+        ([[1, 2]], r"results\[0\] is \[1, 2\]; expected an object"),
     ],
 )
 def test_broken_results_are_named(written, content, message):

@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 
 from cvplugins.datasets import check_label_images, read_label_image
+from cvplugins.datasets.image_readers import ImageReader
+from cvplugins.datasets.label_images import SceneReader, check_classes_occur
 from cvplugins.datasets.voc import DataError
 
 image = pytest.importorskip("PIL.Image")
@@ -58,7 +60,7 @@ def test_the_ignored_label_may_occur(pairs):
         ("label missing", "1.png: does not exist"),
         ("image missing", "1.jpg: does not exist"),
         ("image truncated", "1.jpg: truncated JPEG"),
-        ("label no image", "1.png: cannot be read"),
+        ("label no image", "1.png: not an image"),
     ],
 )
 def test_a_faulty_pair_is_named(pairs, fault, said):
@@ -93,6 +95,70 @@ def test_colours_and_broken_pixels_are_refused(pairs):
     pairs[0][1].write_bytes(pairs[0][1].read_bytes()[:-100])
     with pytest.raises(DataError, match=r"0\.png: cannot be read"):
         read_label_image(pairs[0][1])
+
+
+NAMES = {0: "road", 1: "crack", 2: "sky", 3: "car"}
+
+
+def occurring(pairs, values, classes=2, **options):
+    """Fill every label map with values; return the warnings about them."""
+    for index in range(len(pairs)):
+        label(pairs, index, np.resize(values, (4, 8)))
+    report = check_label_images(pairs, classes, **options)
+    offset = int(options.get("reduce_zero_label", False))
+    return check_classes_occur(report, {index + offset: NAMES[index] for index in range(classes)})
+
+
+def test_a_foreground_that_is_ignored_is_refused(pairs):
+    said = "hold only label 0 ('road') of the classes, and 255, which is ignored: label 1 ('crack') occurs nowhere"
+    with pytest.raises(DataError) as caught:
+        occurring(pairs, [0, 0, 0, 255])
+    assert said in str(caught.value)
+    assert "If 255 means 'crack', store it as 1" in str(caught.value)
+    with pytest.raises(DataError, match=r"only label 1 .*, and 0, which is ignored: label 2"):
+        occurring(pairs, [0, 1], reduce_zero_label=True)
+    with pytest.raises(DataError, match="hold no class, but 255, which is ignored"):
+        occurring(pairs, [255], classes=4)
+    assert occurring(pairs, [0, 0, 1, 255]) == ()
+
+
+def test_classes_that_no_label_map_holds_are_named(pairs):
+    assert occurring(pairs, [0, 1, 2, 2], classes=4) == (
+        "1 of 4 classes occur in none of the label maps: label 3 ('car')",
+    )
+    assert occurring(pairs, [0, 0, 0, 0]) == ("1 of 2 classes occur in none of the label maps: label 1 ('crack')",)
+    assert occurring(pairs, [0, 1, 2, 3], classes=4) == ()
+
+
+def test_much_that_is_ignored_is_named(pairs):
+    assert occurring(pairs, [0, 1, 255, 255, 255, 255, 255, 255]) == ("75 % of the pixels are ignored (labels 255)",)
+    assert occurring(pairs, [0, 1, 255, 255]) == ()
+
+
+def test_more_label_maps_are_read_until_all_classes_were_seen(pairs, monkeypatch):
+    monkeypatch.setattr("cvplugins.datasets.label_images.READ", 1)
+    for index, values in enumerate(([0], [0, 1], [0])):
+        label(pairs, index, np.resize(values, (4, 8)))
+    assert check_label_images(pairs, 2).read == 3
+    assert check_label_images(pairs, 1, ignore_index=1).read == 1
+    assert check_label_images(pairs, 3).read == 3
+
+
+def test_labels_beyond_eight_bits_are_for_loaders_that_keep_them(pairs):
+    values = np.full((4, 8), 300, np.uint16)
+    image.fromarray(values).save(pairs[0][1])
+    with pytest.raises(DataError, match="holds label 300; the loader keeps labels from 0 to 255"):
+        check_label_images(pairs, 400)
+    assert check_label_images(pairs, 400, reader=SceneReader(largest=65_535)).counts[300] == 32
+
+
+def test_a_label_map_of_stored_pixels_beside_a_turned_image(pairs):
+    exif = image.Exif()
+    exif[274] = 6
+    image.new("RGB", (8, 4)).save(pairs[1][0], exif=exif)
+    with pytest.raises(DataError, match=r"1\.png: is 8 x 4 pixels, but its image is 4 x 8 as .* remove the tag"):
+        check_label_images(pairs, 4)
+    assert check_label_images(pairs, 4, reader=SceneReader(image=ImageReader(turns="none"))).images == 3
 
 
 def test_indices_of_a_palette_are_read(tmp_path):

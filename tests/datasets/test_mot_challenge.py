@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import os
 
 import numpy as np
 import pytest
@@ -139,6 +140,10 @@ def test_empty_files_are_sequences_without_boxes(tmp_path):
         ("1,1,0,0,nan,9", "line 1: w is nan; expected a finite number"),
         ("1,1.5,0,0,9,9", r"line 1: id is 1\.5; expected a whole number"),
         ("\n0,1,0,0,9,9", "line 2: frame is 0; frames count from 1"),
+        ("1,1,0,0,9,9\n999999999,1,0,0,9,9", "line 2: frame is 999999999; expected at most 1,000,000"),
+        ("1e300,1,0,0,9,9", "line 1: frame is 1e300; expected at most 1,000,000"),
+        ("1,1e300,0,0,9,9", "line 1: id is 1e300; expected at most 9,007,199,254,740,992"),
+        ("1,1,1e308,0,1e308,9", "line 1: x is 1e308; expected at most 1,000,000,000"),
         ("1,1,0,0,9,9\n2,1,0,0,9,9\n1,1,5,5,9,9", "line 3: id 1 comes twice in frame 1; first in line 1"),
     ],
 )
@@ -156,8 +161,27 @@ def test_files_that_do_not_fit_are_refused(tmp_path):
         mot_challenge_frames("a", truth, cars)
     with pytest.raises(ValueError, match="benchmark 'MOT18' is none of MOT15, MOT16, MOT17, MOT20"):
         mot_challenge_frames("a", truth, truth, benchmark="MOT18")
-    with pytest.raises(DataError, match=r"none\.txt: cannot be read"):
+    with pytest.raises(DataError, match=r"none\.txt: cannot read the file"):
         read_mot_tracks(tmp_path / "none.txt")
+    with pytest.raises(ValueError, match="num_frames is 2000000; expected 0 to 1,000,000"):
+        mot_challenge_frames("a", truth, truth, num_frames=2_000_000)
     (tmp_path / "binary.txt").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(DataError, match=r"binary\.txt: cannot be read"):
         read_mot_tracks(tmp_path / "binary.txt")
+
+
+def test_numbers_beyond_all_measure(tmp_path):
+    """A frame of 999,999,999 would take gigabytes, and an id of 1e300 is no longer a number of its own."""
+    for line, message in (
+        ("999999999,1,0,0,9,9", "frame is 999999999; expected at most 1,000,000"),
+        ("1,1e300,0,0,9,9", "id is 1e300; expected at most 9,007,199,254,740,992"),
+        ("1e17,1,0,0,9,9", "frame is 1e17; expected at most 1,000,000"),
+    ):
+        with pytest.raises(DataError, match=rf"gt\.txt, line 2: {message}"):
+            read_mot_tracks(write(tmp_path, f"1,1,0,0,9,9\n{line}"))
+
+
+def test_a_pipe_is_not_read(tmp_path):
+    os.mkfifo(tmp_path / "gt.txt")
+    with pytest.raises(DataError, match=r"gt\.txt: cannot read the file, it is a named pipe"):
+        read_mot_tracks(tmp_path / "gt.txt")

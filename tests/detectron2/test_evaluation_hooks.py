@@ -1,5 +1,6 @@
 """Hooks that learn from evaluations: they decide by what EvalHook found, and a resumed run as a straight one."""
 
+import contextlib
 import json
 
 import pytest
@@ -111,6 +112,34 @@ def test_a_resumed_run_stops_where_a_straight_one_does(tmp_path, kill):
     assert found == [(2, 0.7), (4, 0.5), (6, 0.6), (8, 0.55)]
     again = stopped(tmp_path, [stopping(tmp_path)], iterations=10, evaluate=values, resume=True)
     assert "no progress in 2 evaluations" in again.reason
+
+
+@pytest.mark.parametrize("kill", [None, 2, 4, 6])
+def test_the_last_evaluation_counts_once(tmp_path, kill):
+    """Killed in an evaluation, the last one too, or not at all, and resumed until after the end; oracle: straight."""
+    from cvplugins.detectron2 import BestCheckpointHook
+
+    values = losses(0.7, 0.5, 0.4)
+
+    def hooks(folder):
+        return [stopping(folder, patience=5), BestCheckpointHook("val/loss", output_dir=str(folder))]
+
+    def killed(trainer):
+        if min(trainer.iter + 1, trainer.max_iter) == kill:
+            raise KeyboardInterrupt
+        return values(trainer)
+
+    straight, resumed = tmp_path / "straight", tmp_path / "resumed"
+    train(straight, hooks(straight), iterations=6, evaluate=values)
+    with pytest.raises(KeyboardInterrupt) if kill else contextlib.nullcontext():
+        train(resumed, hooks(resumed), iterations=6, evaluate=killed)
+    for _ in range(2):
+        train(resumed, hooks(resumed), iterations=6, evaluate=values, resume=True)
+        for name in ("early_stopping", "best_checkpoint"):
+            assert lines(resumed / f"{name}.jsonl") == lines(straight / f"{name}.jsonl")
+        best = [torch.load(folder / "model_best.pth") for folder in (straight, resumed)]
+        assert best[0]["meta"] == best[1]["meta"] == {"iteration": 6, "val/loss": 0.4}
+        assert same(best[0]["model"], best[1]["model"])
 
 
 def test_the_best_checkpoint_and_the_last_one_are_two(tmp_path):

@@ -40,7 +40,7 @@ CVPLUGINS:
     assert type(average) is EMAHook
     assert average.output_dir == "somewhere"
     assert type(clipping) is GradientClippingHook
-    assert clipping.monitor.rules[0].max_norm == 1.0
+    assert clipping.monitor.clipping.rules[0].max_norm == 1.0
     again = type(cfg).load_cfg(cfg.dump())
     assert again.CVPLUGINS.HOOKS == cfg.CVPLUGINS.HOOKS
 
@@ -191,7 +191,8 @@ def test_the_yaml_of_the_documents_validates(root, tmp_path):
     from cvplugins.detectron2 import build_cvplugins_hooks, validate_cvplugins_config
     from cvplugins.detectron2.hooks import HOOKS
 
-    text = "\n".join((root / "docs" / name).read_text() for name in ("hooks.md", "normalization.md"))
+    pages = [*(root / "docs" / "hooks").glob("*.md"), root / "docs" / "normalization.md"]
+    text = "\n".join(page.read_text() for page in pages)
     shown = set()
     for block in re.findall(r"```yaml\n(CVPLUGINS:.*?)```", text, re.DOTALL):
         (tmp_path / "page.yaml").write_text(block)

@@ -78,7 +78,8 @@ def test_a_checkpoint_is_evaluated_written_and_drawn(tool, trained, devkit, tmp_
     assert len(list((tmp_path / "drawn").glob("*.jpg"))) == 3
 
     assert tool("test", config, checkpoint, "--out", tmp_path / "found.pkl", "--work-dir", again)[0] == 0
-    assert (tmp_path / "found.pkl").is_file()
+    for name in ("metrics.json", "found.pkl"):
+        assert (tmp_path / name).read_bytes() == (again / "test_results" / name).read_bytes()
 
 
 @pytest.mark.detectron2

@@ -106,7 +106,7 @@ def test_what_the_rpn_raises_is_answered_like_any_other_fault(tool, tmp_path, po
         assert (code, "again: activation backbone.bottom_up.stem.conv1" in out) == (0, True)
     else:
         train(tmp_path, [hook], iterations=4, eval_period=0, model=model, data=batches(), **rates)
-        assert (hook.monitor.skips, hook.monitor.rollbacks) == ((1, 0) if policy == "skip" else (0, 1))
+        assert (hook.monitor.guard.skips, hook.monitor.guard.rollbacks) == ((1, 0) if policy == "skip" else (0, 1))
         assert all(value.isfinite().all() for value in model.state_dict().values())
     assert "forward" not in vars(model)
 
@@ -134,7 +134,7 @@ def test_accumulated_batches_are_replayed_together(tmp_path, max_replays):
     change = lambda number, batch: {**batch, "scale": torch.tensor(math.inf if number == 3 else 1.0)}  # noqa: E731
     hook = NonFiniteGuardHook(policy="skip", max_replays=max_replays, output_dir=str(tmp_path))
     train(tmp_path, [hook], iterations=3, eval_period=0, model=Unlucky(), data=Batches(change=change), kind=Twice)
-    assert hook.monitor.skips == 1
+    assert hook.monitor.guard.skips == 1
     assert (tmp_path / "replay").exists() == bool(max_replays)
     if max_replays:
         reproduced, text = replay(tmp_path / "replay" / "iter_1_rank0.pt", model=Unlucky())

@@ -227,6 +227,7 @@ def test_another_number_of_classes_is_found(folder):
 
 def test_detectron2s_own_dataset_hints_at_ours(tmp_path, converted):
     """Its folder of converted label maps is what is most often missing."""
+    from detectron2.config import get_cfg
     from detectron2.data import MetadataCatalog
 
     from cvplugins.detectron2.ade20k import check_scenes
@@ -234,5 +235,5 @@ def test_detectron2s_own_dataset_hints_at_ours(tmp_path, converted):
 
     metadata = MetadataCatalog.get("ade20k_sem_seg_val")
     with pytest.raises(UserError, match="does not exist; cvplugins_ade20k_train and cvplugins_ade20k_val read"):
-        check_scenes("ade20k_sem_seg_val", metadata)
-    check_scenes(converted, MetadataCatalog.get(converted))
+        check_scenes("ade20k_sem_seg_val", metadata, get_cfg())
+    check_scenes(converted, MetadataCatalog.get(converted), get_cfg())

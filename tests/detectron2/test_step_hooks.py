@@ -82,8 +82,8 @@ def test_all_batches_of_an_accumulated_step_count(tmp_path):
         GeneralizationHook(output_dir=str(tmp_path), figure=False),
     )
     train(tmp_path, [guard, course], iterations=4, model=Poisoned(), kind=Twice)
-    assert guard.monitor.skips == 1
-    assert course.monitor.reports[-1].point.train_loss == pytest.approx(sum(seen[4:]) / 4)
+    assert guard.monitor.guard.skips == 1
+    assert course.monitor.judge.reports[-1].point.train_loss == pytest.approx(sum(seen[4:]) / 4)
 
 
 def test_a_rollback_lowers_the_rate_for_good(tmp_path):
@@ -281,7 +281,7 @@ def test_a_rollback_fits_the_optimizer_that_follows_and_takes_the_average_along(
     switch, average = OptimizerSwitchHook(optimizer={"type": "AdamW", "lr": 0.01}, at=1), EMAHook(momentum=0.1)
     last = Explode()
     trainer = train(tmp_path, [switch, guard, average, last], iterations=8, eval_period=0, checkpoint_period=100)
-    assert guard.monitor.rollbacks == 1
+    assert guard.monitor.guard.rollbacks == 1
     assert last.steps[0] == ({2} if interval == 3 else set())  # the switch, 1, 2 | 3, 4
     assert all(value.isfinite().all() for value in weights(trainer).values())
     assert all(value.isfinite().all() for value in average.monitor.state_dict()["average"].values())

@@ -184,3 +184,21 @@ def test_mistakes_in_the_keys_of_a_run(tmp_path, devkit, keys, message):
     cfg = loaded(tmp_path, devkit, **keys)
     with pytest.raises(UserError, match=message):
         validate_cvplugins_config(cfg)
+
+
+def test_a_number_that_is_undefined_is_no_value_yet(tmp_path, devkit):
+    """Nothing reaches the score threshold, so that precision is undefined; oracle: the journal, and the evaluations."""
+    hooks = [
+        {"type": "BestCheckpointHook", "monitor": "bbox/precision"},
+        {"type": "EarlyStoppingHook", "monitor": "bbox/precision", "patience": 1},
+    ]
+    evaluators = [{"type": "CvpluginsDetectionEvaluator", "out_dir": None, "score_threshold": 1.1}]
+    keys = {"CVPLUGINS.HOOKS": hooks, "CVPLUGINS.EVALUATORS": evaluators, "TEST.EVAL_PERIOD": 1, "SOLVER.MAX_ITER": 2}
+    work = tmp_path / "run"
+    run(write_config(tmp_path / "small.yaml", devkit, **keys), work_dir=str(work))
+    for name in ("best_checkpoint", "early_stopping"):
+        records = [json.loads(each) for each in (work / f"{name}.jsonl").read_text().splitlines()]
+        assert [record["value"] for record in records] == [None, None]
+    assert not (work / "model_best.pth").exists()
+    assert (work / "model_final.pth").exists()
+    assert "no value yet: bbox/precision is undefined in this evaluation" in (work / "log.txt").read_text()

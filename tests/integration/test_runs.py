@@ -68,6 +68,7 @@ def test_testing_gives_the_last_validation_again(root, straight, tested, devkit,
     options = ["--work-dir", tmp_path, "--out", dumped, "--cfg-options", f"data_root={devkit}"]
     run(root, "tools/test.py", TINY, work_dir / "epoch_3.pth", *options)
     assert dumped.stat().st_size > 100
+    assert dumped.read_bytes() == (tmp_path / "test_results" / "predictions.pkl").read_bytes()
 
 
 def test_resuming_a_finished_run_validates_its_last_weights(root, straight, devkit, tmp_path):

@@ -47,7 +47,7 @@ def test_missing_file_names_the_closest(tmp_path):
     [
         ("model = dict(\n", r"config.py, line 1: '\(' was never closed"),
         ("a = 1\nb = = 2\n", r"config .*config.py, line 2: invalid syntax: b = = 2"),
-        ("_base_ = './absent.py'\n", r"config.py cannot be read: .*absent.py"),
+        ("_base_ = './absent.py'\n", r"config.py: its base .*absent.py does not exist"),
         ("_base_ = 'mmdet::pascal_voc/absent.py'\n", r"config.py cannot be read: .*absent.py"),
         ("_base_ = 'nopackage::folder/absent.py'\n", r"config.py.*nopackage"),
         ("import nopackage\n", r"config.py.*nopackage"),

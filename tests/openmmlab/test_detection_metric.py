@@ -110,6 +110,43 @@ def test_equals_coco_metric(scene, ours, theirs):
     assert 0.1 < found[f"{prefix}/AP"] < 0.9
 
 
+def test_equals_coco_metric_whatever_ids_are(scene):
+    """Texts as ids, and categories that are not sorted by them."""
+    samples, path = scene
+    with open(path) as file:
+        content = json.load(file)
+    for image, sample in zip(content["images"], samples, strict=True):
+        image["id"] = f"{image['id']:06d}"
+        sample.set_metainfo(dict(img_id=image["id"]))
+    names = {10: "z", 20: "b", 30: "a"}
+    for category in content["categories"]:
+        category["id"] = names[category["id"]]
+    for each in content["annotations"]:
+        each["image_id"], each["category_id"] = f"{each['image_id']:06d}", names[each["category_id"]]
+    with open(path, "w") as file:
+        json.dump(content, file)
+    found = evaluate(
+        samples,
+        dict(type="cvplugins.DetectionMetric", ann_file=path),
+        dict(type="CocoMetric", ann_file=path, metric="bbox", proposal_nums=(1, 10, 100)),
+    )
+    for name, other in {"AP": "mAP", "AP50": "mAP_50", "AP75": "mAP_75"}.items():
+        assert found[f"detection/{name}"] == pytest.approx(found[f"coco/bbox_{other}"], abs=5.1e-4)
+    assert found["detection/AP"] > 0.1
+
+
+def test_categories_in_another_order_than_the_classes(scene):
+    """mmdet's labels count by the file, so that names would be swapped."""
+    samples, path = scene
+    with open(path) as file:
+        content = json.load(file)
+    content["categories"].reverse()
+    with open(path, "w") as file:
+        json.dump(content, file)
+    with pytest.raises(ValueError, match="its categories have another order than the classes of the dataset"):
+        evaluate(samples, dict(type="cvplugins.DetectionMetric", ann_file=path))
+
+
 @pytest.mark.parametrize("metric", ["DetectionMetric", "InstanceSegmentationMetric"])
 def test_loaded_ground_truth_is_that_of_the_file_but_for_sizes(scene, metric):
     samples, path = scene

@@ -38,7 +38,7 @@ def test_warns_writes_and_draws(tmp_path, request):
     assert [line["train_loss"] for line in lines] == pytest.approx(losses.reshape(10, 4).mean(1).tolist(), rel=1e-5)
     assert (tmp_path / "generalization.png").stat().st_size > 10_000
     log = next(tmp_path.glob("*/*.log")).read_text()
-    assert "WARNING - generalization at iteration" in log
+    assert "WARNING - generalization after iteration" in log
     assert log.count("overfitting: val_") == 2  # once when found, once at the end
 
 
@@ -55,7 +55,7 @@ def test_killed_and_resumed_says_the_same(tmp_path, request, kill):
 def test_says_what_is_wrong(tmp_path, request):
     from mmengine.registry import HOOKS
 
-    with pytest.raises(ValueError, match="needs the name of val_loss or of val_metric"):
+    with pytest.raises(ValueError, match="the name of val_loss or of val_metric is needed"):
         HOOKS.build(dict(type="cvplugins.GeneralizationHook", val_loss=None))
     with pytest.raises(ValueError, match="a training step returns no 'acc'; use one of loss"):
         run(tmp_path, request.node.name, [dict(HOOK, train_metric="acc")])

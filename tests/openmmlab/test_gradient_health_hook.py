@@ -188,8 +188,8 @@ def _run_rank(folder):
     run.model.train_step = lambda data, optim_wrapper: _step(run.model, data, optim_wrapper)
     told = []
     hook = next(hook for hook in run.hooks if type(hook).__name__ == "GradientHealthHook")
-    tell = hook._tell
-    hook._tell = lambda runner, found: (told.extend((each.kind, each.layer) for each in found), tell(runner, found))
+    tell = hook.monitor._tell
+    hook.monitor._tell = lambda run, found: (told.extend((each.kind, each.layer) for each in found), tell(run, found))
     run.train()
     return told
 

@@ -166,7 +166,7 @@ def test_an_iteration_with_two_optimizers_is_answered_once(start, tmp_path, poli
     run.register_hook(Poison(), priority="VERY_HIGH")
     run.train()
     monitor = next(hook for hook in run.hooks if type(hook).__name__ == "NonFiniteGuardHook").monitor
-    assert (monitor.skips, monitor.rollbacks) == ((1, 0) if policy == "skip" else (0, 1))
+    assert (monitor.guard.skips, monitor.guard.rollbacks) == ((1, 0) if policy == "skip" else (0, 1))
     rate = 0.01 if policy == "skip" else 0.005
     assert [wrapper.param_groups[0]["lr"] for wrapper in wrappers.values()] == [rate, rate]
     assert finite(model.parameters())

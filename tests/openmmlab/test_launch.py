@@ -12,7 +12,10 @@ pytestmark = pytest.mark.openmmlab
 @pytest.fixture
 def checkpoint(tmp_path):
     path = tmp_path / "epoch_1.pth"
-    torch.save({"state_dict": {}, "meta": {"seed": 17}}, path)
+    hub = {"log_scalars": {}, "runtime_info": {}, "resumed_keys": {}}
+    optimizer = {"state": {}, "param_groups": []}
+    meta = {"epoch": 1, "iter": 6, "seed": 17}
+    torch.save({"state_dict": {}, "meta": meta, "message_hub": hub, "optimizer": optimizer}, path)
     return path
 
 
@@ -22,7 +25,7 @@ def start(resume_from, **config):
     from cvplugins.openmmlab.launch import _set_start
 
     config = Config(config)
-    _set_start(config, resume_from, False)
+    _set_start(config, resume_from, False, False)
     return config
 
 

@@ -124,5 +124,5 @@ def test_ranks_agree_and_are_told_what_ddp_needs(tmp_path):
 def test_refuses():
     from mmengine.registry import HOOKS
 
-    with pytest.raises(ValueError, match="has nothing to do; set frozen or lr_factors"):
+    with pytest.raises(ValueError, match="there is nothing to do; set frozen or lr_factors"):
         HOOKS.build(dict(type="cvplugins.LayerFreezeHook"))

@@ -138,9 +138,9 @@ def test_validation_is_timed_and_resumes(start, tmp_path):
     run.train()
     log = next(tmp_path.glob("*/*.log")).read_text()
     assert "and the validations, not timed yet" in log
-    timed = next(each for each in run.hooks if isinstance(each, ThroughputHook)).monitor._validations
+    timed = next(each for each in run.hooks if isinstance(each, ThroughputHook)).monitor.clock._validations
     assert [seconds > 0.2 for seconds in timed] == [True, True]
     again = start(hooks=[hook], model=Model(), load_from=str(tmp_path / "epoch_2.pth"), resume=True, **validation)
     again.load_or_resume()
-    resumed = next(each for each in again.hooks if isinstance(each, ThroughputHook)).monitor._validations
+    resumed = next(each for each in again.hooks if isinstance(each, ThroughputHook)).monitor.clock._validations
     assert list(resumed) == list(timed)[:1]  # the checkpoint of an epoch is older than its validation

@@ -1,0 +1,100 @@
+"""Values that mmengine's constructors take, and on which the run dies or does nothing later."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Iterator
+from typing import Any
+
+from mmengine.config import Config
+
+from cvplugins.errors import UserError
+from cvplugins.refusals import did_you_mean, shown
+
+__all__ = ["check_values"]
+
+DICTS = (
+    *("model", "train_dataloader", "val_dataloader", "test_dataloader", "train_cfg", "val_cfg", "test_cfg"),
+    *("optim_wrapper", "env_cfg", "randomness", "log_processor", "visualizer", "auto_scale_lr", "default_hooks"),
+)
+PATHS = ("data_root", "ann_file", "work_dir", "load_from")
+RANDOMNESS = ("seed", "diff_rank_seed", "deterministic")
+AT_LEAST_ONE = ("max_epochs", "max_iters", "val_interval")  # of train_cfg
+
+
+def check_values(cfg: Config) -> None:
+    """Raise ``UserError`` for lengths and intervals below 1, numbers that are none, and parts of another type."""
+    _check_types(cfg)
+    _check_nodes(cfg, "")
+    for path, key, value in _numbers(cfg, ""):
+        if isinstance(value, float) and math.isnan(value):
+            raise UserError(f"{path} = {value}: expected a number")
+        if key == "lr" and (math.isinf(value) or value < 0):
+            raise UserError(f"{path} = {value}: a learning rate is a finite number, 0 or more")
+        if key == "interval" and value == 0 and path.startswith(("default_hooks.", "custom_hooks.")):
+            raise UserError(f"{path} = 0: give 1 or more; -1 means never, where the hook knows that")
+        if path in [f"train_cfg.{each}" for each in AT_LEAST_ONE] and value < 1:
+            raise UserError(f"{path} = {value}: give 1 or more")
+        if path == "auto_scale_lr.base_batch_size" and value < 1:
+            raise UserError(f"{path} = {value}: give the images in a step that the learning rate is for, 1 or more")
+        if path == "optim_wrapper.clip_grad.max_norm" and value <= 0:
+            raise UserError(f"{path} = {value}: the norm that gradients are cut to is above 0; leave clip_grad out")
+
+
+def _numbers(node: Any, path: str, key: str = "") -> Iterator[tuple[str, str, int | float]]:
+    if isinstance(node, (int, float)) and not isinstance(node, bool):
+        yield path, key, node
+    children: Any = ()
+    if isinstance(node, (dict, Config)):
+        children = node.items()
+    elif isinstance(node, (list, tuple)):
+        children = enumerate(node)
+    for name, child in children:
+        yield from _numbers(child, f"{path}.{name}" if path else str(name), str(name))
+
+
+def _check_nodes(node: Any, path: str) -> None:
+    """Refuse types that are no names, and paths that are numbers, wherever they are."""
+    children: Any = ()
+    if isinstance(node, (dict, Config)):
+        children = node.items()
+    elif isinstance(node, (list, tuple)):
+        children = enumerate(node)
+    for name, child in children:
+        inner = f"{path}.{name}" if path else str(name)
+        if name == "type" and isinstance(child, (int, float, list, tuple, dict)):
+            raise UserError(f"{inner} = {shown(child)}: expected a name, such as 'ResNet'")
+        if name in PATHS and isinstance(child, (int, float)):
+            raise UserError(f"{inner} = {child}: expected a path")
+        _check_nodes(child, inner)
+
+
+def _check_types(cfg: Config) -> None:
+    for key in DICTS:
+        if not isinstance(cfg.get(key, None) or {}, dict):
+            raise UserError(f"{key} = {shown(cfg[key])}: expected a dict")
+    for job in ("train", "val", "test"):
+        loader = cfg.get(f"{job}_dataloader") or {}
+        for key in ("dataset", "sampler") if loader else ():
+            if not isinstance(loader.get(key), dict):
+                raise UserError(f"{job}_dataloader.{key} = {shown(loader.get(key))}: expected a dict")
+    for job in ("val", "test"):
+        parts = [f"{job}_{part}" for part in ("dataloader", "cfg", "evaluator")]
+        absent = [key for key in parts if cfg.get(key) is None]
+        if 0 < len(absent) < len(parts):
+            raise UserError(f"the config lacks {', '.join(absent)}: {', '.join(parts)} go together, or all are None")
+    if not isinstance(cfg.get("custom_hooks") or [], (list, tuple)):
+        raise UserError(f"custom_hooks = {shown(cfg.custom_hooks)}: expected a list of hooks")
+    for key in cfg.get("randomness") or {}:
+        if key not in RANDOMNESS:
+            guess = did_you_mean(key, RANDOMNESS)
+            raise UserError(f"randomness.{key}: there is no such key; {guess or 'it has ' + ', '.join(RANDOMNESS)}")
+    level = cfg.get("log_level", "INFO")
+    if not isinstance(level, int) and not isinstance(logging.getLevelName(level), int):
+        raise UserError(f"log_level = {shown(level)}: expected DEBUG, INFO, WARNING, ERROR or CRITICAL")
+    schedules = cfg.get("param_scheduler") or []
+    for number, schedule in enumerate(schedules if isinstance(schedules, (list, tuple)) else [schedules]):
+        stones = schedule.get("milestones", []) if isinstance(schedule, dict) else []
+        if not isinstance(stones, (list, tuple)) or not all(isinstance(each, int) for each in stones):
+            raise UserError(f"param_scheduler.{number}.milestones = {shown(stones)}: expected a list such as [8, 11]")
