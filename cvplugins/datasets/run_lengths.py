@@ -90,7 +90,7 @@ def _numbers(digits: NDArray[np.uint8], last: NDArray[np.int64]) -> tuple[NDArra
 def _added_up(values: NDArray[np.int64], first_run: NDArray[np.int64], mask_of: NDArray[np.int64]) -> NDArray[np.int64]:
     """Return run lengths from their differences to the one before the last, from the fourth of a mask on."""
     place = np.arange(len(values)) - first_run[mask_of]
-    runs = values.copy()
+    runs: NDArray[np.int64] = values.copy()
     # The first is alone; the second, fourth, sixth ... add up, and so do the third, fifth ...
     for chosen in (place % 2 == 1, (place % 2 == 0) & (place > 0)):
         total = np.cumsum(np.where(chosen, values, 0))
