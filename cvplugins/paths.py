@@ -36,6 +36,8 @@ def check_source(path: str | os.PathLike[str], what: str, hint: str = "") -> Non
         ...
         cvplugins.errors.UserError: checkpoint http://[none/epoch_1.pth is no address (Invalid IPv6 URL)
     """
+    if not isinstance(path, (str, os.PathLike)):
+        raise UserError(f"{what} is {path!r}; give the path of a file")
     if is_address(path):
         _check_address(str(path), what)
         return

@@ -18,11 +18,11 @@ collect_ignore = ["integration/tiny.py", "integration/tiny_mask2former.py"]  # c
 NEEDS = {
     "openmmlab": (
         is_installed("mmdet"),
-        "mmdet is not installed (see the README: OpenMMLab)",
+        "mmdet is not installed (see docs/install.md)",
     ),
     "detectron2": (
         is_installed("detectron2"),
-        "detectron2 is not installed (see the README: Detectron2)",
+        "detectron2 is not installed (see docs/install.md)",
     ),
     "mask2former": (
         has_mask2former(),

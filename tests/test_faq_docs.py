@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from doc_pages import DOCS, sections
+from skips import is_installed
 
 ENTRIES = sections((DOCS / "faq.md").read_text(encoding="utf-8"), 3)
 FOREIGN = {  # of compiled code, of Python, of the system and of the original distributions
@@ -53,10 +54,10 @@ def test_message_is_one_of_ours(heading, own_texts):
     ("heading", "file"), [(heading, source(text)) for heading, text in ENTRIES.items() if source(text)]
 )
 def test_message_stands_in_the_file_of_the_framework(heading, file):
-    found = importlib.util.find_spec(file.partition("/")[0])
-    if found is None:
-        pytest.skip(f"{file.partition('/')[0]} is not installed")
-    text = (Path(found.origin).parents[1] / file).read_text(encoding="utf-8")
+    package = file.partition("/")[0]
+    if not is_installed(package):
+        pytest.skip(f"{package} is not installed")
+    text = (Path(importlib.util.find_spec(package).origin).parents[1] / file).read_text(encoding="utf-8")
     texts = [node.value for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Constant)]
     joined = " ".join(" ".join(str(text).split()) for text in texts)
     assert all(part in joined for part in fragments(heading.replace("CVPLUGINS", ""))), heading

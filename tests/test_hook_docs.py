@@ -76,7 +76,7 @@ def test_keys_of_detectron2_are_valid(page):
         validate_cvplugins_config(cfg)
 
 
-@pytest.mark.parametrize("page", PLACES, ids=lambda path: path.name)
+@pytest.mark.parametrize("page", sorted(PLACES), ids=lambda path: path.name)
 def test_links_lead_to_files_and_headings(page):
     text = page.read_text(encoding="utf-8")
     for target, anchor in re.findall(

@@ -13,7 +13,7 @@ from .typed_json import shown
 __all__ = ["LARGEST", "runs_problem", "size_problem", "sum_problem", "sums_of_compressed"]
 
 LARGEST = 2**30  # pixels of an image, as OpenCV's default; run lengths are unsigned 32-bit numbers
-DIGITS = 6  # of five bits, in one run length
+DIGITS = 7  # of five bits, in one run length
 
 
 def size_problem(size: Any, height: int, width: int) -> str | None:
@@ -62,33 +62,40 @@ def sums_of_compressed(counts: Sequence[bytes]) -> NDArray[np.int64]:
     whole = [place for place, each in enumerate(counts) if each and each[-1] - 48 in range(32)]
     if not whole:
         return sums
-    lengths = np.array([len(counts[place]) for place in whole])
-    digits = np.frombuffer(b"".join(counts[place] for place in whole), np.uint8).astype(np.int64) - 48
-    mask_of_digit = np.repeat(np.arange(len(whole)), lengths)
+    digits = np.frombuffer(b"".join(counts[place] for place in whole), np.uint8) - np.uint8(48)  # wraps below 0
     last = np.flatnonzero((digits & 32) == 0)
-    first = np.concatenate([[0], last[:-1] + 1])
-    exponent = np.arange(len(digits)) - np.repeat(first, last - first + 1)
-    values = np.add.reduceat((digits & 31) << (5 * np.minimum(exponent, DIGITS)), first)
-    values -= ((digits[last] & 16) > 0).astype(np.int64) << (5 * np.minimum(exponent[last], DIGITS) + 5)
-    mask_of = mask_of_digit[first]
+    ends = np.cumsum([len(counts[place]) for place in whole])
+    first_run = np.concatenate([[0], np.searchsorted(last, ends[:-1])])
+    mask_of = np.repeat(np.arange(len(whole)), np.diff(first_run, append=len(last)))
+    values, too_long = _numbers(digits, last)
+    runs = _added_up(values, first_run, mask_of)
     wrong = np.zeros(len(whole), bool)
-    wrong[mask_of_digit[(digits < 0) | (digits > 63) | (exponent > DIGITS)]] = True
-    runs = _added_up(values, mask_of)
-    wrong[mask_of[(runs < 0) | (runs > LARGEST)]] = True
-    sums[whole] = np.where(wrong, -1, np.bincount(mask_of, runs, len(whole)).astype(np.int64))
+    wrong[mask_of[too_long | (runs < 0) | (runs > LARGEST)]] = True
+    wrong[np.searchsorted(ends, np.flatnonzero(digits > 63), side="right")] = True
+    sums[whole] = np.where(wrong, -1, np.add.reduceat(runs, first_run))
     return sums
 
 
-def _added_up(values: NDArray[np.int64], mask_of: NDArray[np.int64]) -> NDArray[np.int64]:
+def _numbers(digits: NDArray[np.uint8], last: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """Return the numbers whose last digits are at ``last``, and which have too many digits."""
+    lengths = np.diff(last, prepend=-1)
+    values = (digits[last] & 31).astype(np.int64)
+    values -= 32 * (values > 15)  # the highest bit is the sign
+    for place in range(1, min(int(lengths.max()), DIGITS)):
+        longer = np.flatnonzero(lengths > place)
+        values[longer] = 32 * values[longer] + (digits[last[longer] - place] & 31)
+    return values, lengths > DIGITS
+
+
+def _added_up(values: NDArray[np.int64], first_run: NDArray[np.int64], mask_of: NDArray[np.int64]) -> NDArray[np.int64]:
     """Return run lengths from their differences to the one before the last, from the fourth of a mask on."""
-    place = np.arange(len(values)) - np.searchsorted(mask_of, mask_of)
+    place = np.arange(len(values)) - first_run[mask_of]
+    runs: NDArray[np.int64] = values.copy()
     # The first is alone; the second, fourth, sixth ... add up, and so do the third, fifth ...
-    chain = 3 * mask_of + np.where(place == 0, 0, 1 + place % 2)
-    order = np.argsort(chain, kind="stable")
-    total = np.cumsum(values[order])
-    start = np.searchsorted(chain[order], chain[order])
-    runs = np.empty_like(values)
-    runs[order] = total - total[start] + values[order][start]
+    for chosen in (place % 2 == 1, (place % 2 == 0) & (place > 0)):
+        total = np.cumsum(np.where(chosen, values, 0))
+        # Of a mask's first run nothing is added up yet.
+        runs[chosen] = (total - total[first_run][mask_of])[chosen]
     return runs
 
 

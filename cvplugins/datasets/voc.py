@@ -217,7 +217,7 @@ def check_voc(
     """Check everything that training and testing will read: folders, lists, annotations and images.
 
     Annotations are read in full; of an image its header, whose size is compared with the annotation's, and its end,
-    where a truncated file shows. That takes 1 s for 1,000 images, and 0.3 s when their headers are in the cache.
+    where a truncated file shows. That takes 0.7 s for 1,000 images, and 0.4 s when their headers are in the cache.
 
     Args:
         devkit: The folder ``VOCdevkit``.
@@ -334,8 +334,10 @@ def _with_images(
     for image_id, annotation, problem, header in zip(ids, annotations, found.problems, found.headers, strict=True):
         if isinstance(annotation, str):
             checked.append(annotation)
-        elif problem is not None or isinstance(header, DataError):
+        elif problem is not None:
             checked.append(f"{problem}{_other_spelling(source, image_id)}")
+        elif isinstance(header, DataError):  # only its loader knows the format
+            checked.append(annotation)
         else:
             width, height = reader.size(header)
             checked.append(replace(annotation, width=annotation.width or width, height=annotation.height or height))

@@ -133,7 +133,7 @@ def _refusal(error: Exception, cfg: Config, given: Collection[str]) -> str:
     if isinstance(error, KeyError) and "must contain the key" in str(error):
         return _without_type(place, cfg)
     if isinstance(error, KeyError) and ("is not in the" in str(error) or "has no" in str(error)):
-        return _of_unknown_type(place, str(error.args[0]))
+        return _of_unknown_type(place, cfg, str(error.args[0]))
     kind = place.node.get("type")
     if kind is not None and not isinstance(kind, str) and not callable(kind):
         return f"{place.path}.type = {shown(kind)}: expected a name, such as 'ResNet'"
@@ -146,7 +146,7 @@ def _refusal(error: Exception, cfg: Config, given: Collection[str]) -> str:
         key = named_option(error, each.node) if isinstance(each.node, Mapping) else None
         if key is not None:
             return explain_refusal(error, each.path, {key: each.node[key]}, _kind(each))
-    suspects = [key for key in place.node if f"{place.path}.{key}" in given]
+    suspects = [key for key in place.node if any(f"{each}.".startswith(f"{place.path}.{key}.") for each in given)]
     return explain_refusal(error, place.path, place.node, _kind(place), suspects)
 
 
@@ -166,12 +166,16 @@ def _without_type(place: _Place, cfg: Config) -> str:
     return f"{place.path} has no type; {did_you_mean(last, beside) or 'give it one'}"
 
 
-def _of_unknown_type(place: _Place, message: str) -> str:
+def _of_unknown_type(place: _Place, cfg: Config, message: str) -> str:
     said = message.split(". Please check")[0].splitlines()[0]
-    kind = place.node.get("type")
+    kind, path = place.node.get("type"), f"{place.path}.type"
+    name = said.partition(" is not in the")[0]
+    if name != said and name != kind:  # it is named elsewhere, as optim_wrapper.constructor
+        path = next((each for each, node in _walk(cfg, "") if node == name), path)
+        kind = name
     names = _registered(place.frame.f_locals.get("registry"))
     guess = did_you_mean(str(kind).rpartition(".")[2], names) if "did you mean" not in said else ""
-    return f"{place.path}.type = {shown(kind)}: {said}" + (f"; {guess}" if guess else "")
+    return f"{path} = {shown(kind)}: {said}" + (f"; {guess}" if guess else "")
 
 
 def _places(error: BaseException, cfg: Config) -> Iterator[_Place]:

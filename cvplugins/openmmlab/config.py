@@ -55,7 +55,7 @@ def load_config(path: str | os.PathLike, options: Mapping[str, Any] | None = Non
     except (KeyError, TypeError, AssertionError, IndexError, AttributeError, ValueError) as error:
         raise UserError(f"--cfg-options do not fit config {path}: {first_line(error)}") from error
     if data_root is not None:
-        _move_data_root(config, data_root)
+        _move_data_root(config, str(data_root))  # a folder may be called 2012
     check_plugin_names(config)
     return config
 

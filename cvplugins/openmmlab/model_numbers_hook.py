@@ -7,10 +7,13 @@ from typing import Any
 from mmengine.hooks import CheckpointHook, Hook
 from mmengine.model import is_model_wrapper
 from mmengine.utils import ManagerMixin
+from torch import Tensor
 
 from cvplugins.distributed import gather_objects, is_distributed, rank
 from cvplugins.model_numbers import ModelNumbers
 from cvplugins.registry import HOOKS
+
+from .accumulated_gradients import accumulated_gradients, put_gradients
 
 __all__ = ["NOT_OF_THE_MODEL", "ModelNumbersHook"]
 
@@ -23,15 +26,18 @@ class ModelNumbersHook(Hook):
 
     Such as the thresholds and histories of Dynamic R-CNN, the sample counts of DDOD, DropBlock's iterations, the input
     size of ``BatchSyncRandomResize``. See :class:`cvplugins.model_numbers.ModelNumbers`. Each rank gets its own
-    back; one that an earlier run did not have gets the first one's.
+    back; one that an earlier run did not have gets the first one's. A checkpoint between two steps of an optimizer that
+    accumulates gradients also holds these.
     """
 
     priority = "LOW"  # when others have changed the model, and before CheckpointHook
     checkpoint_key = "cvplugins_model_numbers"
+    gradients_key = "cvplugins_accumulated_gradients"
 
     def __init__(self) -> None:
         self._numbers: ModelNumbers | None = None
         self._gathered: list[dict[str, Any]] = []
+        self._gradients: dict[str, Tensor] = {}
 
     def after_load_checkpoint(self, runner, checkpoint: dict[str, Any]) -> None:
         """Restore the numbers when a run is resumed."""
@@ -39,6 +45,8 @@ class ModelNumbersHook(Hook):
         if runner._resume and self.checkpoint_key in checkpoint:
             of_ranks = checkpoint[self.checkpoint_key]
             numbers.restore(of_ranks[rank()] if rank() < len(of_ranks) else of_ranks[0])
+        if runner._resume:
+            put_gradients(runner, checkpoint.get(self.gradients_key, {}))
 
     def before_train(self, runner) -> None:
         """Remember what the constructors gave."""
@@ -49,18 +57,20 @@ class ModelNumbersHook(Hook):
         hooks = [hook for hook in runner.hooks if isinstance(hook, CheckpointHook) and not hook.by_epoch]
         is_due = any(hook.interval > 0 and self.every_n_train_iters(runner, hook.interval) for hook in hooks)
         if hooks and (is_due or self.is_last_train_iter(runner)):
-            self._gather()
+            self._gather(runner)
 
     def after_train_epoch(self, runner) -> None:
         """Gather the numbers of all ranks before a checkpoint that counts epochs."""
-        self._gather()
+        self._gather(runner)
 
     def before_save_checkpoint(self, runner, checkpoint: dict[str, Any]) -> None:
         """Store the numbers, if training has changed any."""
         if not is_distributed():
-            self._gather()
+            self._gather(runner)
         if any(self._gathered):
             checkpoint[self.checkpoint_key] = self._gathered
+        if self._gradients and "optimizer" in checkpoint:  # the best checkpoint is not resumed
+            checkpoint[self.gradients_key] = self._gradients
 
     def _begin(self, runner) -> ModelNumbers:
         if self._numbers is None:
@@ -68,5 +78,6 @@ class ModelNumbersHook(Hook):
             self._numbers = ModelNumbers(model, NOT_OF_THE_MODEL)
         return self._numbers
 
-    def _gather(self) -> None:
+    def _gather(self, runner) -> None:
         self._gathered = gather_objects(self._numbers.changed() if self._numbers is not None else {})
+        self._gradients = accumulated_gradients(runner)

@@ -18,6 +18,7 @@ DICTS = (
     *("model", "train_dataloader", "val_dataloader", "test_dataloader", "train_cfg", "val_cfg", "test_cfg"),
     *("optim_wrapper", "env_cfg", "randomness", "log_processor", "visualizer", "auto_scale_lr", "default_hooks"),
 )
+PATHS = ("data_root", "ann_file", "work_dir", "load_from")
 RANDOMNESS = ("seed", "diff_rank_seed", "deterministic")
 AT_LEAST_ONE = ("max_epochs", "max_iters", "val_interval")  # of train_cfg
 
@@ -25,6 +26,7 @@ AT_LEAST_ONE = ("max_epochs", "max_iters", "val_interval")  # of train_cfg
 def check_values(cfg: Config) -> None:
     """Raise ``UserError`` for lengths and intervals below 1, numbers that are none, and parts of another type."""
     _check_types(cfg)
+    _check_nodes(cfg, "")
     for path, key, value in _numbers(cfg, ""):
         if isinstance(value, float) and math.isnan(value):
             raise UserError(f"{path} = {value}: expected a number")
@@ -52,10 +54,31 @@ def _numbers(node: Any, path: str, key: str = "") -> Iterator[tuple[str, str, in
         yield from _numbers(child, f"{path}.{name}" if path else str(name), str(name))
 
 
+def _check_nodes(node: Any, path: str) -> None:
+    """Refuse types that are no names, and paths that are numbers, wherever they are."""
+    children: Any = ()
+    if isinstance(node, (dict, Config)):
+        children = node.items()
+    elif isinstance(node, (list, tuple)):
+        children = enumerate(node)
+    for name, child in children:
+        inner = f"{path}.{name}" if path else str(name)
+        if name == "type" and isinstance(child, (int, float, list, tuple, dict)):
+            raise UserError(f"{inner} = {shown(child)}: expected a name, such as 'ResNet'")
+        if name in PATHS and isinstance(child, (int, float)):
+            raise UserError(f"{inner} = {child}: expected a path")
+        _check_nodes(child, inner)
+
+
 def _check_types(cfg: Config) -> None:
     for key in DICTS:
         if not isinstance(cfg.get(key, None) or {}, dict):
             raise UserError(f"{key} = {shown(cfg[key])}: expected a dict")
+    for job in ("train", "val", "test"):
+        loader = cfg.get(f"{job}_dataloader") or {}
+        for key in ("dataset", "sampler") if loader else ():
+            if not isinstance(loader.get(key), dict):
+                raise UserError(f"{job}_dataloader.{key} = {shown(loader.get(key))}: expected a dict")
     for job in ("val", "test"):
         parts = [f"{job}_{part}" for part in ("dataloader", "cfg", "evaluator")]
         absent = [key for key in parts if cfg.get(key) is None]

@@ -59,6 +59,10 @@ REFUSED = [
     (f"{BBOX_HEAD}.loss_cls.gama=2", "CrossEntropyLoss has no option gama"),
     (f"{TRANSFORM}.scal=5", "did you mean scale?"),
     ("train_dataloader=5", "expected a dict"),
+    ("train_dataloader.dataset=5", "expected a dict"),
+    ("train_dataloader.dataset.type=5", "expected a name"),
+    ("val_dataloader.dataset.ann_file=5", "expected a path"),
+    ("optim_wrapper.constructor=Foo", "optimizer constructor registry"),
 ]
 
 

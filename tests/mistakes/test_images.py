@@ -192,10 +192,11 @@ def test_a_foreground_that_is_ignored(refused, small_ade20k):
         "metainfo.palette": "[[0,0,0],[9,9,9]]",
         "reduce_zero_label": False,
         "img_suffix": ".jpg",
-        "pipeline.1.reduce_zero_label": False,
     }
-    own = [f"train_dataloader.dataset.{key}={value}" for key, value in keys.items()]
-    command = (*dry_run("mmseg", small_ade20k)[:-1], *own, "--dry-run")
+    sets = {"train_dataloader": 1, "val_dataloader": 2}  # and the place of LoadAnnotations in its pipeline
+    own = [f"{each}.dataset.{key}={value}" for each in sets for key, value in keys.items()]
+    own += [f"{each}.dataset.pipeline.{place}.reduce_zero_label=False" for each, place in sets.items()]
+    command = (*dry_run("mmseg", small_ade20k)[:-1], *own, "model.decode_head.num_classes=2", "--dry-run")
     refused(["label 1 ('crack') occurs nowhere", "If 255 means 'crack', store it as 1"], *command)
 
 
@@ -294,3 +295,19 @@ def test_images_of_a_coco_file(tool, tmp_path, framework):
         assert (code, len(errors)) == (2, 1), said
         assert f"{image}: " in errors[0]
         assert said in errors[0]
+    path.unlink()
+    os.mkfifo(path)
+    code, _, errors = tool(*arguments)
+    assert (code, len(errors)) == (2, 1)
+    assert f"{path}: cannot read the annotation file, it is a named pipe" in errors[0]
+
+
+@pytest.mark.openmmlab
+def test_label_maps_saved_as_jpeg(refused, small_ade20k):
+    """JPEG changes the values: some are no label any more."""
+    for path in small_ade20k.rglob("*.png"):
+        labels = np.resize(np.array([1, 150], np.uint8), Image.open(path).size[::-1])
+        Image.fromarray(labels).save(path.with_suffix(".jpg"), quality=50)
+    sets = ("train_dataloader", "val_dataloader")
+    own = [f"{each}.dataset.seg_map_suffix=.jpg" for each in sets]
+    refused("hold a label out of range", *dry_run("mmseg", small_ade20k)[:-1], *own, "--dry-run")

@@ -59,6 +59,23 @@ def test_a_resumed_run_repeats_the_straight_one(tmp_path, request, plan):
     assert without.model.normalizer != straight.model.normalizer
 
 
+def test_a_checkpoint_between_two_steps_of_accumulated_gradients(tmp_path, request):
+    """Steps after the third and the sixth iteration, a checkpoint after the fourth; oracle: the straight run."""
+    options = dict(
+        optim_wrapper=dict(optimizer=dict(type="SGD", lr=0.1), accumulative_counts=3),
+        train_cfg=dict(by_epoch=False, max_iters=6),
+        loader=dict(sampler=dict(type="InfiniteSampler", shuffle=True)),
+        default_hooks=dict(checkpoint=dict(type="CheckpointHook", interval=2, by_epoch=False)),
+    )
+    name = request.node.name
+    straight = trained(tmp_path / "straight", f"{name}_straight", **options)
+    for first in (2, 4):
+        load = dict(load_from=str(tmp_path / "straight" / f"iter_{first}.pth"), resume=True)
+        resumed = trained(tmp_path / f"resumed{first}", f"{name}_{first}", **options, **load)
+        torch.testing.assert_close(dict(resumed.model.state_dict()), dict(straight.model.state_dict()), rtol=0, atol=0)
+    assert "cvplugins_accumulated_gradients" not in torch.load(tmp_path / "straight" / "iter_6.pth", weights_only=False)
+
+
 def dynamic_rcnn():
     """A small Dynamic R-CNN that moves its thresholds after every second iteration."""
     from small_models import small_faster_rcnn
