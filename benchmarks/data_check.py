@@ -4,15 +4,15 @@ Run ``python benchmarks/data_check.py [NUMBER]``, 20,000 images if absent. The V
 or drawn label maps of ADE20K's size, of which all are read because one class occurs in none; every name is a file of
 its own for the check, linked to few files on disk, so that what is measured is the processor's work.
 
-``OMP_NUM_THREADS=1 python benchmarks/data_check.py 4000`` on two cores that seven others shared (load 18), so that the
+``OMP_NUM_THREADS=1 python benchmarks/data_check.py`` on two cores that many others shared (load 12 to 18), so that the
 seconds of the processor count::
 
-    VOC, first run: 20.3 s, processor 3.0 s
-    VOC, second run: 12.5 s, processor 2.0 s
-    scenes, first run: 85.1 s, processor 16.5 s
-    scenes, second run: 11.4 s, processor 2.5 s
+    VOC, first run: 52.3 s, processor 14.2 s
+    VOC, second run: 38.3 s, processor 8.3 s
+    scenes, first run: 418.0 s, processor 81.5 s
+    scenes, second run: 88.3 s, processor 10.3 s
 
-The time grows with the number of images: 20,000 of VOC take 15 s of one core. Scenes are decoded on both cores.
+Label maps are decoded on all cores: two need some 41 s for the first run over 20,000 scenes.
 """
 
 import os

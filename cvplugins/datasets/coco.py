@@ -332,6 +332,8 @@ def _boxes(path: object, part: str, entries: Sequence[Any]) -> NDArray[np.float6
         raise DataError(f"{path}: {part}[{number}].bbox is {shown(box)}; expected {EXPECTED['bbox']}")
     columns: Iterator[Any] = (each.bbox for each in entries)
     boxes = np.fromiter(chain.from_iterable(columns), np.float64, 4 * len(entries)).reshape(-1, 4)
+    # Beyond, corners and areas would no longer be finite.
+    _require(path, part, "bbox", np.abs(boxes).max(axis=1) < 1e150, boxes, "[x, y, width, height] in pixels")
     _require(path, part, "bbox", boxes[:, 2:].min(axis=1) >= 0, boxes, "a width and a height of at least 0")
     return boxes
 

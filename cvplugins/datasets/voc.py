@@ -217,7 +217,7 @@ def check_voc(
     """Check everything that training and testing will read: folders, lists, annotations and images.
 
     Annotations are read in full; of an image its header, whose size is compared with the annotation's, and its end,
-    where a truncated file shows. That takes 1 s for 1,000 images, and 0.3 s when their headers are in the cache.
+    where a truncated file shows. That takes 0.7 s for 1,000 images, and 0.4 s when their headers are in the cache.
 
     Args:
         devkit: The folder ``VOCdevkit``.

@@ -136,7 +136,7 @@ class _Near(NamedTuple):
 
 
 def _near(instances: Instances, rule: DetectionRule, wrong: Integers, outcome: _Outcome) -> _Near:
-    pairs = instances.pairs(rule, lambda iou: iou > BACKGROUND_IOU, wrong)
+    pairs = instances.pairs(rule, lambda iou: iou > BACKGROUND_IOU, wrong, lowest_iou=BACKGROUND_IOU)
     return _Near(
         pairs=pairs,
         same=instances.label[pairs.detection] == instances.truth_label[pairs.truth],

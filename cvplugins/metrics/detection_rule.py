@@ -9,8 +9,9 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["COCO_IOUS", "DETECTION_RULES", "DetectionRule", "detection_rule"]
+__all__ = ["COCO_IOUS", "DETECTION_RULES", "LENIENT_IOU", "DetectionRule", "detection_rule"]
 
+LENIENT_IOU = 1 - 1e-10
 COCO_IOUS = tuple(float(iou) for iou in np.linspace(0.5, 0.95, 10))
 
 
@@ -111,7 +112,7 @@ class DetectionRule:
         thresholds = np.array(self.iou_thresholds, iou.dtype)
         # pycocotools lets pass what misses a threshold of 1 by rounding.
         lenient = self.precision == "float64" and self.iou_comparison == ">="
-        return np.minimum(thresholds, 1 - 1e-10) if lenient else thresholds
+        return np.minimum(thresholds, LENIENT_IOU) if lenient else thresholds
 
 
 # mmdet 3.x evaluation/functional/mean_ap.py as its VOCMetric calls it: float32 boxes whose last pixel counts.

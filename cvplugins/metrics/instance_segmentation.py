@@ -186,7 +186,12 @@ class _MaskInstances(Instances):
         )
 
     def pairs(
-        self, rule: DetectionRule, enough: Callable[[Floats], Flags], chosen: Integers, num_classes: int = 0
+        self,
+        rule: DetectionRule,
+        enough: Callable[[Floats], Flags],
+        chosen: Integers,
+        num_classes: int = 0,
+        lowest_iou: float = 0.0,
     ) -> Pairs:
         """See :meth:`Instances.pairs`; the rule's geometry of boxes does not matter."""
         wanted = np.zeros(len(self.label), bool)

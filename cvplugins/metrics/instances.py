@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .crowded_images import Candidates, narrowed
 from .detection_rule import DetectionRule
 from .matching import Flags, Floats, Integers, Pairs, box_iou, overlapping_pairs, sized_box_iou
 
@@ -152,7 +153,12 @@ class Instances:
     crowd: Flags
 
     def pairs(
-        self, rule: DetectionRule, enough: Callable[[Floats], Flags], chosen: Integers, num_classes: int = 0
+        self,
+        rule: DetectionRule,
+        enough: Callable[[Floats], Flags],
+        chosen: Integers,
+        num_classes: int = 0,
+        lowest_iou: float = 0.0,
     ) -> Pairs:
         """Return which of the chosen detections overlap enough with which ground truths.
 
@@ -161,6 +167,7 @@ class Instances:
             enough: Returns which overlaps are wanted.
             chosen: Indices of detections, rising.
             num_classes: Pair only equal labels, which are below this; all if 0.
+            lowest_iou: No overlap below this is enough, which spares pairs; nothing is known if 0.
         """
         raise NotImplementedError
 
@@ -227,7 +234,12 @@ class BoxInstances(Instances):
         return found, np.where(np.isnan(self.given_area), truth, self.given_area)
 
     def pairs(
-        self, rule: DetectionRule, enough: Callable[[Floats], Flags], chosen: Integers, num_classes: int = 0
+        self,
+        rule: DetectionRule,
+        enough: Callable[[Floats], Flags],
+        chosen: Integers,
+        num_classes: int = 0,
+        lowest_iou: float = 0.0,
     ) -> Pairs:
         """See :meth:`Instances.pairs`."""
         if rule.measures_sizes:
@@ -244,7 +256,13 @@ class BoxInstances(Instances):
                 return sized_box_iou(own, others, crowds)
             return box_iou(own.T, others.T, rule.pixel, crowds)
 
-        return overlapping_pairs(*self.groups(num_classes), chosen, iou_of, enough)
+        def narrow(candidates: Candidates, detections: Integers) -> Candidates:
+            last_pixel = np.array([[0], [0], [rule.pixel], [rule.pixel]])
+            own, others = boxes[:4, detections] + last_pixel, truth_boxes[:4] + last_pixel
+            return narrowed(candidates, own, others, lowest_iou, self.crowd)
+
+        groups = self.groups(num_classes)
+        return overlapping_pairs(*groups, chosen, iou_of, enough, narrow if lowest_iou else None)
 
 
 def _given(columns: Sequence[Any], image: Integers, shape: tuple[int, ...]) -> Floats:

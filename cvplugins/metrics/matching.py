@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from .crowded_images import Candidates
 from .detection_rule import DetectionRule
 
 __all__ = ["Matches", "Pairs", "best_pairs", "box_iou", "match", "overlapping_pairs", "sized_box_iou"]
@@ -119,6 +120,7 @@ def overlapping_pairs(
     chosen: Integers,
     iou_of: Callable[[Integers, Integers], Floats],
     enough: Callable[[Floats], Flags],
+    narrow: Callable[[Candidates, Integers], Candidates] | None = None,
 ) -> Pairs:
     """Find every detection and ground truth of one group that overlap enough.
 
@@ -128,11 +130,16 @@ def overlapping_pairs(
         chosen: Indices of the detections that are wanted, rising.
         iou_of: Returns the IoU of the detections and ground truths of these indices.
         enough: Returns which IoU make a pair.
+        narrow: Leaves out candidates of the detections of these indices that cannot overlap enough.
     """
     truth_order = np.argsort(truth_groups, kind="stable")
     first, count = _spans(truth_groups[truth_order], groups[chosen])
     possible = np.flatnonzero(count)
     chosen, first, count = chosen[possible], first[possible], count[possible]
+    if narrow is not None and count.sum() > PAIRS_AT_ONCE:
+        truth_order, first, count = narrow(Candidates(truth_order, first, count), chosen)
+        possible = np.flatnonzero(count)
+        chosen, first, count = chosen[possible], first[possible], count[possible]
     end = np.cumsum(count)
     found = [Pairs(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0))]
     begin = 0

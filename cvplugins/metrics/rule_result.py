@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .average_precision import HitCurves, PrecisionRecallCurve
-from .detection_rule import COCO_IOUS, DetectionRule
+from .detection_rule import COCO_IOUS, LENIENT_IOU, DetectionRule
 from .instances import Instances
 from .matching import Flags, Floats, Integers, Matches, match
 from .undefined import defined, mean_of_defined
@@ -156,7 +156,9 @@ def match_instances(instances: Instances, num_classes: int, rule: DetectionRule)
         outside[0] = False
     outside = outside.take(order, axis=1)
     ignored = truth_outside | instances.difficult | instances.crowd
-    pairs = instances.pairs(rule, rule.reached, np.flatnonzero(place >= 0), num_classes=num_classes)
+    lowest = min(rule.iou_thresholds[0], LENIENT_IOU)
+    evaluated = np.flatnonzero(place >= 0)
+    pairs = instances.pairs(rule, rule.reached, evaluated, num_classes=num_classes, lowest_iou=lowest)
     pairs = pairs._replace(detection=place[pairs.detection])
     size, truth = np.nonzero(~ignored)
     counted = np.bincount(size * num_classes + instances.truth_label[truth], minlength=len(SIZES) * num_classes)

@@ -11,7 +11,7 @@ from mmengine.config import Config, ConfigDict
 from mmengine.registry import DATASETS, init_default_scope
 
 from cvplugins.datasets import ade20k, check_label_images
-from cvplugins.datasets.label_images import LabelReport, SceneReader, check_classes_occur
+from cvplugins.datasets.label_images import READABLE, LabelReport, SceneReader, check_classes_occur
 from cvplugins.datasets.regular_files import stat_regular
 from cvplugins.errors import DataError, UserError
 
@@ -102,7 +102,7 @@ def _check_labels(dataset: Any, name: str, reader: SceneReader) -> None:
     folder = dataset.data_prefix["seg_map_path"]
     if not infos:
         raise UserError(f"{name}: {dataset.data_prefix['img_path']} holds no image that ends in {dataset.img_suffix}")
-    if not dataset.seg_map_suffix.lower().endswith(".png"):
+    if not dataset.seg_map_suffix.lower().endswith(tuple(READABLE)):
         return  # volumes and the like, which only their own loaders read
     # With classes of the user's choice the files still hold those of the data set.
     known = type(dataset).METAINFO.get("classes") or dataset.metainfo["classes"]

@@ -235,3 +235,10 @@ def test_a_reader_that_has_enough_ends_a_command_without_a_trace(tmp_path):
     process.stdout.close()
     assert process.stderr.read() == ""
     assert process.wait() == 1
+
+
+def test_a_traceback_is_printed_where_it_is_asked_for(capsys):
+    assert main(["train", "none.py", "--traceback"]) == 2
+    printed = capsys.readouterr().err
+    assert "in find_config" in printed
+    assert printed.splitlines()[-1].startswith("error: config none.py does not exist")

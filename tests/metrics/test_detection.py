@@ -2,13 +2,14 @@
 
 import json
 import pickle
+import time
 from itertools import pairwise
 
 import numpy as np
 import pytest
 from detection_cases import CLASSES, evaluate, pycocotools_evaluation, random_images, voc_ap_by_loops
 
-from cvplugins.metrics import DetectionMetric, ImageDetections
+from cvplugins.metrics import DetectionMetric, DetectionRule, ImageDetections
 
 
 def image(image_id="a", boxes=(), scores=(), labels=(), truth_boxes=(), truth_labels=(), difficult=None):
@@ -354,3 +355,47 @@ def test_metrics_of_different_classes_do_not_merge():
         DetectionMetric(["a"]).merge(DetectionMetric(["b"]))
     with pytest.raises(ValueError, match="at least one"):
         DetectionMetric([])
+
+
+@pytest.mark.parametrize("crowds", [False, True], ids=["objects", "crowds"])
+@pytest.mark.parametrize("moved", [0, 3e4], ids=["near", "far"])
+def test_a_grid_in_crowded_images_changes_nothing(monkeypatch, crowds, moved):
+    """All pairs are the oracle: sizes from specks to half of the image, far from 0 in float32, low and high IoU."""
+    generator = np.random.default_rng(int(moved))
+    sides = np.exp(generator.uniform(0, 6, (150, 2)))
+    corner = generator.uniform(0, 800, (150, 2))
+    truths = np.concatenate([corner, corner + sides], axis=1)
+    boxes = np.repeat(truths, 10, axis=0) * (1 + generator.normal(0, 0.02, (1500, 4)))
+    crowded = ImageDetections(
+        1,
+        (boxes + moved).astype(np.float32),
+        generator.integers(0, 50, 1500) / 50,
+        generator.integers(0, 2, 1500),
+        (truths + moved).astype(np.float32),
+        generator.integers(0, 2, 150),
+        crowd=generator.random(150) < 0.2 if crowds else None,
+    )
+    rules = [
+        *("voc2007", "coco_mmdet", "detectron2"),
+        DetectionRule("low", "overlaps_most", iou_thresholds=(0.05, 0.3)),
+        DetectionRule("equal", iou_thresholds=(1.0,)),
+    ]
+    expected = evaluate([crowded], CLASSES, rules=rules).as_dict()
+    monkeypatch.setattr("cvplugins.metrics.crowded_images.MANY_PAIRS", 1)
+    assert evaluate([crowded], CLASSES, rules=rules).as_dict() == expected
+    assert expected["mean"]["AP50"] > 0.02
+
+
+def test_time_of_a_crowded_image_grows_with_its_detections_and_objects():
+    """Eight times as many of both take far less than 64 times as long, which all pairs would."""
+    seconds = []
+    for times in (1, 8):
+        generator = np.random.default_rng(0)
+        corner = generator.uniform(0, 1000 * times**0.5, (5_000 * times, 2))
+        boxes = np.concatenate([corner, corner + generator.uniform(5, 60, corner.shape)], axis=1).astype(np.float32)
+        scores, labels = generator.random(len(boxes)), np.zeros(len(boxes), int)
+        crowded = image(1, boxes, scores, labels, boxes[: 500 * times] + np.float32(1), labels[: 500 * times])
+        start = time.process_time()
+        evaluate([crowded], ["cat"], rules=["voc2007"])
+        seconds.append(time.process_time() - start)
+    assert seconds[1] < 32 * seconds[0]

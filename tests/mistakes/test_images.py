@@ -300,3 +300,14 @@ def test_images_of_a_coco_file(tool, tmp_path, framework):
     code, _, errors = tool(*arguments)
     assert (code, len(errors)) == (2, 1)
     assert f"{path}: cannot read the annotation file, it is a named pipe" in errors[0]
+
+
+@pytest.mark.openmmlab
+def test_label_maps_saved_as_jpeg(refused, small_ade20k):
+    """JPEG changes the values: some are no label any more."""
+    for path in small_ade20k.rglob("*.png"):
+        labels = np.resize(np.array([1, 150], np.uint8), Image.open(path).size[::-1])
+        Image.fromarray(labels).save(path.with_suffix(".jpg"), quality=50)
+    sets = ("train_dataloader", "val_dataloader")
+    own = [f"{each}.dataset.seg_map_suffix=.jpg" for each in sets]
+    refused("hold a label out of range", *dry_run("mmseg", small_ade20k)[:-1], *own, "--dry-run")

@@ -117,6 +117,7 @@ RESULT_FIELDS = [
     *(("score", value, "expected a number") for value in (None, [], {}, "high", "0.5", True, NAN, INFINITY)),
     *(("bbox", value, BOX) for value in (None, {}, "1", True, NAN, [], [1, 2, 3], [1, 2, 3, 4, 5], [1, 2, None, 4])),
     ("bbox", [1, 2, 3, -4], "a width and a height of at least 0"),
+    ("bbox", [1e308, 2, 1e308, 4], "in pixels"),
 ]
 
 

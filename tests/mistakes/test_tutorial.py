@@ -26,7 +26,7 @@ def folder(tmp_path, monkeypatch):
 def photographs(folder):
     folder.mkdir(parents=True)
     for number, name in enumerate(NAMES):
-        Image.fromarray(np.full((30, 40, 3), 60 * number, np.uint8)).save(folder / f"{name}.jpg")
+        Image.fromarray(np.full((60, 80, 3), 60 * number, np.uint8)).save(folder / f"{name}.jpg")
 
 
 @pytest.fixture
@@ -39,7 +39,7 @@ def street(folder):
     for name, class_ in zip(NAMES, (*CLASSES, "person"), strict=True):
         box = "<xmin>3</xmin><ymin>4</ymin><xmax>20</xmax><ymax>25</ymax>"
         (devkit / "Annotations" / f"{name}.xml").write_text(
-            f"<annotation><size><width>40</width><height>30</height></size><object><name>{class_}</name>"
+            f"<annotation><size><width>80</width><height>60</height></size><object><name>{class_}</name>"
             f"<bndbox>{box}</bndbox></object></annotation>"
         )
     (devkit / "ImageSets" / "Main" / "trainval.txt").write_text("first\nsecond\n")
@@ -51,7 +51,7 @@ def street_coco(folder):
     photographs(folder / "data" / "street_coco" / "images")
     categories = [{"id": number, "name": name} for number, name in enumerate(CLASSES, 1)]
     for split, names in (("train", NAMES[:2]), ("val", NAMES[2:])):
-        images = [{"id": i, "file_name": f"{name}.jpg", "width": 40, "height": 30} for i, name in enumerate(names, 1)]
+        images = [{"id": i, "file_name": f"{name}.jpg", "width": 80, "height": 60} for i, name in enumerate(names, 1)]
         annotations = [
             {
                 "id": each["id"],
@@ -74,7 +74,7 @@ def rooms(folder):
         labels = folder / "data" / "rooms" / "annotations" / split
         labels.mkdir(parents=True)
         for name in NAMES:
-            label = np.arange(1200, dtype=np.uint8).reshape(30, 40) % 4
+            label = (np.arange(4800) % 4).astype(np.uint8).reshape(60, 80)
             label[0] = 255
             Image.fromarray(label).save(labels / f"{name}.png")
 
