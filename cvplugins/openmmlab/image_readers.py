@@ -120,12 +120,19 @@ def _long_edges(pipeline: Sequence[Mapping[str, Any]] | None) -> Iterator[tuple[
     for step in walk_dicts(list(pipeline or ())):
         name = type_name(step) if "type" in step else ""
         if "ResizeShortestEdge" in (name, step.get("resize_type")):
-            if step.get("max_size"):
+            if isinstance(step.get("max_size"), (int, float)) and step["max_size"]:
                 yield step["max_size"], f"{name} to max_size {step['max_size']}"
             continue
         if name not in ("Resize", "RandomResize", "RandomChoiceResize") or not step.get("keep_ratio"):
             continue
-        scales = step.get("scales" if name == "RandomChoiceResize" else "scale")
-        scales = [scales] if scales and not isinstance(scales[0], (tuple, list)) else scales or []
+        given = step.get("scales" if name == "RandomChoiceResize" else "scale")
+        # What is no size is for the transform to refuse.
+        scales = [scale for scale in (given if isinstance(given, list) else []) if _is_scale(scale)]
+        scales += [given] if given is not None and _is_scale(given) else []
         least = min(step.get("ratio_range") or (1,)) if name == "RandomResize" else 1
         yield from ((max(scale) * least, f"{name} to {tuple(scale)}") for scale in scales)
+
+
+def _is_scale(value: Any) -> bool:
+    numbers = value if isinstance(value, (tuple, list)) else ()
+    return len(numbers) == 2 and all(isinstance(each, (int, float)) for each in numbers)

@@ -45,7 +45,7 @@ def guarded(folder):
 
     hook, model = NonFiniteGuardHook(policy="skip", output_dir=str(folder)), Raising()
     train(folder, [hook], iterations=4, change=poison, eval_period=0, model=model, seed=get_rank())
-    return hook.monitor.skips, parameters(model)
+    return hook.monitor.guard.skips, parameters(model)
 
 
 def test_a_fault_on_one_rank_is_skipped_on_both(ranks):

@@ -70,7 +70,7 @@ def test_options_of_the_command_line(root):
     [
         ("MODEL: [", [], "config .*broken.yaml is no YAML: .*line 1"),
         ("- a", [], "config .*broken.yaml: expected keys and values"),
-        ("_BASE_: no.yaml", [], "config .*broken.yaml cannot be read: .*no.yaml"),
+        ("_BASE_: no.yaml", [], "config .*broken.yaml: its base .*no.yaml does not exist"),
         ("_BASE_: detectron2::COCO/no.yaml", [], "config .*broken.yaml cannot be read: .*no.yaml"),
         ("SOLVER: {MAXITER: 3}", [], "broken.yaml: there is no key SOLVER.MAXITER; did you mean SOLVER.MAX_ITER"),
         ("SOLVER: {MAX_ITER: many}", [], "broken.yaml: .*SOLVER.MAX_ITER"),

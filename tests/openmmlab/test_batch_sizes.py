@@ -19,13 +19,13 @@ def turned(image):
 
 
 def runner(config, folder, tmp_path, **options):
+    from cvplugins.openmmlab.building import build_runner
     from cvplugins.openmmlab.config import load_config
-    from cvplugins.openmmlab.launch import _build_runner
 
     cfg = load_config(config, {"data_root": str(folder), **options})
     cfg.work_dir = str(tmp_path / "work")
     cfg.experiment_name = tmp_path.name  # keeps the global instances of mmengine apart
-    return _build_runner(cfg, "val_loop")
+    return build_runner(cfg, "val_loop")
 
 
 def test_mmseg(tmp_path, scenes, root, monkeypatch):

@@ -57,5 +57,5 @@ def test_says_what_is_wrong(tmp_path, request):
 
     with pytest.raises(ValueError, match="the name of val_loss or of val_metric is needed"):
         HOOKS.build(dict(type="cvplugins.GeneralizationHook", val_loss=None))
-    with pytest.raises(ValueError, match="a training step returns no 'acc'; use one of loss"):
+    with pytest.raises(ValueError, match="a training step gives no 'acc'; use one of loss"):
         run(tmp_path, request.node.name, [dict(HOOK, train_metric="acc")])

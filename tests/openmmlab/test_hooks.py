@@ -67,7 +67,7 @@ def test_gradient_health_state_is_in_the_checkpoint(start, tmp_path):
     again = start(hooks=[HEALTH], epochs=1, load_from=str(tmp_path / "epoch_1.pth"), resume=True)
     again.load_or_resume()
     health = next(hook for hook in again.hooks if type(hook).__name__ == "GradientHealthHook")
-    assert health.monitor.first_nonfinite["first.weight"] == 0
+    assert health.monitor.health.first_nonfinite["first.weight"] == 0
 
 
 def test_gradient_health_observes_when_steps_are_rarer_than_iterations(start):
@@ -80,6 +80,8 @@ def test_gradient_health_observes_when_steps_are_rarer_than_iterations(start):
 
 def test_gradient_health_leaves_scaled_and_skipped_steps_of_amp_right(start):
     """GradScaler hands its scale to fused optimizers, which unscale, or skip, within their step."""
+    from cvplugins.monitors import Step
+
     run = start(hooks=[HEALTH], epochs=1)
     run.train()
     hook = next(hook for hook in run.hooks if type(hook).__name__ == "GradientHealthHook")
@@ -87,12 +89,12 @@ def test_gradient_health_leaves_scaled_and_skipped_steps_of_amp_right(start):
     for parameter in run.model.parameters():
         parameter.grad = torch.full_like(parameter, 64.0)
     optimizer.grad_scale, optimizer.found_inf = torch.tensor(64.0), torch.tensor(0.0)
-    hook._observe(run, optimizer)
+    hook.monitor.before_step(hook.run, Step(optimizer))
     count = sum(parameter.numel() for parameter in run.model.parameters())
     assert run.message_hub.get_scalar("train/gradient/norm").current() == pytest.approx(count**0.5)
     run.model.first.weight.grad[:] = torch.inf
     optimizer.found_inf = torch.tensor(1.0)
-    hook._observe(run, optimizer)  # a skipped step: nothing is wrong
+    hook.monitor.before_step(hook.run, Step(optimizer))  # a skipped step: nothing is wrong
 
 
 def test_training_plan_counts_what_is_accumulated(start, tmp_path):
