@@ -13,7 +13,7 @@ val_dataset.data_root = data_root
 val_dataset.pipeline[1].scale = scale
 train_dataset.times = 1
 train_dataloader = dict(batch_size=8, dataset=train_dataset)
-val_dataloader = dict(batch_size=8, dataset=val_dataset)
+val_dataloader = dict(dataset=val_dataset)
 test_dataloader = val_dataloader
 del train_dataset, val_dataset, voc
 

@@ -68,8 +68,6 @@ DIFFERENCES = {
             "val_dataloader.dataset.pipeline.1.scale": "the sample's image size",
             "test_dataloader.dataset.pipeline.1.scale": "the sample's image size",
             "train_dataloader.batch_size": "one CPU process instead of 8 GPUs x 2",
-            "val_dataloader.batch_size": "small images",
-            "test_dataloader.batch_size": "small images",
             "train_dataloader.dataset.times": "an epoch is one pass",
             "max_epochs": "minutes",
             "train_cfg.max_epochs": "minutes",

@@ -51,9 +51,10 @@ class ClassCounts:
 
     def __str__(self) -> str:
         known = sum(self.usable.values()) + sum(self.unusable.values())
+        counted = f"{known} {'object' if known == 1 else 'objects'}"
         if not self.others:
-            return f"{known} objects"
-        return f"{known} objects; {sum(self.others.values())} of other classes are left out: {_numbers(self.others)}"
+            return counted
+        return f"{counted}; {sum(self.others.values())} of other classes are left out: {_numbers(self.others)}"
 
 
 def check_class_names(classes: Any, key: str) -> tuple[str, ...]:
