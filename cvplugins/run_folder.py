@@ -71,14 +71,15 @@ class RunFolder:
             try:
                 found = opened(path)
             except BrokenCheckpointError as error:
-                _log(logging.WARNING, "%s; the one before it is taken, if there is one", error)
                 problems.append(str(error))
                 continue
+            for problem in problems:
+                _log(logging.WARNING, "%s (passed over; the run goes on from %s)", problem, path.name)
             return path, found
         if not candidates:
             return None
         raise UserError(
-            f"{self.path}: none of its {len(candidates)} checkpoints can be used: {problems[0]}. "
+            f"{self.path}: none of its {len(candidates)} checkpoints can be used ({problems[0]}). "
             "Begin anew with another --work-dir, or there with --overwrite"
         )
 

@@ -170,7 +170,7 @@ def check_images(
     if reader.full:
         with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:  # decoders run without the interpreter's lock
             found = list(pool.map(lambda path, problem: problem or _decode_problem(path, reader), paths, found))
-    return ImageCheck(headers, found, _warnings(paths, headers, reader))
+    return ImageCheck(headers, found, _warnings(paths, headers, reader, sizes))
 
 
 def _problem(
@@ -195,23 +195,26 @@ def _unread(path: Path, error: DataError, reader: ImageReader) -> str | None:
 
 
 def _warnings(
-    paths: Sequence[Path], headers: Sequence[ImageHeader | DataError], reader: ImageReader
+    paths: Sequence[Path],
+    headers: Sequence[ImageHeader | DataError],
+    reader: ImageReader,
+    sizes: Sequence[tuple[int, int] | None],
 ) -> tuple[str, ...]:
     """Return what is unusual about images but does not keep them from being read, a line a kind."""
     kinds: dict[str, list[Path]] = {}
-    for path, header in zip(paths, headers, strict=True):
+    for path, header, size in zip(paths, headers, sizes, strict=True):
         if not isinstance(header, DataError):
-            for kind in _unusual(path, header, reader):
+            for kind in _unusual(path, header, reader, size):
                 kinds.setdefault(kind, []).append(path)
     return tuple(f"{len(found)} image(s) {kind}; the first one is {found[0]}" for kind, found in kinds.items())
 
 
-def _unusual(path: Path, header: ImageHeader, reader: ImageReader) -> Iterator[str]:
+def _unusual(path: Path, header: ImageHeader, reader: ImageReader, expected: tuple[int, int] | None) -> Iterator[str]:
     suffix, tag = path.suffix.lower(), reader.orientation(header)
     if suffix in FORMATS and FORMATS[suffix] != header.format:
         yield f"named {path.suffix} but of the format {header.format}"
-    # The size does not tell whether an annotation was made on the stored or on the turned pixels.
-    if tag in (2, 3, 4) or (tag >= 5 and header.width == header.height):
+    # No size tells whether an annotation was made on the stored or on the turned pixels.
+    if tag in (2, 3, 4) or (tag >= 5 and (expected is None or header.width == header.height)):
         yield (
             f"turned or mirrored by an orientation tag when {reader.name} reads them: make sure that their "
             "annotations were made on the turned image"

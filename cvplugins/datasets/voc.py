@@ -183,8 +183,9 @@ pose='Unspecified')
     elements = [(document.child(each, "name").text or "", each) for each in document.root.findall("object")]
     return VOCAnnotation(
         filename=document.root.findtext("filename", ""),
-        width=None if size is None else document.pixels(size, "width"),
-        height=None if size is None else document.pixels(size, "height"),
+        # Some tools write 0 for what they do not know.
+        width=None if size is None else document.pixels(size, "width") or None,
+        height=None if size is None else document.pixels(size, "height") or None,
         objects=tuple(_read_object(document, name, each) for name, each in elements if name in classes),
         others=tuple(name for name, _ in elements if name not in classes),
     )
@@ -430,7 +431,7 @@ class _Document:
     def pixels(self, element: Element, tag: str) -> int:
         found = self.child(element, tag)
         text = (found.text or "").strip()
-        if not text.isdecimal() or int(text) == 0:
+        if not text.isdecimal():
             raise self.error(found, f"<{tag}> is {found.text!r}, not a number of pixels")
         return int(text)
 

@@ -23,6 +23,8 @@ from .trainer import CvpluginsTrainer
 
 __all__ = ["trial_evaluation", "trial_training"]
 
+MOST_IMAGES = 64  # of a trial batch, which is for finding faults and not for measuring memory
+
 
 def trial_training(cfg: CfgNode, *, batches: bool, given: Sequence[Collection[str]] = ()) -> nn.Module:
     """Build a trainer as the run will have it, and return its model; all that it writes is deleted.
@@ -85,8 +87,9 @@ def _train(trainer: CvpluginsTrainer, cfg: CfgNode) -> None:
 
 
 def _first_batch(loader: TrainingLoader) -> list[Any]:
-    """Load one batch in this process: workers would load several at once."""
-    return [loader.images[index] for index in itertools.islice(iter(loader.sampler), loader.batch_size)]
+    """Load one batch in this process: workers would load several at once. Of a batch without bounds, some images."""
+    count = min(loader.batch_size, MOST_IMAGES)
+    return [loader.images[index] for index in itertools.islice(iter(loader.sampler), count)]
 
 
 def _evaluate(trial: CfgNode, model: nn.Module, cfg: CfgNode, batches: bool) -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import importlib.util
+import inspect
 import logging
 import math
 from collections.abc import Iterator
 from typing import Any
 
+import torch
 from mmengine.config import Config
 
 from cvplugins.errors import UserError
@@ -20,13 +23,28 @@ DICTS = (
 )
 PATHS = ("data_root", "ann_file", "work_dir", "load_from")
 RANDOMNESS = ("seed", "diff_rank_seed", "deterministic")
-AT_LEAST_ONE = ("max_epochs", "max_iters", "val_interval")  # of train_cfg
+SCOPES = ("mmengine", "mmdet", "mmseg", "mmcv", "mmpretrain", "mmpose", "mmrotate", "mmyolo")
+# Numbers that count something, by their paths, and the least of each.
+COUNTS = {
+    **dict.fromkeys(("train_cfg.max_epochs", "train_cfg.max_iters", "train_cfg.val_interval"), 1),
+    "train_cfg.val_begin": 0,
+    "optim_wrapper.accumulative_counts": 1,
+    "auto_scale_lr.base_batch_size": 1,
+    "log_processor.window_size": 1,
+    "default_hooks.checkpoint.interval": -1,
+    "default_hooks.checkpoint.max_keep_ckpts": -1,
+    "default_hooks.logger.interval": 1,
+}
 
 
 def check_values(cfg: Config) -> None:
     """Raise ``UserError`` for lengths and intervals below 1, numbers that are none, and parts of another type."""
     _check_types(cfg)
     _check_nodes(cfg, "")
+    _check_counts(cfg)
+    _check_scope(cfg.get("default_scope"))
+    _check_clipping(cfg.get("optim_wrapper") or {})
+    _check_checkpoint_name((cfg.get("default_hooks") or {}).get("checkpoint") or {})
     for path, key, value in _numbers(cfg, ""):
         if isinstance(value, float) and math.isnan(value):
             raise UserError(f"{path} = {value}: expected a number")
@@ -34,12 +52,55 @@ def check_values(cfg: Config) -> None:
             raise UserError(f"{path} = {value}: a learning rate is a finite number, 0 or more")
         if key == "interval" and value == 0 and path.startswith(("default_hooks.", "custom_hooks.")):
             raise UserError(f"{path} = 0: give 1 or more; -1 means never, where the hook knows that")
-        if path in [f"train_cfg.{each}" for each in AT_LEAST_ONE] and value < 1:
-            raise UserError(f"{path} = {value}: give 1 or more")
-        if path == "auto_scale_lr.base_batch_size" and value < 1:
-            raise UserError(f"{path} = {value}: give the images in a step that the learning rate is for, 1 or more")
         if path == "optim_wrapper.clip_grad.max_norm" and value <= 0:
             raise UserError(f"{path} = {value}: the norm that gradients are cut to is above 0; leave clip_grad out")
+
+
+def _check_counts(cfg: Config) -> None:
+    for path, least in COUNTS.items():
+        value: Any = cfg
+        for name in path.split("."):
+            value = value.get(name) if isinstance(value, (dict, Config)) else None
+        if value is None:
+            continue
+        if isinstance(value, bool) or not isinstance(value, int) or value < least:
+            raise UserError(f"{path} = {shown(value)}: expected a whole number, {least} or more")
+    for job in ("train", "val", "test"):
+        pipeline = ((cfg.get(f"{job}_dataloader") or {}).get("dataset") or {}).get("pipeline")
+        if pipeline is not None and not isinstance(pipeline, (list, tuple)):
+            raise UserError(f"{job}_dataloader.dataset.pipeline = {shown(pipeline)}: expected a list of transforms")
+
+
+def _check_scope(scope: Any) -> None:
+    if scope is not None and not isinstance(scope, str):
+        raise UserError(f"default_scope = {shown(scope)}: expected a name, such as 'mmdet'")
+    if scope and scope.isidentifier() and scope not in SCOPES and importlib.util.find_spec(scope) is None:
+        guess = did_you_mean(scope, SCOPES)
+        if guess:
+            raise UserError(f"default_scope = {scope!r}: there is no such package; {guess}")
+
+
+def _check_clipping(wrapper: dict[str, Any]) -> None:
+    """Refuse options of ``clip_grad`` that torch's functions lack: they get them at the first step only."""
+    clipping = wrapper.get("clip_grad")
+    if not isinstance(clipping, dict):
+        return
+    kind = clipping.get("type", "norm")
+    function = torch.nn.utils.clip_grad_value_ if kind == "value" else torch.nn.utils.clip_grad_norm_
+    known = [name for name in inspect.signature(function).parameters if name != "parameters"]
+    for key in clipping:
+        if key not in ("type", *known):
+            hint = did_you_mean(key, known) or f"it has {', '.join(known)}"
+            raise UserError(f"optim_wrapper.clip_grad.{key}: {function.__name__} has no such option; {hint}")
+
+
+def _check_checkpoint_name(hook: dict[str, Any]) -> None:
+    name = hook.get("filename_tmpl")
+    if name is not None and not (isinstance(name, str) and "{}" in name):
+        raise UserError(
+            f"default_hooks.checkpoint.filename_tmpl = {shown(name)}: expected a name with {{}} for the number, "
+            "such as 'epoch_{}.pth'; without it each checkpoint would overwrite the one before"
+        )
 
 
 def _numbers(node: Any, path: str, key: str = "") -> Iterator[tuple[str, str, int | float]]:

@@ -168,10 +168,11 @@ def test_unusual_images_pass_with_a_warning(tmp_path):
         "square.jpg": encoded(picture(30, 30), "JPEG", 6),
         "video.jpg": JPEG + b"video" * 1000,
         "plain.JPG": JPEG,
-        "turned.jpg": encoded(picture(), "JPEG", 6),
+        "turned.jpg": encoded(picture(), "JPEG", 6),  # its annotation has the size as turned
     }
+    sizes = [(picture().height, picture().width) if name == "turned.jpg" else None for name in contents]
     paths = [write(tmp_path / name, content) for name, content in contents.items()]
-    found = check_images(paths, ImageReader(name="the loader"))
+    found = check_images(paths, ImageReader(name="the loader"), sizes)
     assert found.problems == [None] * len(paths)
     assert [warning.partition(":")[0].partition(";")[0] for warning in found.warnings] == [
         "2 image(s) named .jpg but of the format PNG",
@@ -179,6 +180,8 @@ def test_unusual_images_pass_with_a_warning(tmp_path):
         "1 image(s) with more bytes behind their end, which loaders pass over",
     ]
     assert all(warning.endswith(".jpg") for warning in found.warnings)
+    # Without a size nothing tells on which pixels an annotation was made.
+    assert "3 image(s) turned" in " ".join(check_images(paths, ImageReader(name="the loader")).warnings)
 
 
 def test_damage_within_the_pixels_is_found_by_decoding_all(tmp_path):

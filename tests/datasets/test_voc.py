@@ -96,7 +96,7 @@ def test_an_image_without_objects(annotation):
         ("</annotation>", "", 12, "no element found"),
         ("<size>", "<size & >", 3, "not well-formed"),
         ("<height>30</height>", "", 3, "<size> has no <height>"),
-        ("<width>40</width>", "<width>0</width>", 3, "<width> is '0'"),
+        ("<width>40</width>", "<width>-1</width>", 3, "<width> is '-1'"),
         ("<width>40</width>", "<width>40.0</width>", 3, "<width> is '40.0'"),
         ("<ymax>30</ymax>", "", 9, "<bndbox> has no <ymax>"),
         ("<name>dog</name>", "", 4, "<object> has no <name>"),

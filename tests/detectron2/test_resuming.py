@@ -131,7 +131,7 @@ def test_a_broken_newest_checkpoint_is_passed_over(start, work, caplog):
         caplog.clear()
         start(resume="auto")
         assert any(
-            f"{newest}" in each.getMessage() and "the one before" in each.getMessage() for each in caplog.records
+            f"{newest}" in each.getMessage() and "the run goes on from" in each.getMessage() for each in caplog.records
         )
         with pytest.raises(UserError, match=r"model_final\.pth"):
             start(resume=str(newest))

@@ -208,3 +208,33 @@ def test_the_key_is_named_where_a_file_gives_it(refused, root, tmp_path, devkit)
     path = tmp_path / "own.yaml"
     path.write_text(f"_BASE_: {root / DETECTRON2}\nMODEL: {{RESNETS: {{DEPTH: 51}}}}\n")
     refused("MODEL.RESNETS.DEPTH = 51", "train", path, "--cfg-options", f"CVPLUGINS.DATA.ROOT={devkit}")
+
+
+@pytest.mark.openmmlab
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ("default_scope=5", "default_scope = 5: expected a name"),
+        ("default_scope=mmdett", "default_scope = 'mmdett': there is no such package; did you mean mmdet?"),
+        ("optim_wrapper.clip_grad.max_nrm=1", "clip_grad_norm_ has no such option; did you mean max_norm?"),
+        ("log_processor.window_size=0", "log_processor.window_size = 0: expected a whole number, 1 or more"),
+        ("train_cfg.val_interval=1.5", "train_cfg.val_interval = 1.5: expected a whole number"),
+        ("train_cfg.max_epochs=True", "train_cfg.max_epochs = True: expected a whole number"),
+        ("default_hooks.checkpoint.interval=two", "default_hooks.checkpoint.interval = 'two': expected a whole number"),
+        ("default_hooks.checkpoint.filename_tmpl=7", "filename_tmpl = 7: expected a name with {} for the number"),
+        ("default_hooks.checkpoint.filename_tmpl=fixed.pth", "each checkpoint would overwrite the one before"),
+        ("train_dataloader.dataset.pipeline=5", "expected a list of transforms"),
+    ],
+)
+def test_values_on_which_a_run_would_die_late(root, option, message):
+    """Without the frameworks' work: the loaded config alone is looked at."""
+    from cvplugins.errors import UserError
+    from cvplugins.openmmlab.config import load_config
+    from cvplugins.openmmlab.options import parse_options
+    from cvplugins.openmmlab.run_values import check_values
+
+    cfg = load_config(root / "tests" / "integration" / "tiny.py", {"optim_wrapper.clip_grad": dict(max_norm=1.0)})
+    cfg.merge_from_dict(parse_options([option]))
+    with pytest.raises(UserError) as caught:
+        check_values(cfg)
+    assert message in str(caught.value)

@@ -166,7 +166,7 @@ def test_a_broken_newest_checkpoint_is_passed_over(train, built, work, state, ca
             cfg.work_dir = str(work)
             _set_start(cfg, "auto", False, False)
             assert cfg.load_from == str(work / "epoch_2.pth")
-    warned = [record.getMessage() for record in caplog.records if "the one before it" in record.getMessage()]
+    warned = [record.getMessage() for record in caplog.records if "goes on from epoch_2.pth" in record.getMessage()]
     assert len(warned) == 1
     assert str(newest) in warned[0]
     named = train("--resume", newest)
