@@ -110,8 +110,12 @@ class RunCheckpointer(CvpluginsCheckpointer):
 
 
 def check_exists(path: str | os.PathLike[str]) -> None:
-    """Raise ``UserError`` for a path where there is no file; addresses are not looked up."""
-    if "://" not in str(path) and not Path(str(path).partition("?")[0]).is_file():
+    """Raise ``UserError`` for a path where there is no file, or an address of no known kind; none is looked up."""
+    if "://" in str(path):
+        kinds = [*PathManager._path_handlers]  # what iopath and Detectron2 have registered
+        if not str(path).startswith(tuple(kinds)):
+            raise UserError(f"checkpoint {path}: no reader knows this kind of address; there are {', '.join(kinds)}")
+    elif not Path(str(path).partition("?")[0]).is_file():
         raise UserError(f"checkpoint {path} does not exist; give the path of a .pth or .pkl file")
 
 

@@ -243,3 +243,14 @@ def test_a_work_dir_in_use(finished, tmp_path):
         assert os.listdir(tmp_path / "work") == [".cvplugins.lock"]
     finally:
         end(child)
+
+
+@pytest.mark.parametrize("address", ["detectron3://model.pkl", "s4://bucket/model.pth"])
+def test_an_address_that_no_reader_knows(address):
+    from cvplugins.detectron2.run_checkpoint import check_exists
+    from cvplugins.errors import UserError
+
+    for known in ("detectron2://ImageNetPretrained/MSRA/R-50.pkl", "https://a.org/model.pth"):
+        check_exists(known)
+    with pytest.raises(UserError, match=r"no reader knows this kind of address; there are .*detectron2://"):
+        check_exists(address)
