@@ -63,6 +63,8 @@ def _check_counts(cfg: Config) -> None:
             value = value.get(name) if isinstance(value, (dict, Config)) else None
         if value is None:
             continue
+        if path.startswith("train_cfg.") and isinstance(value, float) and value.is_integer():
+            value = int(value)  # mmengine's loops take 12.0 for 12 (mmengine/runner/loops.py)
         if isinstance(value, bool) or not isinstance(value, int) or value < least:
             raise UserError(f"{path} = {shown(value)}: expected a whole number, {least} or more")
     for job in ("train", "val", "test"):

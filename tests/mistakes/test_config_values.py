@@ -238,3 +238,12 @@ def test_values_on_which_a_run_would_die_late(root, option, message):
     with pytest.raises(UserError) as caught:
         check_values(cfg)
     assert message in str(caught.value)
+
+
+@pytest.mark.openmmlab
+def test_whole_numbers_written_as_fractions_pass_as_in_the_loops(root):
+    from cvplugins.openmmlab.config import load_config
+    from cvplugins.openmmlab.run_values import check_values
+
+    options = {"train_cfg.max_epochs": 12.0, "train_cfg.val_interval": 2.0}
+    check_values(load_config(root / "tests" / "integration" / "tiny.py", options))
