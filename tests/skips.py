@@ -33,6 +33,12 @@ def has_gpu() -> bool:
     return torch.cuda.is_available()
 
 
+def has_two_gpus() -> bool:
+    import torch
+
+    return torch.cuda.device_count() >= 2
+
+
 def has_mask2former() -> bool:
     return is_installed("detectron2") and is_installed("timm") and "MASK2FORMER_ROOT" in os.environ
 
@@ -52,6 +58,7 @@ class Allowed:
 
 ALLOWED = {
     "no GPU": Allowed("no CUDA device", has_gpu),
+    "one GPU or none": Allowed("fewer than two GPUs", has_two_gpus),
     "no Detectron2": Allowed(
         "detectron2 is not installed|could not import 'detectron2", lambda: is_installed("detectron2")
     ),
