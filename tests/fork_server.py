@@ -5,6 +5,7 @@ They fork from Python's fork server, one for each process of pytest: single-thre
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import multiprocessing
 import multiprocessing.forkserver
@@ -59,13 +60,15 @@ def run_python(
             for environment, output in zip(environments, outputs, strict=True)
         ]
         deadline = time.monotonic() + timeout
-        for process in processes:
-            process.start()
-        for process in processes:
-            process.join(max(0, deadline - time.monotonic()))
-        late = [process for process in processes if process.exitcode is None]
-        for process in late:
-            _kill(process)
+        try:
+            for process in processes:
+                process.start()
+            for process in processes:
+                process.join(max(0, deadline - time.monotonic()))
+        finally:
+            late = [process for process in processes if process.pid and process.exitcode is None]
+            for process in late:
+                _kill(process)
         printed = [[_text(file) for file in output] for output in outputs]
         if late:
             raise subprocess.TimeoutExpired(command, timeout, *map("".join, zip(*printed, strict=True)))
@@ -85,20 +88,26 @@ def run_until(
         process = context.Process(target=_run_python, args=(list(command), cwd, dict(environment), outputs))
         process.start()
         deadline = time.monotonic() + timeout
-        while process.exitcode is None and not re.search(pattern, _text(outputs[0])) and time.monotonic() < deadline:
-            process.join(0.02)
-        if process.exitcode is None:
-            _kill(process)
+        try:
+            while process.exitcode is None and time.monotonic() < deadline:
+                if re.search(pattern, _text(outputs[0])):
+                    break
+                process.join(0.02)
+        finally:
+            if process.exitcode is None:
+                _kill(process)
         return subprocess.CompletedProcess(command, process.exitcode, *map(_text, outputs))
 
 
 def _text(file: Path) -> str:
-    return file.read_text() if file.exists() else ""
+    return file.read_text(errors="replace") if file.exists() else ""  # it may be read in the midst of a character
 
 
 def _kill(process: multiprocessing.Process) -> None:
     """End a process and those that it has started, such as the workers of its data loaders."""
-    os.killpg(process.pid, signal.SIGKILL)
+    with contextlib.suppress(ProcessLookupError):  # it has no group of its own yet
+        os.killpg(process.pid, signal.SIGKILL)
+    process.kill()
     process.join()
 
 
