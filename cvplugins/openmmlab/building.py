@@ -16,6 +16,8 @@ from torch.utils.data import DataLoader
 from cvplugins.errors import UserError, first_line
 from cvplugins.refusals import did_you_mean, explain_refusal, named_option, shown
 
+from .config_walk import at, walk
+
 __all__ = ["build_runner", "object_path", "refusals_named"]
 
 # The variables of mmengine's functions (0.10) that hold a part of the config while it is built.
@@ -112,7 +114,7 @@ def object_path(error: BaseException, cfg: Config, within: str = "") -> str:
         name = type(worker).__name__
         named = [
             path
-            for path, node in _walk(cfg, "")
+            for path, _, node in walk(cfg)
             if path.startswith(within) and isinstance(node, dict) and _name(node.get("type")) == name
         ]
         inner = [path for path in named if path.startswith(found)]
@@ -162,7 +164,7 @@ def _without_place(error: Exception) -> str:
 
 def _without_type(place: _Place, cfg: Config) -> str:
     above, _, last = place.path.rpartition(".")
-    beside = [each for each in _at(cfg, above) if each != last] if above else []
+    beside = [each for each in at(cfg, above) or () if each != last] if above else []
     return f"{place.path} has no type; {did_you_mean(last, beside) or 'give it one'}"
 
 
@@ -171,7 +173,7 @@ def _of_unknown_type(place: _Place, cfg: Config, message: str) -> str:
     kind, path = place.node.get("type"), f"{place.path}.type"
     name = said.partition(" is not in the")[0]
     if name != said and name != kind:  # it is named elsewhere, as optim_wrapper.constructor
-        path = next((each for each, node in _walk(cfg, "") if node == name), path)
+        path = next((each for each, _, node in walk(cfg) if node == name), path)
         kind = name
     names = _registered(place.frame.f_locals.get("registry"))
     guess = did_you_mean(str(kind).rpartition(".")[2], names) if "did you mean" not in said else ""
@@ -188,10 +190,11 @@ def _places(error: BaseException, cfg: Config) -> Iterator[_Place]:
         prefix = LOOPS.get(name, prefix)
         if name in KEYS and module.startswith(("mmengine.runner", "mmengine.utils")):
             path = KEYS[name]
-            yield _Place(path, _at(cfg, path), frame)
+            node = at(cfg, path)
+            yield _Place(path, {} if node is None else node, frame)
         node = frame.f_locals.get(NODES.get(name, ""))
         if name == "build_from_cfg" and not isinstance(node, Mapping):
-            above = _at(cfg, path)
+            above = at(cfg, path)
             keys = [key for key, value in above.items() if _same(value, node)] if isinstance(above, Mapping) else []
             if keys:
                 yield _Place(f"{path}.{keys[0]}", node, frame)
@@ -206,7 +209,7 @@ def _find(cfg: Config, node: Any, within: str, prefix: str) -> str:
     if not isinstance(node, Mapping):
         return ""
     scored = []
-    for path, each in _walk(cfg, ""):
+    for path, _, each in walk(cfg):
         if not path or not isinstance(each, Mapping) or _name(each.get("type")) != _name(node.get("type")):
             continue
         equal = sum(key in each and _same(each[key], value) for key, value in node.items())
@@ -220,22 +223,6 @@ def _find(cfg: Config, node: Any, within: str, prefix: str) -> str:
 
 def _same(one: Any, other: Any) -> bool:
     return type(one) is type(other) and (one is other or bool(one == other))
-
-
-def _walk(node: Any, path: str) -> Iterator[tuple[str, Any]]:
-    """Yield every part of a config by its path, outer ones first."""
-    yield path, node
-    children: Any = ()
-    if isinstance(node, (dict, Config)):
-        children = node.items()
-    elif isinstance(node, (list, tuple)):
-        children = enumerate(node)
-    for key, child in children:
-        yield from _walk(child, f"{path}.{key}" if path else str(key))
-
-
-def _at(cfg: Config, path: str) -> Any:
-    return next((node for each, node in _walk(cfg, "") if each == path), {})
 
 
 def _name(kind: Any) -> Any:

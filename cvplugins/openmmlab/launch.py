@@ -31,6 +31,7 @@ from .checkpoint_readers import check_pretrained, fetch_checkpoint, safe_readers
 from .class_checks import check_trained_classes
 from .config import load_config, type_name
 from .data_checks import check_data
+from .finite_weights import check_finite
 from .inference import use_inference
 from .model_numbers_hook import ModelNumbersHook
 from .processes import joined_processes
@@ -95,12 +96,14 @@ def train(
         if cfg.resume:
             check_trained_classes(cfg, ("train_dataloader",), found, cfg.load_from)
         check_pretrained(cfg.get("model"), trust_checkpoint, download=not dry_run)
-        with trial_run(cfg, "train_loop", "val_loop", batches=dry_run, given=cfg_options or ()) as trial:
-            _check_start(cfg, _unwrapped(trial.model), found)
+        with trial_run(cfg, "train_loop", "val_loop", given=cfg_options or ()) as trial:
+            _check_start(cfg, _unwrapped(trial.runner.model), found)
+            trial.has_weights |= cfg.resume
+            trial.run_first_batches()
         if dry_run:
             return f"config, plugins and data of {config} are fine"
         del trial, found
-        gc.collect()  # they go before the run's own come
+        _free_memory()  # they go before the run's own come
         with locked(cfg.work_dir):
             runner = build_runner(cfg, "train_loop", "val_loop")
             first_rank_does(lambda: sweep_unfinished(cfg.work_dir))
@@ -172,12 +175,14 @@ def evaluate(
         check_data(cfg, ("test_dataloader",), full)
         check_trained_classes(cfg, ("test_dataloader",), found, str(checkpoint))
         use_inference(cfg, mode, scales, flip)
-        with trial_run(cfg, "test_loop", batches=dry_run, given=cfg_options or ()) as trial:
-            check_weights_fit(_unwrapped(trial.model), found, checkpoint)
+        with trial_run(cfg, "test_loop", given=cfg_options or ()) as trial:
+            check_weights_fit(_unwrapped(trial.runner.model), found, checkpoint)
+            check_finite(_unwrapped(trial.runner.model), found, checkpoint)
+            trial.run_first_batches()
         if dry_run:
             return f"config, plugins, data and checkpoint of {config} are fine"
         del trial
-        gc.collect()  # its model goes before the run's own comes
+        _free_memory()  # its model goes before the run's own comes
         runner = build_runner(cfg, "test_loop")
         check_weights_fit(_unwrapped(runner.model), found, checkpoint)
         del found
@@ -252,6 +257,8 @@ def _set_start(cfg: Config, resume: str | None, overwrite: bool, trusted: bool) 
 
 def _check_start(cfg: Config, model: nn.Module, found: dict[str, Any]) -> None:
     """Raise ``UserError`` unless the model of the config, and its optimizer, can begin with a checkpoint."""
+    if cfg.get("load_from"):
+        check_finite(model, found, cfg.load_from)
     if cfg.resume:
         check_weights_fit(model, found, cfg.load_from)
         check_optimizer(cfg, model, found, cfg.load_from)
@@ -265,6 +272,12 @@ def _unwrapped(model: nn.Module) -> nn.Module:
     while is_model_wrapper(inner) or isinstance(inner, BaseTTAModel):
         inner = inner.module
     return inner
+
+
+def _free_memory() -> None:
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 def _use_amp(cfg: Config) -> None:
