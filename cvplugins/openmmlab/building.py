@@ -52,6 +52,9 @@ KEYS = {
     "build_val_loop": "val_cfg",
     "build_test_loop": "test_cfg",
 }
+# The variables of mmcv's functions (2.1) that hold the name of a layer, and some names.
+LAYERS = ("layer_type", "padding_type")
+NORMS = ("BN", "SyncBN", "GN", "LN", "IN")
 LOOPS = {"build_train_loop": "train_", "build_val_loop": "val_", "build_test_loop": "test_"}
 
 
@@ -136,6 +139,10 @@ def _refusal(error: Exception, cfg: Config, given: Collection[str]) -> str:
         return _without_type(place, cfg)
     if isinstance(error, KeyError) and ("is not in the" in str(error) or "has no" in str(error)):
         return _of_unknown_type(place, cfg, str(error.args[0]))
+    if isinstance(error, KeyError) and "Cannot find" in str(error):
+        found = _of_unknown_layer(error, place, cfg)
+        if found:
+            return found
     kind = place.node.get("type")
     if kind is not None and not isinstance(kind, str) and not callable(kind):
         return f"{place.path}.type = {shown(kind)}: expected a name, such as 'ResNet'"
@@ -178,6 +185,19 @@ def _of_unknown_type(place: _Place, cfg: Config, message: str) -> str:
     names = _registered(place.frame.f_locals.get("registry"))
     guess = did_you_mean(str(kind).rpartition(".")[2], names) if "did you mean" not in said else ""
     return f"{path} = {shown(kind)}: {said}" + (f"; {guess}" if guess else "")
+
+
+def _of_unknown_layer(error: BaseException, place: _Place, cfg: Config) -> str:
+    """Return the line about a layer that mmcv has no class for; its own message says None in place of the name."""
+    frame, _ = list(traceback.walk_tb(error.__traceback__))[-1]
+    kind = next((frame.f_locals[name] for name in LAYERS if name in frame.f_locals), None)
+    registry = frame.f_locals.get("registry")
+    path = next((part.path for part in walk(at(cfg, place.path), place.path) if part.value == kind), None)
+    if not isinstance(kind, str) or path is None:
+        return ""
+    known = _registered(registry)
+    guess = did_you_mean(kind, known) or did_you_mean(kind, NORMS) or f"it has {', '.join(NORMS)} and others"
+    return f"{path} = {shown(kind)}: no registry of layers has it; {guess}"
 
 
 def _places(error: BaseException, cfg: Config) -> Iterator[_Place]:

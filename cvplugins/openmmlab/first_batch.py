@@ -6,7 +6,8 @@ import contextlib
 import itertools
 import linecache
 import traceback
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -24,9 +25,7 @@ from .checkpoint_readers import is_at_hand
 from .first_step import Beginning, NotFiniteError, take_first_step
 from .nonfinite_hook import NonFiniteGuardHook
 
-__all__ = ["begin_weights", "failures_told", "run_first_batches"]
-
-PASSED_OVER = 2  # batches that have to be bad where a hook would pass over one
+__all__ = ["begin_weights", "failures_told", "run_first_batches", "try_batches"]
 
 
 def begin_weights(model: nn.Module) -> bool:
@@ -69,18 +68,36 @@ def run_first_batches(
         if getattr(runner, loop) is None:
             continue
         job = loop.removesuffix("_loop")
-        key = f"{job}_dataloader"
-        with failures_told(cfg, f"{key} cannot load a batch", key, given):
-            batches = _first_batches(getattr(runner, loop).dataloader, PASSED_OVER if _passes_over(runner) else 1)
-            batch = next(batches)
-        with failures_told(cfg, f"one batch of {key} does not go through the model", "model", given):
+        count = 2 if job == "train" and _passes_over(runner) else 1
+        with failures_told(cfg, f"{job}_dataloader cannot load a batch", f"{job}_dataloader", given):
+            batches = list(_first_batches(getattr(runner, loop).dataloader, count))
+        with failures_told(cfg, f"one batch of {job}_dataloader does not go through the model", "model", given):
             if job == "train":
-                _train(model, batch, batches, Beginning(runner, cfg, has_weights))
+                try_batches(partial(take_first_step, model, Beginning(runner, cfg, has_weights)), batches)
                 continue
-            outputs = _predict(model, batch, job)
+            outputs = _predict(model, batches[0], job)
         evaluator = getattr(runner, loop).evaluator
         with failures_told(cfg, f"{job}_evaluator cannot read the model's predictions", f"{job}_evaluator", given):
-            evaluator.process(data_samples=outputs, data_batch=batch)
+            evaluator.process(data_samples=outputs, data_batch=batches[0])
+
+
+def try_batches(step: Callable[[Any], Any], batches: Sequence[Any]) -> None:
+    """Take a step with the first batch; where that is not finite, the second decides, if there is one.
+
+    Args:
+        step: What is done with a batch.
+        batches: The batches.
+
+    Raises:
+        NotFiniteError: Neither is finite.
+    """
+    first, *others = batches
+    try:
+        step(first)
+    except NotFiniteError:
+        if not others:
+            raise
+        step(others[0])
 
 
 @contextlib.contextmanager
@@ -135,16 +152,6 @@ def _first_batches(loader: DataLoader, count: int) -> Iterator[Any]:
 def _passes_over(runner: Runner) -> bool:
     """Return whether a hook of the run goes on after a batch whose loss is not finite."""
     return any(isinstance(hook, NonFiniteGuardHook) and hook.monitor.policy != "raise" for hook in runner.hooks)
-
-
-def _train(model: Any, batch: Any, others: Iterator[Any], beginning: Beginning) -> None:
-    try:
-        take_first_step(model, batch, beginning)
-    except NotFiniteError:
-        another = next(others, None)
-        if another is None:
-            raise
-        take_first_step(model, another, beginning)
 
 
 def _predict(model: nn.Module, batch: Any, job: str) -> Any:

@@ -42,7 +42,7 @@ class Beginning:
     has_weights: bool
 
 
-def take_first_step(model: Any, batch: Any, beginning: Beginning) -> Any:
+def take_first_step(model: Any, beginning: Beginning, batch: Any) -> None:
     """Take one step of the optimizer, as ``BaseModel.train_step`` does (mmengine, 0.10).
 
     With AMP the first gradients may overflow: the scaler skips that step, and the weights stay as they are. Gradients
@@ -50,8 +50,8 @@ def take_first_step(model: Any, batch: Any, beginning: Beginning) -> Any:
 
     Args:
         model: The model; its weights change.
-        batch: What the loader gives.
         beginning: The trial's run.
+        batch: What the loader gives.
 
     Raises:
         NotFiniteError: The images or the losses are not finite.
@@ -74,13 +74,10 @@ def take_first_step(model: Any, batch: Any, beginning: Beginning) -> Any:
         return
     wrapper.update_params(model.parse_losses(losses)[0])
     _check_weights(model, beginning)
-    if beginning.has_weights:
-        with torch.no_grad():
-            losses = _losses(model, batch, beginning)
-        if odd := _not_finite(loss_components(losses)):
-            raise UserError(
-                f"after the first step of the optimizer the losses are not finite ({_said(odd)}): {_rates(beginning)}"
-            )
+    if beginning.has_weights and (odd := _not_finite(loss_components(_losses(model, batch, beginning)))):
+        raise UserError(
+            f"after the first step of the optimizer the losses are not finite ({_said(odd)}): {_rates(beginning)}"
+        )
 
 
 def _losses(model: Any, batch: Any, beginning: Beginning) -> Any:
@@ -153,8 +150,7 @@ def _first_odd_module(model: Any, batch: Any, beginning: Beginning) -> str | Non
         if name and not _is_loss(name) and name != "data_preprocessor"
     ]
     try:
-        with torch.no_grad():
-            _losses(model, batch, beginning)
+        _losses(model, batch, beginning)
     finally:
         for handle in handles:
             handle.remove()

@@ -41,8 +41,11 @@ from .summary import LastValidation, summarize
 from .trial import trial_run
 from .undefined_numbers_hook import UndefinedNumbersHook
 from .validations_hook import ValidationsHook
+from .written_lists import keep_lists
 
 __all__ = ["evaluate", "train"]
+
+TRAINED, TESTED = ("train_dataloader", "val_dataloader"), ("test_dataloader",)
 
 
 def train(
@@ -91,8 +94,8 @@ def train(
         check_source(cfg.load_from, "checkpoint", "load_from names it")
     check_unlocked(cfg.work_dir)
     found = _set_start(cfg, resume, overwrite, trust_checkpoint)
-    with joined_processes(cfg), safe_readers(trust_checkpoint), _scratch_folder(cfg, dry_run):
-        check_data(cfg, ("train_dataloader", "val_dataloader"), full)
+    with joined_processes(cfg), safe_readers(trust_checkpoint), _scratch_folder(cfg, dry_run) as lists:
+        check_data(cfg, TRAINED, full, lists)
         if cfg.resume:
             check_trained_classes(cfg, ("train_dataloader",), found, cfg.load_from)
         check_pretrained(cfg.get("model"), trust_checkpoint, download=not dry_run)
@@ -105,6 +108,7 @@ def train(
         del trial, found
         _free_memory()  # they go before the run's own come
         with locked(cfg.work_dir):
+            keep_lists(cfg, TRAINED, lists)
             runner = build_runner(cfg, "train_loop", "val_loop")
             first_rank_does(lambda: sweep_unfinished(cfg.work_dir))
             if overwrite:
@@ -171,8 +175,8 @@ def evaluate(
     found = open_checkpoint(cfg.load_from, trust_checkpoint)
     if show_dir is not None or label_dir is not None:
         _write_predictions(cfg, show_dir, label_dir)
-    with joined_processes(cfg), safe_readers(trust_checkpoint), _scratch_folder(cfg, dry_run):
-        check_data(cfg, ("test_dataloader",), full)
+    with joined_processes(cfg), safe_readers(trust_checkpoint), _scratch_folder(cfg, dry_run) as lists:
+        check_data(cfg, TESTED, full, lists)
         check_trained_classes(cfg, ("test_dataloader",), found, str(checkpoint))
         use_inference(cfg, mode, scales, flip)
         with trial_run(cfg, "test_loop", given=cfg_options or ()) as trial:
@@ -183,6 +187,7 @@ def evaluate(
             return f"config, plugins, data and checkpoint of {config} are fine"
         del trial
         _free_memory()  # its model goes before the run's own comes
+        keep_lists(cfg, TESTED, lists)
         runner = build_runner(cfg, "test_loop")
         check_weights_fit(_unwrapped(runner.model), found, checkpoint)
         del found
@@ -208,14 +213,12 @@ def _load(config: str | os.PathLike, work_dir: str | None, options: Mapping | No
 
 
 @contextlib.contextmanager
-def _scratch_folder(cfg: Config, dry_run: bool) -> Iterator[None]:
-    """Let a dry run write its lists of whole images to a folder that is deleted."""
-    if not dry_run:
-        yield
-        return
+def _scratch_folder(cfg: Config, dry_run: bool) -> Iterator[str]:
+    """Yield a folder for lists of images, which go with it unless the run begins; a dry run has it for a work dir."""
     with tempfile.TemporaryDirectory() as folder:
-        cfg.work_dir = folder
-        yield
+        if dry_run:
+            cfg.work_dir = folder
+        yield folder
 
 
 def _require(cfg: Config, config: str | os.PathLike, *keys: str) -> None:

@@ -25,6 +25,7 @@ DICTS = (
     *("model", "train_dataloader", "val_dataloader", "test_dataloader", "train_cfg", "val_cfg", "test_cfg"),
     *("optim_wrapper", "env_cfg", "randomness", "log_processor", "visualizer", "auto_scale_lr", "default_hooks"),
 )
+OF_LOADERS = ("persistent_workers", "drop_last", "pin_memory", "shuffle")
 RATES = ("lr", "weight_decay", "momentum")
 PATHS = ("data_root", "ann_file", "work_dir", "load_from")
 RANDOMNESS = ("seed", "diff_rank_seed", "deterministic")
@@ -42,6 +43,13 @@ COUNTS = {
 }
 
 
+FLAGS = (
+    *("resume", "skip_broken", "find_unused_parameters", "env_cfg.cudnn_benchmark", "auto_scale_lr.enable"),
+    *("train_cfg.by_epoch", "randomness.deterministic", "randomness.diff_rank_seed"),
+    *(f"{job}_dataloader.{key}" for job in ("train", "val", "test") for key in OF_LOADERS),
+)
+
+
 def check_values(cfg: Config) -> None:
     """Raise ``UserError`` for lengths and intervals below 1, numbers that are none, and parts of another type."""
     _check_types(cfg)
@@ -49,6 +57,10 @@ def check_values(cfg: Config) -> None:
     _check_scope(cfg.get("default_scope"))
     _check_clipping(cfg.get("optim_wrapper") or {})
     _check_checkpoint_name((cfg.get("default_hooks") or {}).get("checkpoint") or {})
+    for path in FLAGS:
+        value = at(cfg, path)
+        if value is not None and value not in (True, False):  # and not 0 or 1
+            raise UserError(f"{path} = {shown(value)}: expected True or False")
     check_loaders(cfg)
     check_schedules(cfg)
     check_hook_entries(cfg)

@@ -27,7 +27,10 @@ from .batch_sizes import check_batch_sizes
 from .building import build_runner, refusals_named
 from .config import walk_dicts
 from .first_batch import begin_weights, failures_told, run_first_batches
+from .head_values import check_head_values
 from .metric_names import check_monitors
+from .option_types import check_option_types
+from .paramwise_checks import check_paramwise
 
 __all__ = ["Trial", "trial_run"]
 
@@ -79,7 +82,8 @@ def trial_run(cfg: Config, *loops: str, given: Collection[str] = ()) -> Iterator
     name = f"trial_{uuid.uuid4().hex}"
     with tempfile.TemporaryDirectory() as folder:
         try:
-            runner = build_runner(_trial_config(cfg, name, folder), *loops, given=given)
+            _check_options(cfg)
+            runner = _build(_trial_config(cfg, name, folder), loops, given)
             has_weights = _complete(runner, cfg, given, is_training="train_loop" in loops)
             for loop in loops:
                 if getattr(runner, loop) is not None:
@@ -89,6 +93,29 @@ def trial_run(cfg: Config, *loops: str, given: Collection[str] = ()) -> Iterator
             yield Trial(runner, cfg, loops, given, has_weights)
         finally:
             _forget(name)
+
+
+def _check_options(cfg: Config) -> None:
+    """Refuse options whose class takes them and that it cannot use."""
+    if cfg.get("default_scope"):
+        init_default_scope(cfg.default_scope)
+    check_option_types(cfg)
+    check_head_values(cfg)
+
+
+def _build(trial: Config, loops: tuple[str, ...], given: Collection[str]) -> Runner:
+    """Build a Runner; where mmengine cannot tell which of a monitored number is better, look first if there is one."""
+    try:
+        return build_runner(trial, *loops, given=given)
+    except UserError as error:
+        if "Cannot infer the rule" not in str(error.__cause__):
+            raise
+        ruled = copy.deepcopy(trial)
+        for hook in walk_dicts([ruled.get("default_hooks"), ruled.get("custom_hooks")]):
+            if "save_best" in hook or "monitor" in hook:
+                hook["rule"] = "greater"
+        check_monitors(build_runner(ruled, *loops))
+        raise
 
 
 def _trial_config(cfg: Config, name: str, folder: str) -> Config:
@@ -125,6 +152,7 @@ def _complete(runner: Runner, cfg: Config, given: Collection[str], is_training: 
         if not is_training:
             return True  # a test gives it those of its checkpoint
         _check_optimizer(cfg)
+        check_paramwise(cfg, runner.model)
         runner.optim_wrapper = runner.build_optim_wrapper(runner.optim_wrapper)
         runner.scale_lr(runner.optim_wrapper, runner.auto_scale_lr)
         if runner.param_schedulers is not None:
