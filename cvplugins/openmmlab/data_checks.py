@@ -15,6 +15,7 @@ from cvplugins.errors import UserError
 
 from .box_filter import add_box_filter, filters_boxes
 from .class_checks import check_classes, check_heads_of
+from .coco_checks import forget_checks
 from .config import walk_dicts
 from .dataset_checks import CheckedDataset, check_counts, check_dataset
 from .dataset_nodes import DatasetNode, class_of, dataset_nodes, given_classes
@@ -90,6 +91,7 @@ def check_data(
 
 def _check(config: Config, loaders: tuple[str, ...], full: bool, lists: str | os.PathLike[str]) -> Changes:
     """Check every dataset, and return what has to be changed."""
+    forget_checks()
     for root in {
         str(node["data_root"]) for name in loaders for node in walk_dicts(config.get(name)) if node.get("data_root")
     }:

@@ -7,14 +7,16 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from mmengine.config import Config
+from torch import Tensor, nn
 
 from cvplugins.errors import UserError
 from cvplugins.refusals import did_you_mean, shown
 
 from .config_walk import Part, walk
 
-__all__ = ["check_head_values"]
+__all__ = ["check_anchors", "check_head_values"]
 
+ANCHORS = "anchor_generator"
 NMS = ("nms", "soft_nms", "nms_match", "nms_rotated", "nms_quadri")
 
 
@@ -83,6 +85,28 @@ def check_head_values(cfg: Config) -> None:
                 raise UserError(f"{part.path}.{key} = {shown(value)}: expected {rule.expected}")
         if part.key == "nms":
             _check_nms(part)
+
+
+def check_anchors(model: nn.Module) -> None:
+    """Raise ``UserError`` for anchors without a size, which match no object, so that a head learns background alone.
+
+    Args:
+        model: A built model.
+    """
+    for name, module in model.named_modules():
+        for key in ("prior_generator", "anchor_generator"):
+            anchors = getattr(getattr(module, key, None), "base_anchors", None)
+            for level, each in enumerate(anchors if isinstance(anchors, list) else ()):
+                # Anchors of other forms, rotated ones, have other columns.
+                if isinstance(each, Tensor) and each.shape[-1:] == (4,) and not (each[..., 2:] > each[..., :2]).all():
+                    raise UserError(
+                        f"model.{name}.{ANCHORS}: anchor {_first_empty(each)} of level {level} is not wider and higher "
+                        "than 0; its ratios, scales, octave_base_scale, base_sizes and strides have to be above 0"
+                    )
+
+
+def _first_empty(anchors: Tensor) -> list[float]:
+    return anchors[~(anchors[..., 2:] > anchors[..., :2]).all(-1)][0].tolist()
 
 
 def _check_nms(part: Part) -> None:

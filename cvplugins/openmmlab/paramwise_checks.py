@@ -20,7 +20,7 @@ __all__ = ["check_paramwise"]
 
 PLACE = "optim_wrapper.paramwise_cfg"
 READ = re.compile(
-    r"paramwise_cfg(?:\.get\(|\.pop\(|\[)\s*['\"](\w+)['\"]|['\"](\w+)['\"] (?:not )?in (?:self\.)?paramwise_cfg"
+    r"paramwise_cfg(?:\.get\(|\.pop\(|\[)\s*['\"](\w+)['\"]|['\"](\w+)['\"] (?:not )?in (?:self\.)?paramwise_cfg(?!\[)"
 )
 OF_A_KEY = ("lr_mult", "decay_mult")
 

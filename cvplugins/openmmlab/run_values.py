@@ -139,7 +139,8 @@ def _check_types(cfg: Config) -> None:
     for job in ("train", "val", "test"):
         loader = cfg.get(f"{job}_dataloader") or {}
         for key in ("dataset", "sampler") if loader else ():
-            if not isinstance(loader.get(key), dict):
+            is_default = key == "sampler" and loader.get(key, key) is None  # torch's own, as some configs of mmdet say
+            if not isinstance(loader.get(key), dict) and not is_default:
                 raise UserError(f"{job}_dataloader.{key} = {shown(loader.get(key))}: expected a dict")
     for job in ("val", "test"):
         parts = [f"{job}_{part}" for part in ("dataloader", "cfg", "evaluator")]

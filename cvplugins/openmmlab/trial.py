@@ -27,7 +27,7 @@ from .batch_sizes import check_batch_sizes
 from .building import build_runner, refusals_named
 from .config import walk_dicts
 from .first_batch import begin_weights, failures_told, run_first_batches
-from .head_values import check_head_values
+from .head_values import check_anchors, check_head_values
 from .metric_names import check_monitors
 from .option_types import check_option_types
 from .paramwise_checks import check_paramwise
@@ -84,6 +84,7 @@ def trial_run(cfg: Config, *loops: str, given: Collection[str] = ()) -> Iterator
         try:
             _check_options(cfg)
             runner = _build(_trial_config(cfg, name, folder), loops, given)
+            check_anchors(runner.model)
             has_weights = _complete(runner, cfg, given, is_training="train_loop" in loops)
             for loop in loops:
                 if getattr(runner, loop) is not None:

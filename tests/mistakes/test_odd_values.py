@@ -65,6 +65,7 @@ REFUSED = [
     ("model.roi_head.bbox_head.loss_cls.loss_weight=-1.0", "0 or more"),
     # mmengine/optim/optimizer/default_constructor.py
     (f"{PARAMWISE}.foo=0", "it has custom_keys, bias_lr_mult"),
+    (f"{PARAMWISE}.decay_mult=0", "reads no such key"),
     (f"{PARAMWISE}.norm_decay=0", "did you mean norm_decay_mult?"),
     (f"{PARAMWISE}.bias_lr_mult=-2", "0 or more"),
     (f"{PARAMWISE}.custom_keys.backbon.lr_mult=0.1", "did you mean backbone?"),
@@ -90,6 +91,7 @@ PASSING = [
     f"{PARAMWISE}.custom_keys.backbone.momentum=0.5",
     "model.neck.add_extra_convs=on_input",  # bool or word
     "randomness.deterministic=1",
+    "val_dataloader.sampler=None",  # torch's own
 ]
 
 
@@ -150,6 +152,7 @@ def test_what_trains_correctly_passes(check):
         ("default_hooks.checkpoint.save_best=mAPP", ["'mAPP', which no validation of this config gives"]),
         ("custom_hooks.0=5", ["custom_hooks.0.KEY"]),
         ("train_dataloader.prefetch_factor=0", ["positive whole number"]),
+        ("model.rpn_head.anchor_generator.ratios=[-1.0]", ["anchor [nan, nan", "above 0"]),
     ],
 )
 def test_the_key_that_was_written_is_blamed(refused, sample, option, parts):
