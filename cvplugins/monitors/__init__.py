@@ -9,7 +9,8 @@ from .gradient_clipping_monitor import GradientClippingMonitor
 from .gradient_health import DetailReport, GradientHealth, GradientReport
 from .gradient_health_monitor import GradientHealthMonitor
 from .gradient_verdicts import GradientLimits, GradientVerdict
-from .hard_examples import HardExamplePlan, HardExampleReport, HardExamples, limited_ratio, mix_in
+from .hard_example_draws import HardExamplePlan, limited_ratio, mix_in
+from .hard_examples import HardExampleReport, HardExamples
 from .image_losses import MeanLosses, mean_losses
 from .journal import Journal
 from .layer_freeze import FreezeReport, FreezeRule, LayerFreeze, split_learning_rates
