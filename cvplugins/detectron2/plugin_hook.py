@@ -18,6 +18,7 @@ from torch.optim import Optimizer
 from cvplugins.distributed import gather_objects
 from cvplugins.errors import UserError
 from cvplugins.monitors import Monitor, watch_steps
+from cvplugins.options import joined_signature
 
 from .trainer_run import TrainerRun, logger
 
@@ -135,26 +136,20 @@ class PluginHook(HookBase):
         self.monitor.load_state_dict(state)
 
 
-def monitor_signature(monitor_type: type[Monitor]) -> inspect.Signature:
-    """Return the options of a hook around a monitor: the monitor's, and ``output_dir``."""
-    folder = inspect.Parameter("output_dir", inspect.Parameter.KEYWORD_ONLY, default=".", annotation=str)
-    options = inspect.signature(monitor_type)
-    return options.replace(parameters=[*options.parameters.values(), folder])
-
-
 class MonitorHook(PluginHook):
     """A hook of Detectron2 that only passes a monitor's options and events on.
 
-    Subclasses give ``monitor_type``, whose options they take, and ``output_dir``.
+    Subclasses give ``monitor_type``, whose options they take, and ``output_dir``; options of their own are
+    keyword-only.
     """
 
     monitor_type: type[Monitor]
 
     def __init_subclass__(cls) -> None:
-        """Take over the monitor's signature, which messages and documentation show."""
+        """Take over the monitor's options, which messages and documentation show."""
         super().__init_subclass__()
         if "monitor_type" in vars(cls):
-            cls.__signature__ = monitor_signature(cls.monitor_type)
+            cls.__signature__ = joined_signature(cls.monitor_type, cls.__init__)
 
     def __init__(self, *arguments: Any, output_dir: str = ".", **options: Any) -> None:
         self.monitor = self.monitor_type(*arguments, **options)
@@ -194,6 +189,11 @@ class MonitorHook(PluginHook):
         """Tell the monitor, if it has begun."""
         if hasattr(self, "run"):
             self.monitor.release(self.run)
+
+
+def monitor_signature(monitor_type: type[Monitor]) -> inspect.Signature:
+    """Return the options of a hook around a monitor: the monitor's, and ``output_dir``."""
+    return joined_signature(monitor_type, MonitorHook.__init__)
 
 
 class _Evaluation:

@@ -10,6 +10,7 @@ from .gradient_health import DetailReport, GradientHealth, GradientReport
 from .gradient_health_monitor import GradientHealthMonitor
 from .gradient_verdicts import GradientLimits, GradientVerdict
 from .hard_example_draws import HardExamplePlan, limited_ratio, mix_in
+from .hard_example_monitor import HardExampleMonitor
 from .hard_examples import HardExampleReport, HardExamples
 from .image_losses import MeanLosses, mean_losses
 from .journal import Journal
@@ -47,6 +48,7 @@ __all__ = [
     "GradientLimits",
     "GradientReport",
     "GradientVerdict",
+    "HardExampleMonitor",
     "HardExamplePlan",
     "HardExampleReport",
     "HardExamples",

@@ -84,6 +84,8 @@ class HardExamplePlan:
     Args:
         ratio: Part of the draws that are hard, in [0, 1].
         max_repeats: How often a hard image may be drawn in as many draws as there are images, above 0.
+        keep: Parts whose pools are kept, the newest ones; all if None, for a loader that draws from the beginning to
+            find its place.
 
     Attributes:
         pools: The hard images of each part; none where a part has no entry.
@@ -93,16 +95,23 @@ class HardExamplePlan:
 
     Example:
         >>> plan = HardExamplePlan(ratio=0.5, max_repeats=10)
-        >>> plan.pools[1] = [7]
+        >>> plan.add(1, [7])
         >>> list(itertools.islice(plan.stream(itertools.count(), part_length=4, size=8, seed=0), 8))
         [0, 1, 2, 3, 7, 5, 7, 7]
     """
 
-    def __init__(self, ratio: float, max_repeats: float) -> None:
+    def __init__(self, ratio: float, max_repeats: float, keep: int | None = None) -> None:
         limited_ratio(ratio, max_repeats, 0, 1)  # a wrong option is told at once
         self.ratio = ratio
         self.max_repeats = max_repeats
+        self.keep = keep
         self.pools: dict[int, list[int]] = {}
+
+    def add(self, part: int, pool: Sequence[int]) -> None:
+        """Set the hard images of a part, later than those so far."""
+        self.pools[part] = list(pool)
+        if self.keep is not None:
+            self.pools = {each: kept for each, kept in self.pools.items() if each > part - self.keep}
 
     def mix(
         self, indices: Iterable[int], part: int, size: int, seed: int, rank: int = 0, world_size: int = 1

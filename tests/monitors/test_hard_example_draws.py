@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from cvplugins.monitors import limited_ratio, mix_in
+from cvplugins.monitors import HardExamplePlan, limited_ratio, mix_in
 
 
 @pytest.mark.parametrize("ratio", [0.1, 0.25, 1.0])
@@ -39,3 +39,10 @@ def test_wrong_ratios_are_named():
         limited_ratio(1.5, 10, 1, 10)
     with pytest.raises(ValueError, match="max_repeats is 0; it must be above 0"):
         limited_ratio(0.5, 0, 1, 10)
+
+
+def test_a_plan_keeps_the_newest_pools():
+    plan = HardExamplePlan(0.5, 10, keep=3)
+    for part in range(6):
+        plan.add(part, [part])
+    assert plan.pools == {3: [3], 4: [4], 5: [5]}
