@@ -13,7 +13,6 @@ from detectron2.evaluation.testing import flatten_results_dict
 from detectron2.solver import LRScheduler
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
-from torch.optim import Optimizer
 
 from cvplugins.distributed import gather_objects
 from cvplugins.errors import UserError
@@ -84,16 +83,6 @@ class PluginHook(HookBase):
     def evaluated(self, scalars: Mapping[str, float]) -> None:
         """Look at the results, which are the first rank's on all of them."""
 
-    def watch_steps(
-        self, before: Callable[[Optimizer], Any] | None = None, after: Callable[[Optimizer], Any] | None = None
-    ) -> None:
-        """Have functions called before and after the optimizer's steps, until the training ends."""
-        optimizer = self.trainer.optimizer
-        if before is not None:
-            self._handles += (optimizer.register_step_pre_hook(lambda own, *_: before(own)),)
-        if after is not None:
-            self._handles += (optimizer.register_step_post_hook(lambda own, *_: after(own)),)
-
     def before_train(self) -> None:
         """Come between EvalHook and its function, and begin."""
         evaluators = [hook for hook in self.trainer._hooks if isinstance(hook, EvalHook)]
@@ -120,12 +109,6 @@ class PluginHook(HookBase):
     def schedulers(self) -> list[LRScheduler]:
         """What Detectron2's hooks change the learning rates by."""
         return TrainerRun(self.trainer).schedulers
-
-    @property
-    def grad_scaler(self) -> Any:
-        """The loss scaler of AMPTrainer, also of the one within a DefaultTrainer; None without AMP or if it is off."""
-        scaler = getattr(getattr(self.trainer, "_trainer", self.trainer), "grad_scaler", None)
-        return scaler if scaler is not None and scaler.is_enabled() else None
 
     def state_dict(self) -> dict[str, Any]:
         """Return the monitor's state."""

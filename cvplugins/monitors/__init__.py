@@ -25,6 +25,7 @@ from .run import Monitor, Run, Step, watch_steps
 from .throughput import Throughput, ThroughputReport
 from .throughput_monitor import ThroughputMonitor
 from .weight_average import WeightAverage
+from .weight_average_monitor import WeightAverageMonitor
 from .weight_penalty_monitor import WeightPenaltyMonitor
 from .weight_shrinkage import SparsityReport, WeightShrinkage
 
@@ -72,6 +73,7 @@ __all__ = [
     "ThroughputMonitor",
     "ThroughputReport",
     "WeightAverage",
+    "WeightAverageMonitor",
     "WeightPenaltyMonitor",
     "WeightShrinkage",
     "first_nonfinite_layer",
