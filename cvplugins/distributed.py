@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TypeVar, cast
 
 import torch.distributed as dist
@@ -15,6 +16,7 @@ __all__ = [
     "first_rank_does",
     "gather_objects",
     "is_distributed",
+    "raised_on_every_rank",
     "rank",
     "sum_over_ranks",
     "world_size",
@@ -92,6 +94,28 @@ def first_rank_does(action: Callable[[], T]) -> T:
     if message is not None:
         raise UserError(message)
     return cast(T, found)
+
+
+@contextmanager
+def raised_on_every_rank() -> Iterator[None]:
+    """Raise a rank's ``UserError`` on all of them: else the others wait for it, and the first one prints nothing.
+
+    Every rank has to enter it, and nothing inside may wait for other ranks after a failure.
+
+    Raises:
+        UserError: This rank's, or else the first one's of the others.
+    """
+    problem: UserError | None = None
+    try:
+        yield
+    except UserError as error:
+        problem = error
+    messages = gather_objects(None if problem is None else str(problem))
+    if problem is not None:
+        raise problem
+    for number, message in enumerate(messages):
+        if message is not None:
+            raise UserError(f"process {number}: {message}")
 
 
 def check_process_count(processes: int, gpus: int) -> None:
