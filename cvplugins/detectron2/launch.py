@@ -31,6 +31,7 @@ from .config import validate_cvplugins_config
 from .data import check_data, register_datasets
 from .early_stopping_hook import EarlyStoppingHook, TrainingStopped
 from .hooks import build_cvplugins_hooks
+from .image_failures import UndecodableError
 from .mask2former_project import is_mask2former
 from .metric_names import check_monitors
 from .predictions import DrawPredictions, DumpPredictions, WriteLabelMaps
@@ -200,7 +201,8 @@ def _run(trainer: CvpluginsTrainer) -> str:
     """Train and return the summary; of the best weights where EarlyStoppingHook has put them into the model.
 
     Raises:
-        UserError: A loss, gradient or weight is NaN or infinite; on the first process.
+        UserError: A loss, gradient or weight is NaN or infinite, or an image cannot be decoded.
+        RuntimeError: The same, on another process than the first.
     """
     cfg = trainer.cfg
     folder = cfg.OUTPUT_DIR
@@ -210,10 +212,10 @@ def _run(trainer: CvpluginsTrainer) -> str:
         best = Path(folder, EarlyStoppingHook.file_name)
         if best.is_file():
             return _summary(cfg, trainer.test(cfg, trainer.model), best)
-    except FloatingPointError as error:
-        if not comm.is_main_process():  # whose one line nobody would see
-            raise
-        raise UserError(f"the training stops: {' '.join(str(error).split())}; its files are in {folder}") from error
+    except (FloatingPointError, UndecodableError) as error:
+        message = f"the training stops: {' '.join(str(error).split())}; its files are in {folder}"
+        # Of one line only the first process's is seen.
+        raise (UserError if comm.is_main_process() else RuntimeError)(message) from error
     return _summary(cfg, getattr(trainer, "_last_eval_results", None) or {}, last_checkpoint(cfg.OUTPUT_DIR))
 
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection, Iterator, MutableMapping, Sequ
 
 import torch
 from detectron2.config import CfgNode
+from detectron2.engine.hooks import PeriodicWriter
 from detectron2.utils.events import EventStorage
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
@@ -49,6 +50,9 @@ def trial_training(cfg: CfgNode, begin: Callable[[nn.Module], bool], *, given: S
         finally:
             for hook in plugin_hooks(trainer):
                 hook.release()
+            for writers in (hook._writers for hook in trainer._hooks if isinstance(hook, PeriodicWriter)):
+                for writer in writers:
+                    writer.close()
         _evaluate(trial, model, cfg, given)
 
 

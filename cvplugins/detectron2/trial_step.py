@@ -191,8 +191,8 @@ def failures_told(cfg: CfgNode, what: str, given: Sequence[Collection[str]] = ()
     except Exception as error:
         read = keys_read_by(error, cfg)
         suspected = [{path: value for path, value in read.items() if path in keys} for keys in given]
-        blamed = next(filter(None, suspected), {})
-        keys = _values(blamed) if blamed else _command_line(cfg, given) or _values(read)
+        of_command, of_file = [*suspected, {}, {}][:2]
+        keys = _values(of_command) or _command_line(cfg, given) or _values(of_file or read)
         said = f"{type(error).__name__}: {first_line(error)} ({where(error)})"
         raise UserError(f"{what}: {said}{keys and f'; {keys}'}; --traceback shows all of it") from error
 
