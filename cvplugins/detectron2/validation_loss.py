@@ -18,6 +18,7 @@ from cvplugins.model_numbers import kept_numbers
 from cvplugins.monitors import mean_losses
 from cvplugins.randomness import fixed_randomness
 
+from .image_failures import FilesNamed
 from .mappers import build_mapper
 from .model_losses import named_losses
 from .plugin_hook import PluginHook, logger
@@ -105,7 +106,7 @@ def build_validation_loader(cfg: Any) -> Iterable[Any]:
     names = list(cfg.DATASETS.TEST)
     records = get_detection_dataset_dicts(names, filter_empty=False)
     mapper = build_mapper(cfg, names, utils.build_augmentation(cfg, is_train=False))
-    return build_detection_test_loader(records, mapper=mapper, num_workers=cfg.DATALOADER.NUM_WORKERS)
+    return build_detection_test_loader(records, mapper=FilesNamed(mapper), num_workers=cfg.DATALOADER.NUM_WORKERS)
 
 
 def _name(record: Mapping[str, Any]) -> str:
