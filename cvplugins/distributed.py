@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TypeVar, cast
 
 import torch.distributed as dist
@@ -15,6 +16,7 @@ __all__ = [
     "first_rank_does",
     "gather_objects",
     "is_distributed",
+    "joined",
     "rank",
     "sum_over_ranks",
     "world_size",
@@ -104,3 +106,24 @@ def check_process_count(processes: int, gpus: int) -> None:
             f"{processes} processes were asked for, but this machine has {gpus} GPU(s); "
             f"start at most {gpus}, or set CUDA_VISIBLE_DEVICES= to use the CPU"
         )
+
+
+@contextmanager
+def joined(join: Callable[[], None] | None) -> Iterator[None]:
+    """Join the other processes of a launcher, and leave them in the end.
+
+    Args:
+        join: Joins them; None where there are none. It is not called in a process that has joined them already.
+
+    Example:
+        >>> with joined(None): is_distributed()
+        False
+    """
+    if join is None or dist.is_initialized():
+        yield
+        return
+    join()
+    try:
+        yield
+    finally:
+        dist.destroy_process_group()

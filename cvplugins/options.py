@@ -8,7 +8,7 @@ from typing import Any
 
 from .errors import UserError
 
-__all__ = ["check_options", "plain"]
+__all__ = ["check_options", "joined_signature", "plain"]
 
 
 def check_options(function: Callable[..., Any], options: Collection[str], name: str | None = None) -> None:
@@ -37,6 +37,22 @@ def check_options(function: Callable[..., Any], options: Collection[str], name: 
     missing = sorted(needed - set(options))
     if missing:
         raise UserError(f"{name} needs {', '.join(missing)}; it has {', '.join(accepted)}")
+
+
+def joined_signature(inner: Callable[..., Any], outer: Callable[..., Any]) -> inspect.Signature:
+    """Return the signature of a function that hands the arguments which it does not know to another one.
+
+    Args:
+        inner: Gets them.
+        outer: Its own are keyword-only.
+
+    Example:
+        >>> joined_signature(lambda l1, l2=0.0: None, lambda *arguments, key="a", **options: None)
+        <Signature (l1, l2=0.0, *, key='a')>
+    """
+    signature = inspect.signature(inner)
+    own = [each for each in inspect.signature(outer).parameters.values() if each.kind is each.KEYWORD_ONLY]
+    return signature.replace(parameters=[*signature.parameters.values(), *own])
 
 
 def plain(value: Any) -> Any:

@@ -14,9 +14,8 @@ from cvplugins.datasets import (
     ClassCounts,
     VOCObject,
     box_problem,
+    check_objects,
     check_same_classes,
-    check_spelling,
-    missing_classes,
 )
 from cvplugins.errors import DataError, UserError, first_line
 
@@ -92,14 +91,9 @@ def check_counts(cfg: CfgNode, counts: Mapping[str, ClassCounts]) -> None:
         names = [name for name in counts if (name in cfg.DATASETS.TRAIN) == is_trained]
         if not names:
             continue
-        together = ClassCounts()
-        for name in names:
-            together.merge(counts[name])
         classes, place = MetadataCatalog.get(names[0]).thing_classes, f"{key} ({', '.join(names)})"
-        check_spelling(classes, together, place)
-        missing = missing_classes(classes, together, place) if is_trained else []
-        if missing:
-            logger.warning("%s: there is no object to learn from of the classes %s", place, ", ".join(missing))
+        if warning := check_objects(classes, [counts[name] for name in names], place, is_trained):
+            logger.warning(warning)
 
 
 def voc_box_problem(found: VOCObject, width: int | None, height: int | None) -> str | None:

@@ -13,9 +13,10 @@ from torch.func import functional_call
 
 from cvplugins.distributed import gather_objects
 from cvplugins.errors import UserError
-from cvplugins.isolation import alone, fixed_randomness, training_paths
+from cvplugins.isolation import alone, training_paths
 from cvplugins.model_numbers import kept_numbers
 from cvplugins.monitors import mean_losses
+from cvplugins.randomness import fixed_randomness
 
 from .mappers import build_mapper
 from .model_losses import named_losses

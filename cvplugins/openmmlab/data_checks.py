@@ -9,9 +9,9 @@ from pathlib import Path
 from mmengine.config import Config
 
 from cvplugins.datasets import read_image_list
-from cvplugins.datasets.samples import draw_missing
 from cvplugins.distributed import gather_objects, rank
 from cvplugins.errors import UserError
+from cvplugins.samples.drawing import draw_missing
 
 from .box_filter import add_box_filter, filters_boxes
 from .class_checks import check_classes, check_heads_of

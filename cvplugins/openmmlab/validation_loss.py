@@ -15,9 +15,10 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.parallel import DistributedDataParallel
 
-from cvplugins.isolation import alone, fixed_randomness, training_paths
+from cvplugins.isolation import alone, training_paths
 from cvplugins.model_numbers import kept_numbers
 from cvplugins.monitors import mean_losses
+from cvplugins.randomness import fixed_randomness
 from cvplugins.registry import HOOKS
 
 from .ground_truth import fit_to_input, is_empty, resizes_annotations
