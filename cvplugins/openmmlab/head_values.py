@@ -12,11 +12,10 @@ from torch import Tensor, nn
 from cvplugins.errors import UserError
 from cvplugins.refusals import did_you_mean, shown
 
-from .config_walk import Part, walk
+from .config_walk import Part, at, walk
 
 __all__ = ["check_anchors", "check_head_values"]
 
-ANCHORS = "anchor_generator"
 NMS = ("nms", "soft_nms", "nms_match", "nms_rotated", "nms_quadri")
 
 
@@ -87,26 +86,37 @@ def check_head_values(cfg: Config) -> None:
             _check_nms(part)
 
 
-def check_anchors(model: nn.Module) -> None:
+def check_anchors(cfg: Config, model: nn.Module) -> None:
     """Raise ``UserError`` for anchors without a size, which match no object, so that a head learns background alone.
 
     Args:
-        model: A built model.
+        cfg: The config.
+        model: Its model.
     """
     for name, module in model.named_modules():
-        for key in ("prior_generator", "anchor_generator"):
+        for key in ("anchor_generator", "prior_generator"):
             anchors = getattr(getattr(module, key, None), "base_anchors", None)
             for level, each in enumerate(anchors if isinstance(anchors, list) else ()):
                 # Anchors of other forms, rotated ones, have other columns.
-                if isinstance(each, Tensor) and each.shape[-1:] == (4,) and not (each[..., 2:] > each[..., :2]).all():
+                if isinstance(each, Tensor) and each.shape[-1:] == (4,) and not _has_size(each).all():
+                    empty = each[~_has_size(each)][0].tolist()
                     raise UserError(
-                        f"model.{name}.{ANCHORS}: anchor {_first_empty(each)} of level {level} is not wider and higher "
-                        "than 0; its ratios, scales, octave_base_scale, base_sizes and strides have to be above 0"
+                        f"{_odd_option(cfg, f'model.{name}.anchor_generator')}: anchor {empty} of level {level} has no "
+                        "width or height; ratios, scales, sizes and strides are above 0"
                     )
 
 
-def _first_empty(anchors: Tensor) -> list[float]:
-    return anchors[~(anchors[..., 2:] > anchors[..., :2]).all(-1)][0].tolist()
+def _has_size(anchors: Tensor) -> Tensor:
+    return (anchors[..., 2:] > anchors[..., :2]).all(-1)
+
+
+def _odd_option(cfg: Config, path: str) -> str:
+    """Return the option of an anchor generator with a number of 0 or less, and its value."""
+    for part in walk(at(cfg, path), path):
+        if _is_number(part.value) and not part.value > 0 and "center_offset" not in part.path:
+            key = ".".join(part.path.split(".")[: path.count(".") + 2])
+            return f"{key} = {shown(at(cfg, key))}"
+    return path
 
 
 def _check_nms(part: Part) -> None:

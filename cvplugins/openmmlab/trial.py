@@ -84,7 +84,7 @@ def trial_run(cfg: Config, *loops: str, given: Collection[str] = ()) -> Iterator
         try:
             _check_options(cfg)
             runner = _build(_trial_config(cfg, name, folder), loops, given)
-            check_anchors(runner.model)
+            check_anchors(cfg, runner.model)
             has_weights = _complete(runner, cfg, given, is_training="train_loop" in loops)
             for loop in loops:
                 if getattr(runner, loop) is not None:

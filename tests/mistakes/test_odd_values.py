@@ -37,7 +37,7 @@ REFUSED = [
     ("param_scheduler.1.gamma=x", "0 or more"),
     ("param_scheduler.0.begin=-5", "0 or more"),
     ("param_scheduler.0.end=x", "a number above begin"),
-    ("param_scheduler.0=7", "expected a schedule"),
+    ("param_scheduler=[7]", "param_scheduler.0 = 7: expected a schedule"),
     # torch/utils/data/dataloader.py, of which the workers begin with the first batch
     ("train_dataloader.batch_size=True", "positive whole number"),
     ("train_dataloader.batch_size=2.5", "positive whole number"),
@@ -68,7 +68,7 @@ REFUSED = [
     (f"{PARAMWISE}.decay_mult=0", "reads no such key"),
     (f"{PARAMWISE}.norm_decay=0", "did you mean norm_decay_mult?"),
     (f"{PARAMWISE}.bias_lr_mult=-2", "0 or more"),
-    (f"{PARAMWISE}.custom_keys.backbon.lr_mult=0.1", "did you mean backbone?"),
+    (f"{PARAMWISE}.custom_keys.bakcbone.lr_mult=0.1", "did you mean backbone?"),
     (f"{PARAMWISE}.custom_keys.backbone.lr_mlt=0.1", "did you mean lr_mult?"),
     (f"{PARAMWISE}.custom_keys.backbone.lr_mult=-0.1", "0 or more"),
 ]
