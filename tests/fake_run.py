@@ -23,6 +23,7 @@ class FakeRun(Run):
     optimizers = property(lambda self: self._optimizers)
     iteration = property(lambda self: self._iteration)
     framework, config_name, averages = "fake", None, ()
+    autocast, is_scaled = None, False
     work_dir = log_dir = property(lambda self: self._folder)
 
     def scale_learning_rates(self, factor):

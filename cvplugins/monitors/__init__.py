@@ -12,7 +12,9 @@ from .gradient_clipping_monitor import GradientClippingMonitor
 from .gradient_health import DetailReport, GradientHealth, GradientReport
 from .gradient_health_monitor import GradientHealthMonitor
 from .gradient_verdicts import GradientLimits, GradientVerdict
-from .hard_examples import HardExamplePlan, HardExampleReport, HardExamples, limited_ratio, mix_in
+from .hard_example_draws import HardExamplePlan, limited_ratio, mix_in
+from .hard_example_monitor import HardExampleMonitor
+from .hard_examples import HardExampleReport, HardExamples
 from .image_losses import VALIDATION_LOSSES, MeanLosses, mean_losses, to_numbers, undisturbed
 from .journal import Journal
 from .layer_freeze import FreezeReport, FreezeRule, LayerFreeze, split_learning_rates
@@ -27,6 +29,7 @@ from .run import Monitor, Run, Step, watch_steps
 from .throughput import Throughput, ThroughputReport
 from .throughput_monitor import ThroughputMonitor
 from .weight_average import WeightAverage
+from .weight_average_monitor import WeightAverageMonitor
 from .weight_penalty_monitor import WeightPenaltyMonitor
 from .weight_shrinkage import SparsityReport, WeightShrinkage
 
@@ -54,6 +57,7 @@ __all__ = [
     "GradientLimits",
     "GradientReport",
     "GradientVerdict",
+    "HardExampleMonitor",
     "HardExamplePlan",
     "HardExampleReport",
     "HardExamples",
@@ -79,6 +83,7 @@ __all__ = [
     "ThroughputMonitor",
     "ThroughputReport",
     "WeightAverage",
+    "WeightAverageMonitor",
     "WeightPenaltyMonitor",
     "WeightShrinkage",
     "first_nonfinite_layer",

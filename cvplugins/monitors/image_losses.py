@@ -12,8 +12,9 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from cvplugins.isolation import alone, fixed_randomness, training_paths
+from cvplugins.isolation import alone, training_paths
 from cvplugins.model_numbers import kept_numbers
+from cvplugins.randomness import fixed_randomness
 
 from .metric_names import MetricNames
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -49,6 +50,14 @@ class Run(Protocol):
     @property
     def averages(self) -> Sequence[Any]:
         """Averages of the weights, which have a state; what breaks the weights breaks them too."""
+
+    @property
+    def autocast(self) -> tuple[str, str] | None:
+        """Device and dtype of mixed precision, such as ``("cuda", "float16")``; None without."""
+
+    @property
+    def is_scaled(self) -> bool:
+        """Whether gradients outside of a step are multiplied by a loss scale, so that they may overflow."""
 
     def scale_learning_rates(self, factor: float) -> None:
         """Multiply the learning rates, now and in the schedule to come."""
@@ -116,6 +125,17 @@ class Step:
     def overflow(self) -> Tensor | None:
         """Above 0 if the optimizer skips the step; None if it does not. A number on the device."""
         return getattr(self.optimizer, "found_inf", None)
+
+    @torch.no_grad()
+    def unscale(self) -> None:
+        """Divide gradients that are still scaled, as ``GradScaler.unscale_`` does before other optimizers' steps."""
+        scale = self.gradient_scale
+        if scale is None:
+            return
+        for value in self.parameters:
+            if value.grad is not None:
+                value.grad.div_(scale.to(value.grad.device, non_blocking=True))
+        self.optimizer.grad_scale = None  # type: ignore[attr-defined]
 
     def is_void(self) -> bool:
         """Return whether the optimizer skips the step; reads the device if a fused one might."""

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from mmengine.hooks import EMAHook
 from mmengine.model import is_model_wrapper
 from mmengine.optim import OptimWrapper, OptimWrapperDict
@@ -64,6 +65,21 @@ class RunnerRun(Run):
     def averages(self) -> list[Any]:
         """The averaged models of mmengine's EMAHook and of ours."""
         return [hook.ema_model for hook in self.runner.hooks if isinstance(hook, EMAHook)]
+
+    @property
+    def autocast(self) -> tuple[str, str] | None:
+        """Device and dtype of AmpOptimWrapper, the first one's of several."""
+        wrapper = next(iter(optim_wrappers(self.runner).values()))
+        if not hasattr(wrapper, "loss_scaler"):
+            return None
+        device = next(self.model.parameters()).device.type
+        dtype = wrapper.cast_dtype or (torch.bfloat16 if device == "cpu" else torch.float16)
+        return device, str(dtype).removeprefix("torch.")
+
+    @property
+    def is_scaled(self) -> bool:
+        """Whether a wrapper scales its loss."""
+        return any(hasattr(wrapper, "loss_scaler") for wrapper in optim_wrappers(self.runner).values())
 
     def scale_learning_rates(self, factor: float) -> None:
         """Multiply the rates of the wrappers' groups, and the base rates of mmengine's schedulers."""
