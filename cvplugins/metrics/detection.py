@@ -11,7 +11,7 @@ import numpy as np
 from .average_precision import PrecisionRecallCurve
 from .detection_errors import DetectionErrors, detection_errors
 from .detection_rule import DetectionRule, detection_rule
-from .instances import BoxInstances, ImageDetections, ImageId, Instances, image_order
+from .instances import BoxInstances, Corners, ImageDetections, ImageId, Instances, image_order
 from .matching import Integers
 from .operating_points import OperatingPoints, operating_points
 from .rule_result import MatchedInstances, RuleResult, match_instances, sum_up
@@ -33,6 +33,7 @@ class DetectionResult:
         operating_points: Precision, recall, F1 and false positives at a score threshold and at the best one, by the
             first rule at its first IoU threshold.
         errors: Confusion matrix and kinds of error, by the same.
+        corners: What the corners of the boxes were, see :class:`ImageDetections`; None of masks.
     """
 
     classes: tuple[str, ...]
@@ -42,6 +43,7 @@ class DetectionResult:
     rules: dict[str, RuleResult]
     operating_points: OperatingPoints
     errors: DetectionErrors
+    corners: Corners | None = None
 
     @property
     def first_rule(self) -> RuleResult:
@@ -89,6 +91,7 @@ class DetectionResult:
             "num_images": self.num_images,
             "settings": {
                 "score_threshold": self.operating_points.score_threshold,
+                "corners": self.corners,
                 "rules": {name: result.settings() for name, result in self.rules.items()},
             },
             "mean": self.scalars(),
@@ -120,8 +123,7 @@ class DetectionMetric:
     - ``"coco_mmdet"``: as mmdet's ``CocoMetric`` computes by default: the mean AP with 100 detections, everything else
       with up to 1,000.
     - ``"detectron2"``, ``"detectron2_2012"``: as Detectron2's ``PascalVOCDetectionEvaluator`` computes on VOC 2007
-      and 2012: rounded scores and boxes, IoU of more than ten thresholds. Boxes are in its coordinates, where the
-      first pixel is 0 and the last one is not part of the box.
+      and 2012: rounded scores and boxes, IoU of more than ten thresholds. Its boxes have ``corners="edges"``.
 
     Difficult objects and crowds neither help nor hurt. In COCO's rule a difficult object takes one detection, like an
     object outside the size range, a crowd any number. Equal scores keep the order of the image ids and then that of
@@ -162,10 +164,16 @@ class DetectionMetric:
         """Add one image.
 
         Raises:
-            ValueError: The image was added before, or a label is none of the classes.
+            ValueError: The image was added before, a label is none of the classes, or the corners of the boxes are
+                others than those of the images before.
         """
         if image.image_id in self.images:
             raise ValueError(f"image {image.image_id} was added twice")
+        corners = self._corners()
+        if corners is not None and image.corners != corners:
+            raise ValueError(
+                f"image {image.image_id}: the corners of its boxes are {image.corners}, those of the others {corners}"
+            )
         for name in ("labels", "truth_labels"):
             labels = getattr(image, name)
             # As unsigned numbers, of which the negative ones are the highest.
@@ -204,10 +212,14 @@ class DetectionMetric:
             rules={each.rule.name: sum_up(each) for each in matched},
             operating_points=operating_points(matched[0], instances.num_images, self.score_threshold),
             errors=detection_errors(instances, matched[0], num_classes, self.score_threshold),
+            corners=self._corners(),
         )
 
     def _matched(self, instances: Instances) -> list[MatchedInstances]:
         return [match_instances(instances, len(self.classes), rule) for rule in self.rules]
+
+    def _corners(self) -> Corners | None:
+        return next((image.corners for image in self.images.values()), None)
 
     def _ordered(self) -> list[Any]:
         return sorted(self.images.values(), key=lambda image: image_order(image.image_id))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -94,13 +94,9 @@ class RuleResult:
         return defined(self.numbers())
 
     def settings(self) -> dict[str, Any]:
-        """Return the rule as plain data.
-
-        But for the number of the first pixel, which belongs to the framework that the boxes came from: the same
-        detections give the same file.
-        """
-        options = {name: value for name, value in vars(self.rule).items() if name != "first_pixel"}
-        return {name: list(value) if isinstance(value, tuple) else value for name, value in options.items()}
+        """Return the rule as plain data."""
+        options = asdict(self.rule).items()
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in options}
 
 
 class MatchedInstances(NamedTuple):
