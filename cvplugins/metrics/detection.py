@@ -15,7 +15,7 @@ from .instances import BoxInstances, Corners, ImageDetections, ImageId, Instance
 from .matching import Integers
 from .operating_points import OperatingPoints, operating_points
 from .rule_result import MatchedInstances, RuleResult, match_instances, sum_up
-from .undefined import defined, none_if_undefined
+from .undefined import by_class, defined
 
 __all__ = ["DetectionMetric", "DetectionResult"]
 
@@ -75,13 +75,16 @@ class DetectionResult:
 
     def as_dict(self) -> dict[str, Any]:
         """Return everything as plain data that JSON can hold; undefined numbers are None."""
+        rules = {name: result.as_dicts() for name, result in self.rules.items()}
+        points = by_class(self.operating_points.per_class(), len(self.classes))
+        errors = self.errors.per_class()
         per_class = {
             name: {
                 "num_truths": int(self.num_truths[index]),
                 "num_detections": int(self.num_detections[index]),
-                **{rule: self._by_rule(result, index) for rule, result in self.rules.items()},
-                **{key: none_if_undefined(values[index]) for key, values in self.operating_points.per_class().items()},
-                "errors": {key: int(values[index]) for key, values in self.errors.per_class().items()},
+                **{rule: numbers[index] for rule, numbers in rules.items()},
+                **points[index],
+                "errors": {key: int(values[index]) for key, values in errors.items()},
                 "left_out": int(self.errors.left_out[index]),
                 "curve": {field: values.tolist() for field, values in self.curves[index].corners()._asdict().items()},
             }
@@ -101,14 +104,6 @@ class DetectionResult:
                 "counts": self.errors.confusion.tolist(),
             },
         }
-
-    @staticmethod
-    def _by_rule(result: RuleResult, index: int) -> dict[str, Any]:
-        by_iou = zip(result.rule.iou_thresholds, result.average_precision[:, index], strict=True)
-        numbers: dict[str, Any] = {
-            name: none_if_undefined(values[index]) for name, values in result.per_class().items()
-        }
-        return numbers | {"AP_per_iou": {f"{iou:g}": none_if_undefined(value) for iou, value in by_iou}}
 
 
 class DetectionMetric:

@@ -11,7 +11,7 @@ from .average_precision import HitCurves, PrecisionRecallCurve
 from .detection_rule import COCO_IOUS, LENIENT_IOU, DetectionRule
 from .instances import Instances
 from .matching import Flags, Floats, Integers, Matches, match
-from .undefined import defined, mean_of_defined
+from .undefined import by_class, defined, mean_of_defined
 
 __all__ = ["SIZES", "MatchedInstances", "RuleResult", "match_instances", "sum_up"]
 
@@ -77,6 +77,13 @@ class RuleResult:
             found[f"{self.headline}_{size}"] = self.by_size[row].mean(axis=0)
             found[f"AR_{size}"] = self.recall_by_size[row].mean(axis=0)
         return found
+
+    def as_dicts(self) -> list[dict[str, Any]]:
+        """Return every number of each class for JSON, also at each IoU threshold."""
+        precision = self.average_precision
+        columns = {f"{iou:g}": row for iou, row in zip(self.rule.iou_thresholds, precision, strict=True)}
+        numbers, by_iou = (by_class(each, precision.shape[1]) for each in (self.per_class(), columns))
+        return [{**own, "AP_per_iou": at} for own, at in zip(numbers, by_iou, strict=True)]
 
     def numbers(self) -> dict[str, float]:
         """Return the mean over the classes of every number, NaN where it is undefined for all.
