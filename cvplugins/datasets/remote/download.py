@@ -205,7 +205,7 @@ class Download:
         return self.part.stat().st_size if self.part.is_file() else 0
 
     def _version(self, address: str) -> str | None:
-        """Return what the server called this version of the file, if the part came from there; a weak one is no help."""
+        """Return what the server called the version whose beginning is here; a weak name does not count."""
         try:
             origin = json.loads(self.origin.read_text())
         except (OSError, ValueError):
