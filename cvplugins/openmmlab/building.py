@@ -171,7 +171,8 @@ def _line(error: Exception, places: list[_Place], cfg: Config, given: Collection
         key = named_option(error, each.node) if isinstance(each.node, Mapping) else None
         if key is not None:
             return explain_refusal(error, each.path, {key: each.node[key]}, _kind(each))
-    suspects = [key for key in place.node if any(f"{each}.".startswith(f"{place.path}.{key}.") for each in given)]
+    options = [key for key in place.node if key != "type"]
+    suspects = [key for key in options if any(f"{each}.".startswith(f"{place.path}.{key}.") for each in given)]
     return explain_refusal(error, place.path, place.node, _kind(place), suspects)
 
 

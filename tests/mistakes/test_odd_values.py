@@ -38,6 +38,10 @@ REFUSED = [
     ("param_scheduler.0.begin=-5", "0 or more"),
     ("param_scheduler.0.end=x", "a number above begin"),
     ("param_scheduler=[7]", "param_scheduler.0 = 7: expected a schedule"),
+    ("param_scheduler.0.convert_to_iter_based=maybe", "expected True or False"),
+    # torch.nn.utils.clip_grad_norm_, at the first step
+    ("optim_wrapper.clip_grad.max_norm=x", "a number above 0"),
+    ("optim_wrapper.clip_grad.type=nrom && optim_wrapper.clip_grad.max_norm=1", "did you mean norm?"),
     # torch/utils/data/dataloader.py, of which the workers begin with the first batch
     ("train_dataloader.batch_size=True", "positive whole number"),
     ("train_dataloader.batch_size=2.5", "positive whole number"),
@@ -48,6 +52,8 @@ REFUSED = [
     ("val_evaluator.collect_device=gpuu", "did you mean gpu?"),
     # mmengine/runner/priority.py and Runner.register_hook
     ("custom_hooks=[5]", "custom_hooks.0 = 5: expected a hook"),
+    ("default_hooks.param_scheduler=None", "no schedule of param_scheduler takes a step"),
+    ("default_hooks.checkpoint.out_dir=5", "expected a path"),
     ("custom_hooks.0.priority=SOON", "VERY_HIGH"),
     ("custom_hooks.0.priority=NORMLA", "did you mean NORMAL"),
     ("custom_hooks.0.priority=200", "from 0 to 100"),
@@ -82,6 +88,7 @@ PASSING = [
     "train_dataloader.num_workers=0",
     "train_dataloader.timeout=2.5",
     "train_dataloader.batch_sampler=None",
+    "default_hooks.param_scheduler=None && param_scheduler=None",
     "custom_hooks.0.priority=very_low",
     "custom_hooks.0.priority=60",
     "val_evaluator.collect_device=gpu",
@@ -154,6 +161,7 @@ def test_what_trains_correctly_passes(check):
         ("model.backbone.norm_cfg.type=BNN", ["no registry of layers has it", "did you mean BN"]),
         ("default_hooks.checkpoint.save_best=mAPP", ["'mAPP', which no validation of this config gives"]),
         ("custom_hooks.0=5", ["custom_hooks.0.KEY"]),
+        ("optim_wrapper.type=AmpOptimWrapper", ["only available training on gpu"]),
         ("train_dataloader.prefetch_factor=0", ["positive whole number"]),
         ("model.rpn_head.anchor_generator.ratios=[-1.0]", ["anchor [nan, nan", "above 0"]),
     ],
