@@ -25,8 +25,8 @@ def check_hook_entries(cfg: Config) -> None:
     steps = any(str(node.get("type")).endswith("ParamSchedulerHook") for node in walk_dicts(custom))
     if hooks.get("param_scheduler", hooks) is None and cfg.get("param_scheduler") and not steps:
         raise UserError(
-            "default_hooks.param_scheduler = None: without this hook no schedule of param_scheduler takes a step, and the "
-            "learning rate stays at its first value; leave it in, or set param_scheduler to None too"
+            "default_hooks.param_scheduler = None: without this hook no schedule of param_scheduler takes a step, "
+            "and the learning rate stays at its first value; leave it in, or set param_scheduler to None too"
         )
     for path, hook in _entries(cfg, custom):
         if isinstance(hook, (bool, int, float, str, list, tuple)):

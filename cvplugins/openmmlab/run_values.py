@@ -69,6 +69,8 @@ def check_values(cfg: Config) -> None:
 
 
 def _check_counts(cfg: Config) -> None:
+    if at(cfg, "auto_scale_lr.enable") and at(cfg, "auto_scale_lr.base_batch_size") is None:
+        raise UserError("auto_scale_lr.base_batch_size = None: expected a whole number, 1 or more, as enable is True")
     for path, least in COUNTS.items():
         value = at(cfg, path)
         if value is None:
