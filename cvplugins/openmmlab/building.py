@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import linecache
 import traceback
 from collections.abc import Collection, Iterator, Mapping
 from types import FrameType
@@ -18,7 +19,7 @@ from cvplugins.refusals import did_you_mean, explain_refusal, named_option, show
 
 from .config_walk import at, walk
 
-__all__ = ["build_runner", "object_path", "refusals_named"]
+__all__ = ["build_runner", "object_path", "refusals_named", "with_words"]
 
 # The variables of mmengine's functions (0.10) that hold a part of the config while it is built.
 NODES = {
@@ -125,11 +126,26 @@ def object_path(error: BaseException, cfg: Config, within: str = "") -> str:
     return found
 
 
+def with_words(error: Exception) -> Exception:
+    """Return an error that says something: of a bare ``assert`` its line of code."""
+    if str(error).strip():
+        return error
+    frame, line = list(traceback.walk_tb(error.__traceback__))[-1]
+    code = linecache.getline(frame.f_code.co_filename, line).strip()
+    return AssertionError(code).with_traceback(error.__traceback__) if isinstance(error, AssertionError) else error
+
+
 def _refusal(error: Exception, cfg: Config, given: Collection[str]) -> str:
-    """Return the line about an error."""
+    """Return the line about an error, with the options of the command line if it names none of them."""
     places = list(_places(error, cfg))
     if not places:
         return _without_place(error)
+    line = _line(with_words(error), places, cfg, given)
+    below = [key for key in given if key.startswith(f"{places[-1].path}.")]
+    return line if any(key in line for key in below) or not below else f"{line}; --cfg-options sets {', '.join(below)}"
+
+
+def _line(error: Exception, places: list[_Place], cfg: Config, given: Collection[str]) -> str:
     place = places[-1]
     if isinstance(error, UserError):
         return str(error) if place.path in str(error) else f"{place.path}: {error}"
@@ -155,7 +171,8 @@ def _refusal(error: Exception, cfg: Config, given: Collection[str]) -> str:
         key = named_option(error, each.node) if isinstance(each.node, Mapping) else None
         if key is not None:
             return explain_refusal(error, each.path, {key: each.node[key]}, _kind(each))
-    suspects = [key for key in place.node if any(f"{each}.".startswith(f"{place.path}.{key}.") for each in given)]
+    options = [key for key in place.node if key != "type"]
+    suspects = [key for key in options if any(f"{each}.".startswith(f"{place.path}.{key}.") for each in given)]
     return explain_refusal(error, place.path, place.node, _kind(place), suspects)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import linecache
 import traceback
 from collections.abc import Callable, Collection, Iterator, Sequence
 from functools import partial
@@ -20,7 +19,7 @@ from torch.utils.data import DataLoader
 
 from cvplugins.errors import UserError, first_line
 
-from .building import object_path
+from .building import object_path, with_words
 from .checkpoint_readers import is_at_hand
 from .first_step import Beginning, NotFiniteError, take_first_step
 from .nonfinite_hook import NonFiniteGuardHook
@@ -120,9 +119,7 @@ def failures_told(cfg: Config, what: str, within: str, given: Collection[str] = 
     except Exception as error:
         frame, line = list(traceback.walk_tb(error.__traceback__))[-1]
         place = f"{frame.f_globals.get('__name__')}, line {line}"
-        said = first_line(error)
-        if not str(error).strip():  # a bare assert says nothing, but its line of code does
-            said = linecache.getline(frame.f_code.co_filename, line).strip() or said
+        said = first_line(with_words(error))
         changed = [key for key in given if key.startswith(within)]
         hint = f"; --cfg-options sets {', '.join(changed)}" if changed else ""
         path = object_path(error, cfg, within)

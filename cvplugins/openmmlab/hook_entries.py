@@ -11,6 +11,8 @@ from mmengine.runner import Priority
 from cvplugins.errors import UserError
 from cvplugins.refusals import did_you_mean, shown
 
+from .config import walk_dicts
+
 __all__ = ["check_hook_entries"]
 
 
@@ -19,6 +21,13 @@ def check_hook_entries(cfg: Config) -> None:
     custom = cfg.get("custom_hooks") or []
     if not isinstance(custom, (list, tuple)):
         raise UserError(f"custom_hooks = {shown(custom)}: expected a list of hooks")
+    hooks = cfg.get("default_hooks") or {}
+    steps = any(str(node.get("type")).endswith("ParamSchedulerHook") for node in walk_dicts(custom))
+    if hooks.get("param_scheduler", hooks) is None and cfg.get("param_scheduler") and not steps:
+        raise UserError(
+            "default_hooks.param_scheduler = None: without this hook no schedule of param_scheduler takes a step, "
+            "and the learning rate stays at its first value; leave it in, or set param_scheduler to None too"
+        )
     for path, hook in _entries(cfg, custom):
         if isinstance(hook, (bool, int, float, str, list, tuple)):
             raise UserError(f"{path} = {shown(hook)}: expected a hook, such as dict(type='EMAHook')")

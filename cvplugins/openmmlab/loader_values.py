@@ -11,7 +11,7 @@ from cvplugins.refusals import did_you_mean, shown
 
 __all__ = ["check_loaders"]
 
-LEAST = {"batch_size": 1, "num_workers": 0, "prefetch_factor": 1, "timeout": 0}
+LEAST = {"batch_size": 1, "num_workers": 0, "prefetch_factor": 1}
 DEVICES = ("cpu", "gpu")  # of mmengine.dist.collect_results
 
 

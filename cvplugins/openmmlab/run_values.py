@@ -27,7 +27,7 @@ DICTS = (
 )
 OF_LOADERS = ("persistent_workers", "drop_last", "pin_memory", "shuffle")
 RATES = ("lr", "weight_decay", "momentum")
-PATHS = ("data_root", "ann_file", "work_dir", "load_from")
+PATHS = ("data_root", "ann_file", "work_dir", "load_from", "out_dir", "output_dir", "save_dir", "test_out_dir")
 RANDOMNESS = ("seed", "diff_rank_seed", "deterministic")
 SCOPES = ("mmengine", "mmdet", "mmseg", "mmcv", "mmpretrain", "mmpose", "mmrotate", "mmyolo")
 # Numbers that count something, by their paths, and the least of each.
@@ -69,6 +69,8 @@ def check_values(cfg: Config) -> None:
 
 
 def _check_counts(cfg: Config) -> None:
+    if at(cfg, "auto_scale_lr.enable") and at(cfg, "auto_scale_lr.base_batch_size") is None:
+        raise UserError("auto_scale_lr.base_batch_size = None: expected a whole number, 1 or more, as enable is True")
     for path, least in COUNTS.items():
         value = at(cfg, path)
         if value is None:
@@ -94,6 +96,13 @@ def _check_clipping(wrapper: dict[str, Any]) -> None:
     if not isinstance(clipping, dict):
         return
     kind = clipping.get("type", "norm")
+    if kind not in ("norm", "value"):
+        guess = did_you_mean(kind, ("norm", "value")) or "expected norm or value"
+        raise UserError(f"optim_wrapper.clip_grad.type = {shown(kind)}: {guess}")
+    for key in ("max_norm", "clip_value"):
+        value = clipping.get(key)
+        if value is not None and (isinstance(value, bool) or not isinstance(value, (int, float))):
+            raise UserError(f"optim_wrapper.clip_grad.{key} = {shown(value)}: expected a number above 0")
     function = torch.nn.utils.clip_grad_value_ if kind == "value" else torch.nn.utils.clip_grad_norm_
     known = [name for name in inspect.signature(function).parameters if name != "parameters"]
     for key in clipping:

@@ -33,6 +33,9 @@ def check_schedules(cfg: Config) -> None:
                 raise UserError(f"{path}.{key} = {shown(value)}: expected {what}")
         if (schedule.get("begin") or 0) < 0:
             raise UserError(f"{path}.begin = {schedule['begin']}: a training begins at 0; expected 0 or more")
+        converts = schedule.get("convert_to_iter_based", False)
+        if converts not in (True, False):
+            raise UserError(f"{path}.convert_to_iter_based = {shown(converts)}: expected True or False")
         gamma = schedule.get("gamma")
         if gamma is not None and (not _is_number(gamma, (int, float)) or gamma < 0):
             raise UserError(

@@ -90,7 +90,9 @@ def trial_run(cfg: Config, *loops: str, given: Collection[str] = ()) -> Iterator
                 if getattr(runner, loop) is not None:
                     _check_loader(getattr(runner, loop).dataloader, f"{loop.removesuffix('_loop')}_dataloader")
                     if loop != "train_loop":
-                        check_batch_sizes(runner, loop)
+                        key = f"{loop.removesuffix('_loop')}_dataloader"
+                        with failures_told(cfg, f"{key} cannot load an image", key, given):
+                            check_batch_sizes(runner, loop)
             yield Trial(runner, cfg, loops, given, has_weights)
         finally:
             _forget(name)
