@@ -51,6 +51,8 @@ def _download(address: str, target: Path) -> None:
     with urllib.request.urlopen(request, timeout=SILENCE) as answer, target.open("wb") as file:
         expected = answer.headers.get("Content-Length")
         while piece := answer.read(PIECE):
+            if not file.tell() and piece.lstrip()[:9].lower().startswith((b"<html", b"<!doctype")):
+                raise http.client.HTTPException("the server gives a web page; take the address of the file itself")
             file.write(piece)
         if expected is not None and file.tell() != int(expected):
             raise http.client.HTTPException(f"it ends after {file.tell()} of {expected} bytes; try again")

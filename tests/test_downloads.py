@@ -18,9 +18,13 @@ class Handler(http.server.SimpleHTTPRequestHandler):
         """Say nothing."""
 
     def do_GET(self):
-        """Give a file; or, by its name, less than is promised, nothing, or no answer at all."""
+        """Give a file; or, by its name, a page, less than is promised, nothing, or no answer at all."""
         if self.path == "/silent.pth":
             time.sleep(1)
+        elif self.path == "/page.pth":
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(b"\n<!DOCTYPE html><title>Log in</title>")
         elif self.path in ("/short.pth", "/empty.pth", "/endless.pth"):
             self.send_response(200)
             self.send_header("Content-Length", "0" if self.path == "/empty.pth" else "1000")
@@ -66,6 +70,7 @@ def test_a_server_that_is_silent_or_sends_too_little(server, tmp_path, monkeypat
     for name, said in (
         ("short", "it ends after 10 of 1000 bytes"),
         ("empty", "it is empty"),
+        ("page", "the server gives a web page"),
         ("silent", "no byte came for 0.3 seconds"),
         ("endless", "no byte came for 0.3 seconds"),
     ):

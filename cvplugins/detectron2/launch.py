@@ -22,7 +22,7 @@ from cvplugins.distributed import first_rank_does
 from cvplugins.errors import UserError
 from cvplugins.files import check_out, hand_over, kept_copy, sweep_unfinished, write_whole
 from cvplugins.monitors import EarlyStoppingMonitor
-from cvplugins.paths import check_folder, check_source
+from cvplugins.paths import check_folder, check_source, is_address
 from cvplugins.reporting import summary_lines, write_metrics
 from cvplugins.run_lock import check_unlocked, locked
 
@@ -56,6 +56,8 @@ from .trial import trial_evaluation, trial_training
 __all__ = ["evaluate", "train"]
 
 logger = logging.getLogger(__name__)
+
+WRITTEN = ("config.yaml", "last_checkpoint", "log.txt", "metrics.json", "model_final.pth")
 
 
 def train(
@@ -102,7 +104,9 @@ def train(
         cfg.SEED = seed
     _require(cfg, config, "TRAIN")
     if resume is None and cfg.MODEL.WEIGHTS:
-        check_source(cfg.MODEL.WEIGHTS, "checkpoint", "give the path of a .pth or .pkl file")
+        path, mark, query = cfg.MODEL.WEIGHTS.partition("?")  # of a file too, Detectron2 reads what follows itself
+        source = f"{path}{mark}{query}" if is_address(path) else path
+        check_source(source, "checkpoint", "give the path of a .pth or .pkl file")
     check_unlocked(cfg.OUTPUT_DIR)
     start = _find_start(cfg, resume, overwrite, trust_checkpoint)
     with joined_processes(launcher):
@@ -286,6 +290,9 @@ def _find_start(cfg: CfgNode, resume: str | None, overwrite: bool, trusted: bool
     if overwrite and resume:
         raise UserError("--overwrite begins anew and --resume goes on: give one of them")
     folder = run_folder(cfg.OUTPUT_DIR)
+    for name in WRITTEN:
+        if Path(cfg.OUTPUT_DIR, name).is_dir():
+            raise UserError(f"work dir {cfg.OUTPUT_DIR}: {name} is a folder, and the run writes a file of this name")
     start = None
     if resume == "auto":
         newest = folder.newest_whole(lambda path: open_for_resume(path, trusted))
@@ -307,14 +314,15 @@ def _begin(cfg: CfgNode, model: nn.Module, start: str | None, trusted: bool, *, 
         UserError: They are broken, or do not fit the model or the optimizer of the config.
     """
     checkpointer = RunCheckpointer(model, trusted=trusted)
-    if start is not None:
-        checkpointer.load_whole(start)
-        check_optimizer(cfg, CvpluginsTrainer.build_optimizer(cfg, model), start, trusted)
-    elif download or is_at_hand(cfg.MODEL.WEIGHTS):
-        checkpointer.load_to_begin(cfg.MODEL.WEIGHTS)
-    else:
-        logger.warning("MODEL.WEIGHTS=%s is not checked: it is downloaded when the run starts", cfg.MODEL.WEIGHTS)
-        return False
+    with loading_explained(start or cfg.MODEL.WEIGHTS):
+        if start is not None:
+            checkpointer.load_whole(start)
+            check_optimizer(cfg, CvpluginsTrainer.build_optimizer(cfg, model), start, trusted)
+        elif download or is_at_hand(cfg.MODEL.WEIGHTS):
+            checkpointer.load_to_begin(cfg.MODEL.WEIGHTS)
+        else:
+            logger.warning("MODEL.WEIGHTS=%s is not checked: it is downloaded when the run starts", cfg.MODEL.WEIGHTS)
+            return False
     return True
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -62,8 +63,9 @@ class RunCheckpointer(CvpluginsCheckpointer):
     def require_whole(self, path: str | os.PathLike[str]) -> None:
         """Raise ``UserError`` if what was loaded last did not fill the model."""
         found = self._incompatible
-        problems = [f"{name} is missing" for name in found.missing_keys]
-        problems += [f"{name} is {tuple(has)}, not {tuple(wants)}" for name, has, wants in found.incorrect_shapes]
+        problems = [f"{name} is {tuple(has)}, not {tuple(wants)}" for name, has, wants in found.incorrect_shapes]
+        known = {name for name, *_ in found.incorrect_shapes}  # which are missing ones too
+        problems += [f"{name} is missing" for name in found.missing_keys if name not in known]
         if problems:
             shown = "; ".join(problems[:3]) + (f"; and {len(problems) - 3} more" if len(problems) > 3 else "")
             raise UserError(
@@ -159,6 +161,9 @@ def open_for_resume(path: str | os.PathLike[str], trusted: bool = False) -> dict
         UserError: It has weights without the state of a run.
     """
     found = open_checkpoint(path, trusted)
+    if "model" not in found:
+        held = ", ".join(map(str, itertools.islice(found, 4))) or "nothing"
+        raise UserError(f"checkpoint {path} is of no run of Detectron2: it has no model; it has {held}")
     trainer: Any = found.get("trainer")
     state: dict[str, Any] = {"model": found.get("model"), "trainer": trainer}
     if isinstance(trainer, Mapping):

@@ -18,6 +18,7 @@ from cvplugins.errors import UserError
 
 from .building import refusals_named
 from .plugin_hook import plugin_hooks
+from .scripted import as_written
 from .trainer import CvpluginsTrainer
 from .trial_step import failures_told, first_step
 
@@ -95,7 +96,7 @@ def _evaluate(trial: CfgNode, model: nn.Module, cfg: CfgNode, given: Sequence[Co
         training = model.training
         model.eval()
         failure = f"an image of {name} does not go through model and evaluators"
-        with raised_on_every_rank(), failures_told(cfg, failure, given), torch.no_grad():
+        with raised_on_every_rank(), failures_told(cfg, failure, given), torch.no_grad(), as_written():
             evaluator.reset()
             evaluator.process(inputs, model(inputs))
         model.train(training)

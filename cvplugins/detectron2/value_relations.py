@@ -47,6 +47,9 @@ def _check_schedule(cfg: CfgNode) -> None:
         steps = [step for step in solver.STEPS if isinstance(step, (int, float)) and step <= solver.MAX_ITER]
         if any(after <= before for before, after in pairwise([0, *steps])):
             raise _refusal("SOLVER.STEPS", solver.STEPS, "expected iterations above 0, each after the one before")
+        if solver.MAX_ITER in steps:  # of those beyond it Detectron2 says that they are ignored
+            words = f"the run ends at SOLVER.MAX_ITER = {solver.MAX_ITER}, where no step is taken; leave it out"
+            raise _refusal("SOLVER.STEPS", solver.STEPS, words)
     if solver.LR_SCHEDULER_NAME == "WarmupCosineLR" and not 0 <= solver.BASE_LR_END <= solver.BASE_LR:
         expected = f"expected 0 to SOLVER.BASE_LR = {solver.BASE_LR}"
         raise _refusal("SOLVER.BASE_LR_END", solver.BASE_LR_END, expected)
