@@ -26,13 +26,10 @@ class GeneralizationHook(EvaluationHook):
     monitor_type = GeneralizationMonitor
     monitor: GeneralizationMonitor
 
-    def __init__(self, *arguments: Any, **options: Any) -> None:
-        super().__init__(*arguments, **options)
-        self._losses: list[Tensor] = []  # several where a trainer accumulates gradients
-
     def begin(self) -> None:
         """Watch the losses: Detectron2 keeps them on the first rank only."""
         super().begin()
+        self._losses: list[Tensor] = []  # several where a trainer accumulates gradients
         # Before NonFiniteGuardHook puts 0 in the place of what is not finite
         self._handles += (self.model.register_forward_hook(self._keep_loss, prepend=True),)
 

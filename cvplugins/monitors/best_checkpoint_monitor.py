@@ -26,6 +26,9 @@ class BestCheckpointMonitor(MetricMonitor):
         monitor: Name of a metric, such as ``"bbox/AP50"`` or ``"val/loss"`` (of ``ValidationLoss``).
         rule: ``"less"`` or ``"greater"`` is better; None goes by the name.
 
+    Attributes:
+        keeps: Whether weights are kept at all.
+
     Raises:
         ValueError: The rule is unknown, or there is none and the name does not tell.
     """

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from torch.optim import Optimizer
 from cvplugins.monitors import MetricNames, Run
 
 from .metric_names import metric_names
+from .undefined_numbers_hook import flat
 
 __all__ = ["RunnerRun", "optim_wrappers"]
 
@@ -88,7 +89,7 @@ class RunnerRun(Run):
                 for key in ("lr", "initial_lr"):
                     if key in group:
                         group[key] *= factor
-        for scheduler in _flat(self.runner.param_schedulers):
+        for scheduler in flat(self.runner.param_schedulers):
             if scheduler.param_name == "lr":
                 scheduler.base_values = [value * factor for value in scheduler.base_values]
 
@@ -137,12 +138,3 @@ def optim_wrappers(runner: Any) -> dict[str, OptimWrapper]:
     """Return the optimizer wrappers of a run by their names, ``""`` for the only one."""
     wrapper = runner.optim_wrapper
     return dict(wrapper.items()) if isinstance(wrapper, OptimWrapperDict) else {"": wrapper}
-
-
-def _flat(value: Any) -> Iterator[Any]:
-    """Yield the schedulers; several optimizers have a dict of lists of them."""
-    if isinstance(value, (list, Mapping)):
-        for each in value.values() if isinstance(value, Mapping) else value:
-            yield from _flat(each)
-    elif value is not None:
-        yield value
