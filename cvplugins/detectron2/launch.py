@@ -21,6 +21,7 @@ from torch import nn
 from cvplugins.distributed import first_rank_does
 from cvplugins.errors import UserError
 from cvplugins.files import check_out, hand_over, kept_copy, sweep_unfinished, write_whole
+from cvplugins.monitors import EarlyStoppingMonitor
 from cvplugins.paths import check_folder, check_source
 from cvplugins.reporting import summary_lines, write_metrics
 from cvplugins.run_lock import check_unlocked, locked
@@ -29,7 +30,7 @@ from .building import refusals_named
 from .checkpoint import run_folder
 from .config import validate_cvplugins_config
 from .data import check_data, register_datasets
-from .early_stopping_hook import EarlyStoppingHook, TrainingStopped
+from .early_stopping_hook import TrainingStopped
 from .hooks import build_cvplugins_hooks
 from .mask2former_project import is_mask2former
 from .metric_names import check_monitors
@@ -201,7 +202,7 @@ def _run(trainer: CvpluginsTrainer) -> str:
     try:
         trainer.train()
     except TrainingStopped:
-        best = Path(cfg.OUTPUT_DIR, EarlyStoppingHook.file_name)
+        best = Path(cfg.OUTPUT_DIR, EarlyStoppingMonitor.file_name)
         if best.is_file():
             return _summary(cfg, trainer.test(cfg, trainer.model), best)
     return _summary(cfg, getattr(trainer, "_last_eval_results", None) or {}, last_checkpoint(cfg.OUTPUT_DIR))

@@ -9,7 +9,7 @@ import torch
 from detectron2.engine.hooks import LRScheduler as LRSchedulerHook
 
 from cvplugins.errors import UserError
-from cvplugins.monitors import EarlyStopping, mode_of, switch_optimizer
+from cvplugins.monitors import Monitor, PlateauMonitor, switch_optimizer
 from cvplugins.options import check_options
 
 from .evaluation_hook import EvaluationHook
@@ -40,7 +40,7 @@ class OptimizerSwitchHook(EvaluationHook):
 
     priority = 0  # before anything sees the iteration
     evaluates = False
-    journal_name = "optimizer_switch.jsonl"
+    monitor: Any
 
     def __init__(
         self,
@@ -49,7 +49,7 @@ class OptimizerSwitchHook(EvaluationHook):
         plateau: Mapping[str, Any] | None = None,
         output_dir: str = ".",
     ) -> None:
-        super().__init__(output_dir)
+        self.output_dir = output_dir
         if (at is None) == (plateau is None):
             raise ValueError("OptimizerSwitchHook switches either at= a step or at a plateau; set one of them")
         if at is not None and at < 1:
@@ -60,16 +60,13 @@ class OptimizerSwitchHook(EvaluationHook):
         self.type = _optimizer_type(optimizer["type"])
         check_options(self.type, {"params", *self.options})
         self.at = at
-        self._due = self._switched = self._seen = False
+        self.monitor = Monitor()  # which does nothing
+        self._due = self._switched = False
         self.evaluates = plateau is not None
         if plateau is not None:
-            rest = dict(plateau)
-            self.name = rest.pop("monitor", None)
-            if self.name is None:
+            if "monitor" not in plateau:
                 raise ValueError("plateau needs the name of a metric: plateau={monitor: val/loss, patience: 3}")
-            # Infinities are for others to judge; here they are no progress.
-            mode = mode_of(self.name, rest.pop("rule", None))
-            self.monitor = EarlyStopping(mode=mode, check_finite=False, **rest)
+            self.monitor = PlateauMonitor(**plateau)
 
     @classmethod
     def from_config(cls, cfg: Any) -> dict[str, Any]:
@@ -81,47 +78,32 @@ class OptimizerSwitchHook(EvaluationHook):
             )
         return super().from_config(cfg)
 
-    def begin(self) -> None:
-        """Begin with the journal of plateaus."""
-        if self.monitor is not None:
-            super().begin()
-
     def before_step(self) -> None:
         """Switch when it is time."""
-        if self.monitor is not None:
-            super().before_step()
+        super().before_step()
         if self.at is not None:
             self._due = self.trainer.iter >= self.at
+        else:
+            self._due = self.monitor.due
         if self._due and not self._switched:
             self._switch()
 
     def monitored(self) -> dict[str, str]:
         """Return the name of the metric of the plateau, if there is one."""
-        return {} if self.monitor is None else {"plateau.monitor": self.name}
-
-    def record(self, scalars: Mapping[str, float]) -> dict[str, Any]:
-        """Return the monitored value."""
-        return {"metric": self.name, "value": self.value(scalars, self.name, self._seen)}
-
-    def observe(self, record: dict[str, Any], replayed: bool) -> dict[str, Any]:
-        """Decide at a plateau to switch before the next iteration."""
-        self._seen |= record["value"] is not None
-        report = self.monitor.observe(record["value"], record["iteration"])
-        if report and report.stop and not self._due:
-            self._due = True
-            logger.info("a plateau of %s: %s", self.name, report.stop)
-        return {"waited": report and report.waited, "switched": self._due}
+        return {} if self.at is not None else super().monitored()
 
     def state_dict(self) -> dict[str, Any]:
         """Return the monitor's state, and which optimizer the checkpoint's is."""
-        state = {} if self.monitor is None else super().state_dict()
-        return {**state, "due": self._due, "switched": self._switched}
+        due = self.monitor.due if self.at is None else self._due
+        return {**super().state_dict(), "due": due, "switched": self._switched}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Switch, so that the optimizer fits the state that the trainer loads next."""
-        if self.monitor is not None and "monitor" in state:
+        if self.at is None and "monitor" in state:
             super().load_state_dict(state)
         self._due = state["due"]
+        if self.at is None:
+            self.monitor.due = self._due
         if state["switched"]:
             self._switch(scale_schedule=False)  # Detectron2's own hook restores its rates
 

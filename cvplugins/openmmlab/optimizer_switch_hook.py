@@ -8,7 +8,7 @@ from typing import Any
 from mmengine.optim import OptimWrapperDict
 from mmengine.registry import OPTIMIZERS
 
-from cvplugins.monitors import EarlyStopping, mode_of, switch_optimizer
+from cvplugins.monitors import Monitor, PlateauMonitor, switch_optimizer
 from cvplugins.registry import HOOKS
 
 from .evaluation_hook import EvaluationHook
@@ -35,8 +35,8 @@ class OptimizerSwitchHook(EvaluationHook):
     """
 
     priority = "HIGHEST"  # before RuntimeInfoHook logs the rate of the iteration
-    journal_name = "optimizer_switch.jsonl"
     checkpoint_key = "cvplugins_optimizer_switch"
+    monitor: Any
 
     def __init__(
         self,
@@ -54,75 +54,54 @@ class OptimizerSwitchHook(EvaluationHook):
         self.optimizer = dict(optimizer)
         self.at = at
         self.by_epoch = by_epoch
-        self.monitor = None
-        self._due = self._switched = self._seen = False
+        self.monitor = Monitor()  # which does nothing
+        self._due = self._switched = False
         if plateau is not None:
-            options = dict(plateau)
-            self.name = options.pop("monitor", None)
-            if self.name is None:
+            if "monitor" not in plateau:
                 raise ValueError("plateau needs the name of a metric: plateau=dict(monitor='val/loss', patience=3)")
-            # Infinities are for others to judge; here they are no progress.
-            mode = mode_of(self.name, options.pop("rule", None))
-            self.monitor = EarlyStopping(mode=mode, check_finite=False, **options)
+            self.monitor = PlateauMonitor(**plateau)
 
     def before_run(self, runner) -> None:
         """Refuse what cannot be switched before work begins."""
         if isinstance(runner.optim_wrapper, OptimWrapperDict):
             raise ValueError("OptimizerSwitchHook switches one optimizer, and this run has several")
-        if self.monitor is not None:
-            super().before_run(runner)
+        super().before_run(runner)
 
     def before_train(self, runner) -> None:
         """Begin with the journal of plateaus, and see whether the step can come."""
         if self.at is not None:
             check_step(runner, "OptimizerSwitchHook: at", self.at, self.by_epoch)
-        if self.monitor is not None:
-            super().before_train(runner)
+        super().before_train(runner)
 
     def before_train_iter(self, runner, batch_idx: int, data_batch: Any = None) -> None:
         """Switch when it is time."""
         if self.at is not None:
             self._due = (runner.epoch if self.by_epoch else runner.iter) >= self.at
+        else:
+            self._due = self.monitor.due
         if self._due and not self._switched:
             self._switch(runner)
 
-    def after_val_epoch(self, runner, metrics: Mapping[str, Any] | None = None) -> None:
-        """Look for the plateau until it is found."""
-        if self.monitor is not None:
-            super().after_val_epoch(runner, metrics)
-
     def monitored(self) -> dict[str, str]:
         """Return the name of the metric of the plateau, if there is one."""
-        return {} if self.monitor is None else {"plateau.monitor": self.name}
-
-    def record(self, runner, metrics: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the monitored value."""
-        return {"metric": self.name, "value": self.value(runner, metrics, self.name, self._seen)}
-
-    def observe(self, runner, record: dict[str, Any], replayed: bool) -> dict[str, Any]:
-        """Decide at a plateau to switch before the next iteration."""
-        self._seen |= record["value"] is not None
-        report = self.monitor.observe(record["value"], record["iteration"])
-        if report and report.stop and not self._due:
-            self._due = True
-            runner.logger.info(f"a plateau of {self.name}: {report.stop}")
-        return {"waited": report and report.waited, "switched": self._due}
+        return {} if self.at is not None else super().monitored()
 
     def before_save_checkpoint(self, runner, checkpoint: dict[str, Any]) -> None:
         """Store the monitor's state, and which optimizer the checkpoint's is."""
-        if self.monitor is not None:
-            super().before_save_checkpoint(runner, checkpoint)
+        super().before_save_checkpoint(runner, checkpoint)
         state = checkpoint.setdefault(self.checkpoint_key, {})
-        state.update(due=self._due, switched=self._switched)
+        state.update(due=self.monitor.due if self.at is None else self._due, switched=self._switched)
 
     def after_load_checkpoint(self, runner, checkpoint: dict[str, Any]) -> None:
         """Switch, so that the optimizer fits the state that the runner loads next."""
         state = checkpoint.get(self.checkpoint_key)
         if not runner._resume or state is None:
             return
-        if self.monitor is not None and "monitor" in state:
+        if self.at is None and "monitor" in state:
             super().after_load_checkpoint(runner, checkpoint)
         self._due = state["due"]
+        if self.at is None:
+            self.monitor.due = self._due
         if state["switched"]:
             self._switch(runner)
 

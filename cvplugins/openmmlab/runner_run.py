@@ -13,7 +13,9 @@ from mmengine.optim import OptimWrapper, OptimWrapperDict
 from torch import nn
 from torch.optim import Optimizer
 
-from cvplugins.monitors import Run
+from cvplugins.monitors import MetricNames, Run
+
+from .metric_names import metric_names
 
 __all__ = ["RunnerRun", "optim_wrappers"]
 
@@ -114,6 +116,21 @@ class RunnerRun(Run):
             return None
         self._loss_at = self.runner.iter
         return float(hub.get_scalar("train/loss").current())
+
+    weights_key = "state_dict"
+
+    @property
+    def tested_models(self) -> list[nn.Module]:
+        """The model, and what EMAHook puts into its place."""
+        return [self.model, *(average.module for average in self.averages)]
+
+    def metric_names(self) -> MetricNames:
+        """Return what the evaluator's metrics and the hooks give."""
+        return metric_names(self.runner)
+
+    def stop(self, reason: str) -> None:
+        """Let the loop end before its next epoch or iteration."""
+        self.runner.train_loop.stop_training = True
 
 
 def optim_wrappers(runner: Any) -> dict[str, OptimWrapper]:

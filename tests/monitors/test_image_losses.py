@@ -23,7 +23,7 @@ def test_what_is_not_finite_is_named_and_nan():
     assert math.isnan(result.losses["loss"])
     assert result.losses["loss_box"] == 1.0
     assert list(result.warnings()) == [
-        "loss is not finite in 6 images: 0.jpg, 1.jpg, 2.jpg, 3.jpg, 4.jpg ...",
+        "validation loss: loss is not finite in 6 images: 0.jpg, 1.jpg, 2.jpg, 3.jpg, 4.jpg ...",
     ]
 
 

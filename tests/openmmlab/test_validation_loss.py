@@ -320,7 +320,7 @@ def test_a_loss_that_is_not_finite_is_named_with_its_image(monkeypatch, caplog):
         logger.removeHandler(caplog.handler)
     assert np.isnan(found["val/loss"])
     assert np.isfinite(found["val/aux.loss_ce"])
-    assert "validation: decode.loss_ce is not finite in 1 images: 1.png" in caplog.text
+    assert "validation loss: decode.loss_ce is not finite in 1 images: 1.png" in caplog.text
     assert "aux" not in caplog.text
 
 
