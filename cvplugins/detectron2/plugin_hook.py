@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from typing import Any
@@ -21,7 +20,7 @@ from cvplugins.options import joined_signature
 
 from .trainer_run import TrainerRun, logger
 
-__all__ = ["MonitorHook", "PluginHook", "logger", "monitor_signature", "plugin_hooks"]
+__all__ = ["MonitorHook", "PluginHook", "logger", "plugin_hooks"]
 
 
 class PluginHook(HookBase):
@@ -172,11 +171,6 @@ class MonitorHook(PluginHook):
         """Tell the monitor, if it has begun."""
         if hasattr(self, "run"):
             self.monitor.release(self.run)
-
-
-def monitor_signature(monitor_type: type[Monitor]) -> inspect.Signature:
-    """Return the options of a hook around a monitor: the monitor's, and ``output_dir``."""
-    return joined_signature(monitor_type, MonitorHook.__init__)
 
 
 class _Evaluation:

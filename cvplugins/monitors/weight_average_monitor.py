@@ -73,7 +73,7 @@ class WeightAverageMonitor(Monitor):
     def finish(self, run: Run) -> None:
         """Write the average."""
         if self.average is not None and self.average.updates:
-            file = BestWeights(Path(run.work_dir, "model_ema.pth"), key="model")
+            file = BestWeights(Path(run.work_dir, "model_ema.pth"), key=run.weights_key)
             with self.average.applied(run.model):
                 file.keep(run.model, updates=self.average.updates)
             run.info(f"the averaged weights lie in {file.path}")

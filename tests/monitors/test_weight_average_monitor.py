@@ -40,7 +40,7 @@ def test_the_average_follows_the_steps_and_is_written_at_the_end(tmp_path):
     for weight in monitor.seen[2:]:
         expected = expected + 0.25 * (weight - expected)
     written = torch.load(tmp_path / "model_ema.pth", weights_only=True)
-    torch.testing.assert_close(written["model"]["weight"], expected)
+    torch.testing.assert_close(written["weights"]["weight"], expected)
     assert written["meta"] == {"updates": 4}
     assert torch.equal(run.model.weight, monitor.seen[-1])
     assert run.infos == [f"the averaged weights lie in {tmp_path / 'model_ema.pth'}"]
