@@ -16,11 +16,11 @@ def check_options(function: Callable[..., Any], options: Collection[str], name: 
 
     Args:
         function: What will be called with them by name.
-        options: Their names.
+        options: Their names; or with their values, which have to be numbers, or truths, where the defaults are.
         name: What the message calls the function; its own name if None.
 
     Raises:
-        UserError: An option is unknown or missing; the message lists those that there are.
+        UserError: An option is unknown, missing or a word; the message lists those that there are.
 
     Example:
         >>> check_options(lambda gamma=2.0: None, ["gama"], "FocalLoss")
@@ -37,6 +37,11 @@ def check_options(function: Callable[..., Any], options: Collection[str], name: 
     missing = sorted(needed - set(options))
     if missing:
         raise UserError(f"{name} needs {', '.join(missing)}; it has {', '.join(accepted)}")
+    for key, value in options.items() if isinstance(options, Mapping) else ():
+        default, words = accepted[key].default, "str" in str(accepted[key].annotation)
+        if isinstance(value, str) and isinstance(default, (bool, int, float)) and not words:
+            wanted = "True or False" if isinstance(default, bool) else "a number"
+            raise UserError(f"{name}: {key} is {value!r}; expected {wanted}, such as its default {default}")
 
 
 def joined_signature(inner: Callable[..., Any], outer: Callable[..., Any]) -> inspect.Signature:

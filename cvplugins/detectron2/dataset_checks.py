@@ -87,6 +87,9 @@ def check_counts(cfg: CfgNode, counts: Mapping[str, ClassCounts]) -> None:
     """
     for name, found in counts.items():
         logger.info("%s: %s", name, found)
+        if name not in cfg.DATASETS.TRAIN and not found.usable:
+            kind = "objects but difficult or unusable ones" if found.unusable else "objects of its classes"
+            logger.warning("DATASETS.TEST: %s has no %s: its scores will be NaN, and none can be the best", name, kind)
     for key, is_trained in (("DATASETS.TRAIN", True), ("DATASETS.TEST", False)):
         names = [name for name in counts if (name in cfg.DATASETS.TRAIN) == is_trained]
         if not names:

@@ -32,6 +32,7 @@ from .config import validate_cvplugins_config
 from .data import check_data, register_datasets
 from .early_stopping_hook import TrainingStopped
 from .hooks import build_cvplugins_hooks
+from .image_failures import UndecodableError
 from .mask2former_project import is_mask2former
 from .metric_names import check_monitors
 from .predictions import DrawPredictions, DumpPredictions, WriteLabelMaps
@@ -110,11 +111,11 @@ def train(
         given = (cfg_options or (), own_keys(config))
         with refusals_named(cfg, given):
             check_monitors(cfg, build_cvplugins_hooks(cfg), CvpluginsTrainer.build_evaluator)
-        model = trial_training(cfg, batches=dry_run, given=given)
-        _check_start(cfg, model, start, trust_checkpoint, download=not dry_run)
+        trial_training(
+            cfg, lambda model: _begin(cfg, model, start, trust_checkpoint, download=not dry_run), given=given
+        )
         if dry_run:
             return f"config, plugins and data of {config} are fine"
-        del model
         gc.collect()  # it goes before the run's own comes
         with locked(cfg.OUTPUT_DIR):
             _set_up(cfg)
@@ -179,10 +180,11 @@ def evaluate(
     with joined_processes(launcher):
         check_proposals(cfg, trust_checkpoint)
         check_data(cfg, cfg.DATASETS.TEST, full)
-        with refusals_named(cfg, (cfg_options or (), own_keys(config))):
+        given = (cfg_options or (), own_keys(config))
+        with refusals_named(cfg, given):
             model = CvpluginsTrainer.build_model(cfg)
         RunCheckpointer(model, trusted=trust_checkpoint).load_whole(checkpoint)
-        trial_evaluation(cfg, model, batches=dry_run)
+        trial_evaluation(cfg, model, given=given)
         if dry_run:
             return f"config, plugins, data and checkpoint of {config} are fine"
         _set_up(cfg)
@@ -197,14 +199,24 @@ def evaluate(
 
 
 def _run(trainer: CvpluginsTrainer) -> str:
-    """Train and return the summary; of the best weights where EarlyStoppingHook has put them into the model."""
+    """Train and return the summary; of the best weights where EarlyStoppingHook has put them into the model.
+
+    Raises:
+        UserError: A loss, gradient or weight is NaN or infinite, or an image cannot be decoded.
+        RuntimeError: The same, on another process than the first.
+    """
     cfg = trainer.cfg
+    folder = cfg.OUTPUT_DIR
     try:
         trainer.train()
     except TrainingStopped:
-        best = Path(cfg.OUTPUT_DIR, EarlyStoppingMonitor.file_name)
+        best = Path(folder, EarlyStoppingMonitor.file_name)
         if best.is_file():
             return _summary(cfg, trainer.test(cfg, trainer.model), best)
+    except (FloatingPointError, UndecodableError) as error:
+        message = f"the training stops: {' '.join(str(error).split())}; its files are in {folder}"
+        # Of one line only the first process's is seen.
+        raise (UserError if comm.is_main_process() else RuntimeError)(message) from error
     return _summary(cfg, getattr(trainer, "_last_eval_results", None) or {}, last_checkpoint(cfg.OUTPUT_DIR))
 
 
@@ -288,8 +300,12 @@ def _find_start(cfg: CfgNode, resume: str | None, overwrite: bool, trusted: bool
     return start
 
 
-def _check_start(cfg: CfgNode, model: nn.Module, start: str | None, trusted: bool, *, download: bool) -> None:
-    """Raise ``UserError`` unless the model of the config can begin with its weights, or go on with a checkpoint."""
+def _begin(cfg: CfgNode, model: nn.Module, start: str | None, trusted: bool, *, download: bool) -> bool:
+    """Load the weights that the run begins with, or goes on with; return False if they are still to be downloaded.
+
+    Raises:
+        UserError: They are broken, or do not fit the model or the optimizer of the config.
+    """
     checkpointer = RunCheckpointer(model, trusted=trusted)
     if start is not None:
         checkpointer.load_whole(start)
@@ -298,6 +314,8 @@ def _check_start(cfg: CfgNode, model: nn.Module, start: str | None, trusted: boo
         checkpointer.load_to_begin(cfg.MODEL.WEIGHTS)
     else:
         logger.warning("MODEL.WEIGHTS=%s is not checked: it is downloaded when the run starts", cfg.MODEL.WEIGHTS)
+        return False
+    return True
 
 
 def _set_up(cfg: CfgNode) -> None:

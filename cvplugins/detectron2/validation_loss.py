@@ -13,6 +13,7 @@ from cvplugins.distributed import gather_objects
 from cvplugins.errors import UserError
 from cvplugins.monitors import VALIDATION_LOSSES, mean_losses, to_numbers, undisturbed
 
+from .image_failures import FilesNamed
 from .mappers import build_mapper
 from .model_losses import named_losses
 from .plugin_hook import PluginHook, logger
@@ -89,7 +90,7 @@ def build_validation_loader(cfg: Any) -> Iterable[Any]:
     names = list(cfg.DATASETS.TEST)
     records = get_detection_dataset_dicts(names, filter_empty=False)
     mapper = build_mapper(cfg, names, utils.build_augmentation(cfg, is_train=False))
-    return build_detection_test_loader(records, mapper=mapper, num_workers=cfg.DATALOADER.NUM_WORKERS)
+    return build_detection_test_loader(records, mapper=FilesNamed(mapper), num_workers=cfg.DATALOADER.NUM_WORKERS)
 
 
 def _name(record: Mapping[str, Any]) -> str:

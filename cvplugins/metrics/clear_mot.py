@@ -7,7 +7,6 @@ from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import linear_sum_assignment
 
 from .track_pairs import EPSILON, Boxes, TrackPairs
 
@@ -213,6 +212,8 @@ def _solve(near: TrackPairs, own: Integers, again: NDArray[np.bool_]) -> list[tu
     Returns:
         Rows of the true and the tracked boxes that match.
     """
+    from scipy.optimize import linear_sum_assignment  # here, because it takes long to import
+
     group = near.truths.group[near.truth[own[0]]]
     bounds = [np.searchsorted(side.group, (group, group + 1)) for side in (near.truths, near.tracked)]
     table = np.zeros([stop - start for start, stop in bounds])

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import scipy.linalg
 from numpy.typing import NDArray
 
 from cvplugins.errors import UserError, first_line
@@ -86,6 +85,8 @@ class FeatureStatistics:
 
     def factor(self) -> Floats:
         """Return a matrix whose product with itself, transposed first, is the covariance, ``(D, D)``."""
+        import scipy.linalg  # here, because it takes long to import
+
         values, vectors = scipy.linalg.eigh(self.covariance)
         factor: Floats = np.sqrt(np.maximum(values, 0))[:, None] * vectors.T  # rounding may leave less than 0
         return factor
@@ -128,6 +129,8 @@ def frechet_distance(one: FeatureStatistics | NDArray[Any], other: FeatureStatis
         >>> frechet_distance(np.array([[0.0], [2.0]]), np.array([[3.0], [5.0]])).total
         9.0
     """
+    import scipy.linalg  # here, because it takes long to import
+
     if any(not isinstance(each, FeatureStatistics) and len(each) < 2 for each in (one, other)):
         return FrechetDistance(float("nan"), float("nan"))
     (mean, factor), (other_mean, other_factor) = _mean_and_factor(one), _mean_and_factor(other)

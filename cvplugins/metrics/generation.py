@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.special import rel_entr
 from torch import Tensor
 
 from .frechet import FeatureStatistics, FrechetDistance, feature_statistics, frechet_distance
@@ -229,6 +228,8 @@ def inception_score(probabilities: NDArray[Any], splits: int = 10) -> Floats:
         >>> inception_score(np.eye(4), splits=1)
         array([4.])
     """
+    from scipy.special import rel_entr  # here, because it takes long to import
+
     count = len(probabilities)
     if count < splits:
         return np.full(splits, np.nan)

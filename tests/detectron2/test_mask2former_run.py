@@ -1,8 +1,6 @@
 """The original Mask2Former with the tools: configs against the project's, runs, resuming, testing."""
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +10,7 @@ from PIL import Image
 from scenes import small_scenes
 from small_detectron2_run import differences
 from small_mask2former import small_mask2former
+from tool_runs import run_code
 
 pytestmark = [pytest.mark.detectron2, pytest.mark.mask2former]
 
@@ -187,14 +186,13 @@ def test_what_mask2former_cannot_do_is_said_before_any_work(config, options, mes
         evaluate(config, "no checkpoint", **options)
 
 
-def test_a_failed_run_is_replayed_in_a_process_that_knows_nothing_of_the_project(config, tmp_path):
+def test_a_failed_run_is_replayed_in_a_process_that_knows_nothing_of_the_project(root, config, tmp_path):
     from cvplugins.detectron2 import load_config
 
     written = tmp_path / "config.yaml"
     written.write_text(load_config(config).dump())
     code = f"from cvplugins.detectron2.replay import build_model; print(type(build_model({str(written)!r})).__name__)"
-    finished = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
-    assert finished.stdout.split()[-1:] == ["CvpluginsMaskFormer"], finished.stdout + finished.stderr
+    assert run_code(root, code).split()[-1:] == ["CvpluginsMaskFormer"]
 
 
 @pytest.mark.slow

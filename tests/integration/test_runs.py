@@ -1,18 +1,15 @@
 """The tools as a user runs them, in processes of their own: train, test, resume after a kill, several processes."""
 
 import json
-import os
 import re
 import signal
 import socket
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 from devkits import small_devkit
-from tool_runs import ENVIRONMENT, TINY, logged_losses, printed, printed_metrics, run, start, summary
+from tool_runs import ENVIRONMENT, TINY, logged_losses, printed, printed_metrics, run, run_until, start, summary
 
 pytestmark = [pytest.mark.openmmlab, pytest.mark.slow]
 
@@ -86,20 +83,15 @@ def test_resuming_a_finished_run_validates_its_last_weights(root, straight, devk
 
 
 def test_a_killed_and_resumed_run_equals_the_straight_one(root, straight, devkit, tmp_path):
-    command = [sys.executable, "tools/train.py", TINY, "--work-dir", str(tmp_path), "--resume", "auto"]
+    command = ["tools/train.py", TINY, "--work-dir", tmp_path, "--resume", "auto"]
     command += ["--cfg-options", f"data_root={devkit}"]
-    options = {"cwd": root, "env": ENVIRONMENT, "text": True, "start_new_session": True}
-    with subprocess.Popen(command, stdout=subprocess.PIPE, **options) as process:
-        for line in process.stdout:
-            if re.search(r"Epoch\(train\) +\[2\]\[4/6\]", line):
-                os.killpg(process.pid, signal.SIGKILL)
-    assert process.returncode == -signal.SIGKILL
+    assert run_until(root, r"Epoch\(train\) +\[2\]\[4/6\]", *command).returncode == -signal.SIGKILL
     assert (tmp_path / "epoch_1.pth").is_file()
     assert not (tmp_path / "epoch_2.pth").exists()
     # What a kill within a write leaves behind must not be taken for a checkpoint.
     (tmp_path / ".epoch_2.pth.1.tmp").write_bytes(b"half")
     time.sleep(1)  # the folders of the runs are named by the second
-    output = run(root, *command[1:])
+    output = run(root, *command)
     assert "no checkpoint in" not in output
     resumed, expected = logged_losses(tmp_path), logged_losses(straight[0])
     assert len(expected) == 18
