@@ -11,7 +11,6 @@ from detectron2.engine.hooks import EvalHook
 from detectron2.evaluation.testing import flatten_results_dict
 from detectron2.solver import LRScheduler
 from torch import nn
-from torch.nn.parallel import DistributedDataParallel
 
 from cvplugins.distributed import gather_objects
 from cvplugins.errors import UserError
@@ -59,8 +58,7 @@ class PluginHook(HookBase):
     @property
     def model(self) -> nn.Module:
         """The model, not wrapped."""
-        model = self.trainer.model
-        return model.module if isinstance(model, DistributedDataParallel) else model
+        return TrainerRun(self.trainer).model
 
     def begin(self) -> None:
         """Do what comes before the first iteration."""
