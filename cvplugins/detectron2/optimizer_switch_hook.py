@@ -32,8 +32,8 @@ class OptimizerSwitchHook(EvaluationHook):
     monitor_type = OptimizerSwitchMonitor
     monitor: OptimizerSwitchMonitor
 
-    def __init__(self, *arguments: Any, output_dir: str = ".", **options: Any) -> None:
-        super().__init__(*arguments, output_dir=output_dir, **options)
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
         self._options = dict(self.monitor.optimizer)
         self._type = _optimizer_type(self._options.pop("type"))
         check_options(self._type, {"params", *self._options})
