@@ -121,7 +121,7 @@ class CvpluginsDetectionEvaluator(_PluginEvaluator):
             rules = ["detectron2" if metadata.get("year") == 2007 else "detectron2_2012"]
             if metadata.get("year") is None:
                 rules = ["coco"]
-        self.rules = [_in_its_coordinates(rule) for rule in ([rules] if isinstance(rules, str) else rules)]
+        self.rules = [detection_rule(rule) for rule in ([rules] if isinstance(rules, str) else rules)]
         self.score_threshold = score_threshold
         self.reset()
 
@@ -144,6 +144,7 @@ class CvpluginsDetectionEvaluator(_PluginEvaluator):
             instances.pred_classes.numpy(),
             # In float32, as COCOEvaluator converts them.
             sizes=boxes[:, 2:] - boxes[:, :2],
+            corners="edges",
             **self._truth(image_id),
         )
 
@@ -245,9 +246,3 @@ class CvpluginsSegmentationEvaluator(_PluginEvaluator):
         for given, found in zip(inputs, outputs, strict=True):
             name = given["file_name"]
             self.metric.update(name, self.read_label(name), found["sem_seg"].argmax(dim=0).cpu())
-
-
-def _in_its_coordinates(rule: Any) -> Any:
-    """Return a rule for Detectron2's boxes, which VOC's pixels are made from by adding 1 to the upper left corner."""
-    known = detection_rule(rule)
-    return detection_rule({**vars(known), "first_pixel": 1.0 if known.pixel else 0.0})

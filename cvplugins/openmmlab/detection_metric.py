@@ -67,9 +67,7 @@ class DetectionMetric(PluginMetric):
         prefix: str | None = None,
     ) -> None:
         super().__init__(out_dir=out_dir, collect_device=collect_device, prefix=prefix)
-        # mmdet numbers the pixels of VOC from 0 at both corners of a box; Detectron2 only at the first one.
-        of_mmdet = [detection_rule(rule) for rule in ([rules] if isinstance(rules, str) else rules)]
-        self.rules = [detection_rule({**vars(rule), "first_pixel": 0.0}) for rule in of_mmdet]
+        self.rules = [detection_rule(rule) for rule in ([rules] if isinstance(rules, str) else rules)]
         self.score_threshold = score_threshold
         self.core(["any"], self.rules, score_threshold)  # refuses wrong options before any work
         if ignored is None:
