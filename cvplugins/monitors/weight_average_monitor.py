@@ -61,9 +61,10 @@ class WeightAverageMonitor(Monitor):
             self._resumed = None
 
     def after_step(self, run: Run, step: Step) -> None:
-        """Follow the weights."""
+        """Follow the weights, unless the optimizer skipped the step."""
         assert self.average is not None  # it has begun
-        self.average.update(run.model, run.iteration)
+        if not step.is_void():
+            self.average.update(run.model, run.iteration)
 
     def applied(self, run: Run) -> AbstractContextManager[None]:
         """Let the average stand in for the weights."""
