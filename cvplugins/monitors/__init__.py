@@ -23,7 +23,7 @@ from .metric_names import MetricNames, mode_of, value_of
 from .nonfinite import Fault, NonFiniteError, NonFiniteGuard, NonFiniteReport
 from .nonfinite_monitor import Attempt, NonFiniteMonitor
 from .optimizer_switch import switch_optimizer
-from .plateau_monitor import PlateauMonitor
+from .optimizer_switch_monitor import OptimizerSwitchMonitor
 from .replay import Replay, ReplayWriter, first_nonfinite_layer, reproduce
 from .run import Monitor, Run, Step, watch_steps
 from .throughput import Throughput, ThroughputReport
@@ -72,7 +72,7 @@ __all__ = [
     "NonFiniteGuard",
     "NonFiniteMonitor",
     "NonFiniteReport",
-    "PlateauMonitor",
+    "OptimizerSwitchMonitor",
     "Replay",
     "ReplayWriter",
     "Run",

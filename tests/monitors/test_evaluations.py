@@ -12,7 +12,12 @@ from fake_run import FakeRun
 from torch import nn
 
 from cvplugins.errors import UserError
-from cvplugins.monitors import BestCheckpointMonitor, EarlyStoppingMonitor, GeneralizationMonitor, PlateauMonitor
+from cvplugins.monitors import (
+    BestCheckpointMonitor,
+    EarlyStoppingMonitor,
+    GeneralizationMonitor,
+    OptimizerSwitchMonitor,
+)
 
 LOSSES = [1.0, 0.8, 0.9, 0.85, 0.7, 0.6]  # patience of 2 ends with the fourth
 
@@ -136,10 +141,14 @@ def test_the_best_checkpoint_of_a_resumed_run(tmp_path):
     assert [line["best"] for line in lines(tmp_path / "best_checkpoint.jsonl")] == [0.5, 0.5, 0.4, 0.4]
 
 
+def switching(**plateau):
+    return OptimizerSwitchMonitor({"type": "SGD", "lr": 0.01}, plateau=plateau)
+
+
 MONITORS = {
     "early_stopping": stopping,
     "best_checkpoint": lambda: BestCheckpointMonitor("val/loss"),
-    "optimizer_switch": lambda: PlateauMonitor("val/loss", patience=2),
+    "optimizer_switch": lambda: switching(monitor="val/loss", patience=2),
     "generalization": lambda: GeneralizationMonitor(figure=False),
 }
 
@@ -224,7 +233,7 @@ def test_a_number_that_no_evaluation_has(tmp_path):
 
 
 def test_a_plateau_is_told_once(tmp_path):
-    monitor = PlateauMonitor("val/loss", patience=2)
+    monitor = switching(monitor="val/loss", patience=2)
     run = Training(tmp_path, [1.0, 1.0, math.inf, 1.0, 0.9]).train(monitor)
     assert monitor.due
     assert run.infos == ["a plateau of val/loss: no progress in 2 evaluations: inf after a best of 1 at iteration 2"]
@@ -232,7 +241,7 @@ def test_a_plateau_is_told_once(tmp_path):
     assert switched == [False, False, True, True, True]
 
 
-@pytest.mark.parametrize("kind", [BestCheckpointMonitor, EarlyStoppingMonitor, PlateauMonitor])
+@pytest.mark.parametrize("kind", [BestCheckpointMonitor, EarlyStoppingMonitor, switching])
 @pytest.mark.parametrize(
     ("options", "message"),
     [
