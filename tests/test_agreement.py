@@ -57,10 +57,11 @@ def results(tmp_path, monkeypatch):
 
     from cvplugins.datasets import VOC_CLASSES
     from cvplugins.detectron2 import CvpluginsDetectionEvaluator
+    from cvplugins.metrics import DetectionResult
     from cvplugins.openmmlab import detection_metric
+    from cvplugins.reporting import REPORTS, Report, detection_table
 
-    monkeypatch.setattr(detection_metric, "DETECTION_FIGURES", {})
-    monkeypatch.setattr(CvpluginsDetectionEvaluator, "figures", {})
+    monkeypatch.setitem(REPORTS, DetectionResult, Report(detection_table))
 
     def _results(found, samples, rules, ann_file=None, **dataset):
         metric = detection_metric.DetectionMetric(rules=rules, ann_file=ann_file, out_dir=tmp_path)

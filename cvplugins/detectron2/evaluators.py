@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from detectron2.data import MetadataCatalog
@@ -21,13 +20,7 @@ from cvplugins.metrics import (
     SegmentationMetric,
     detection_rule,
 )
-from cvplugins.reporting import (
-    DETECTION_FIGURES,
-    SEGMENTATION_FIGURES,
-    detection_table,
-    segmentation_table,
-    write_results,
-)
+from cvplugins.reporting import result_table, write_results
 
 from .truths import dataset_truths, label_reader
 
@@ -45,8 +38,6 @@ class _PluginEvaluator(DatasetEvaluator):
     """
 
     prefix: str
-    table: Callable[[Any], str]
-    figures: Mapping[str, Callable[..., None]]
 
     def __init__(self, out_dir: str | os.PathLike[str] | None) -> None:
         self.out_dir = out_dir
@@ -73,10 +64,9 @@ class _PluginEvaluator(DatasetEvaluator):
         for part in parts:
             whole.merge(part)
         result = whole.compute()
-        logging.getLogger(__name__).info("\n%s", type(self).table(result))
+        logging.getLogger(__name__).info("\n%s", result_table(result))
         if self.out_dir is not None:
-            folder = Path(self.out_dir)
-            write_results(result, self.figures, lambda kind, suffix: folder / f"{self.prefix}_{kind}{suffix}")
+            write_results(result, self.out_dir, self.prefix)
         return {self.prefix: result.scalars()}
 
 
@@ -100,8 +90,6 @@ class CvpluginsDetectionEvaluator(_PluginEvaluator):
     """
 
     prefix = "bbox"
-    table = staticmethod(detection_table)
-    figures = DETECTION_FIGURES
     core: type[DetectionMetric] = DetectionMetric
 
     def __init__(
@@ -218,8 +206,6 @@ class CvpluginsSegmentationEvaluator(_PluginEvaluator):
     """
 
     prefix = "sem_seg"
-    table = staticmethod(segmentation_table)
-    figures = SEGMENTATION_FIGURES
 
     def __init__(
         self,

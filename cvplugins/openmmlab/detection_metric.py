@@ -14,7 +14,6 @@ from cvplugins.metrics import DetectionMetric as Core
 from cvplugins.metrics import ImageDetections, ImageMasks, detection_rule, encode_masks
 from cvplugins.metrics import InstanceSegmentationMetric as MaskCore
 from cvplugins.registry import METRICS
-from cvplugins.reporting import DETECTION_FIGURES, detection_table
 
 from .metrics import PluginMetric, as_array
 
@@ -93,7 +92,7 @@ class DetectionMetric(PluginMetric):
         for image in results:
             metric.update(image)
         result = metric.compute()
-        self.report(detection_table(result), result, DETECTION_FIGURES)
+        self.report(result)
         return result.scalars()
 
     def _core(self) -> Core:
