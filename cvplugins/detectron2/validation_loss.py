@@ -25,12 +25,10 @@ __all__ = ["ValidationLoss", "build_validation_loader"]
 class ValidationLoss(PluginHook):
     """Add the model's losses to the results of every evaluation.
 
-    ``val/loss`` is the mean over the images of the loss of each image alone (:func:`cvplugins.monitors.mean_losses`),
-    ``val/loss_cls`` and so on are its parts, under the names of the training log.
-    :func:`cvplugins.monitors.undisturbed` says how the model computes them, and what stays as it was: the storage too.
-    It costs one more forward pass an image. A weight average that stands in for the weights (EMAHook) is what is
-    measured. Images have the size of the test set's (``INPUT.MIN_SIZE_TEST``). RetinaNet's normaliser is a running mean
-    on each rank, so that its loss depends on their number.
+    :func:`cvplugins.monitors.mean_losses` says what ``val/loss`` and its parts are, and
+    :func:`cvplugins.monitors.undisturbed` how the model computes them and what stays as it was; so does the storage.
+    With EMAHook the average is measured. Images have the size of the test set's (``INPUT.MIN_SIZE_TEST``). RetinaNet's
+    normaliser is a running mean on each rank, so that its loss depends on their number.
 
     Args:
         data_loader: Gives lists of records with the true instances, each rank its own; or a function that makes it.

@@ -46,6 +46,8 @@ def mean_losses(results: Sequence[tuple[str, Mapping[str, float]]]) -> MeanLosse
     """Return the mean of each loss over the images, and of anything else over the images that have it.
 
     So the losses depend neither on the batch size nor on the number of ranks. One that is not finite stays in the mean.
+    ``ValidationLoss`` gives them to each evaluation as ``val/loss`` and, under the names of the training log,
+    ``val/loss_cls`` and so on, at the cost of one more forward pass an image.
 
     Args:
         results: Name and numbers of each image. Without objects some heads leave a loss out: what has ``loss`` in its

@@ -29,12 +29,11 @@ GROUND_TRUTH = ("auto", "original", "input")
 class ValidationLoss(Hook):
     """Add the model's losses to the metrics of every validation of an mmdet or mmseg model.
 
-    ``val/loss`` is the mean over the images of the loss of each image alone (:func:`cvplugins.monitors.mean_losses`),
-    ``val/loss_cls`` and so on are its parts, under the names of the training log.
-    :func:`cvplugins.monitors.undisturbed` says how the model computes them, and what stays as it was. It costs one more
-    forward pass an image. A weight average that stands in for the weights (``EMAHook``) is what is measured. Precision
-    is that of the validation (``val_cfg=dict(fp16=True)``), and an image that a sampler repeats counts once. A model
-    that predicts by a sliding window gets the whole image, which some with positions of a fixed size refuse.
+    They are ``val/loss`` and its parts: see :func:`cvplugins.monitors.mean_losses`, and
+    :func:`cvplugins.monitors.undisturbed` for how the model computes them and what stays as it was. A weight average
+    that stands in for the weights (``EMAHook``) is what is measured. Precision is that of the validation
+    (``val_cfg=dict(fp16=True)``), and an image that a sampler repeats counts once. A model that predicts by a sliding
+    window gets the whole image, which some with positions of a fixed size refuse.
 
     Args:
         ground_truth: Pixels in which the annotations arrive: those of the ``"original"`` image (mmdet's and mmseg's
