@@ -72,7 +72,7 @@ REFUSED = [
     (f"{TESTED}.max_per_img=-3", "-1 keeps all"),
     ("model.roi_head.bbox_head.loss_cls.loss_weight=-1.0", "0 or more"),
     # mmengine/optim/optimizer/default_constructor.py
-    (f"{PARAMWISE}.foo=0", "it has custom_keys, bias_lr_mult"),
+    (f"{PARAMWISE}.foo=0", "it has custom_keys, bias_decay_mult"),
     (f"{PARAMWISE}.decay_mult=0", "reads no such key"),
     (f"{PARAMWISE}.norm_decay=0", "did you mean norm_decay_mult?"),
     (f"{PARAMWISE}.bias_lr_mult=-2", "0 or more"),
