@@ -107,7 +107,7 @@ def failures_told(cfg: Config, what: str, within: str, given: Collection[str] = 
         cfg: The config.
         what: What failed.
         within: The key whose parts may have failed.
-        given: Keys that the command line gives; those in ``within`` are named.
+        given: Keys that the command line gives; those in ``within`` are named, or all.
 
     Raises:
         UserError: Something failed.
@@ -120,7 +120,7 @@ def failures_told(cfg: Config, what: str, within: str, given: Collection[str] = 
         frame, line = list(traceback.walk_tb(error.__traceback__))[-1]
         place = f"{frame.f_globals.get('__name__')}, line {line}"
         said = first_line(with_words(error))
-        changed = [key for key in given if key.startswith(within)]
+        changed = [key for key in given if key.startswith(within)] or [key for key in given if "." in key]
         hint = f"; --cfg-options sets {', '.join(changed)}" if changed else ""
         path = object_path(error, cfg, within)
         raise UserError(

@@ -49,6 +49,8 @@ REFUSED = [
     ("train_dataloader.prefetch_factor=0", "positive whole number"),
     ("val_dataloader.persistent_workers=True && val_dataloader.num_workers=0", "no workers to persist"),
     ("val_evaluator=5", "expected a metric"),
+    ("val_dataloader.dataset.metainfo=5", "expected a dict"),
+    ("val_dataloader.dataset.data_prefix=x", "expected a dict"),
     ("val_evaluator.collect_device=gpuu", "did you mean gpu?"),
     # mmengine/runner/priority.py and Runner.register_hook
     ("custom_hooks=[5]", "custom_hooks.0 = 5: expected a hook"),
