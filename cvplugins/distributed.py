@@ -17,6 +17,7 @@ __all__ = [
     "gather_objects",
     "is_distributed",
     "joined",
+    "raised_on_every_rank",
     "rank",
     "sum_over_ranks",
     "world_size",
@@ -94,6 +95,28 @@ def first_rank_does(action: Callable[[], T]) -> T:
     if message is not None:
         raise UserError(message)
     return cast(T, found)
+
+
+@contextmanager
+def raised_on_every_rank() -> Iterator[None]:
+    """Raise a rank's ``UserError`` on all of them: else the others wait for it, and the first one prints nothing.
+
+    Every rank has to enter it, and nothing inside may wait for other ranks after a failure.
+
+    Raises:
+        UserError: This rank's, or else the first one's of the others.
+    """
+    problem: UserError | None = None
+    try:
+        yield
+    except UserError as error:
+        problem = error
+    messages = gather_objects(None if problem is None else str(problem))
+    if problem is not None:
+        raise problem
+    for number, message in enumerate(messages):
+        if message is not None:
+            raise UserError(f"process {number}: {message}")
 
 
 def check_process_count(processes: int, gpus: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections import Counter
 from collections.abc import Iterator
@@ -45,6 +46,12 @@ def pytest_collection(session: pytest.Session) -> None:
     # Tensors are small here: threads that wait for each other cost more than they bring, most on a busy machine.
     torch.set_num_threads(1)
     leave_configs_unformatted()
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Keep what was imported and collected out of garbage collections, which mmengine does for every dataset."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

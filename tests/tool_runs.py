@@ -42,7 +42,7 @@ def run_on_ranks(root, world_size, *command):
 
 
 def run_code(root, code):
-    """Run Python code in a process that has imported the frameworks and nothing of ours; return what it prints."""
+    """Run Python code in a process that has imported the frameworks and no adapter of ours; return what it prints."""
     return printed(run_python(["-c", textwrap.dedent(code)], root, [ENVIRONMENT], 570)[0])
 
 

@@ -30,6 +30,7 @@ from .voc import (
     read_annotation,
     read_split,
 )
+from .voc_boxes import voc_edges, voc_pixels, voc_truth
 from .voc_results import VocDetections, read_voc_results
 
 __all__ = [
@@ -71,5 +72,8 @@ __all__ = [
     "read_mot_tracks",
     "read_split",
     "read_voc_results",
+    "voc_edges",
+    "voc_pixels",
+    "voc_truth",
     "without_zero_label",
 ]

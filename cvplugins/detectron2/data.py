@@ -25,6 +25,7 @@ from cvplugins.datasets import (
     read_annotation,
     read_coco_annotations,
     read_image_list,
+    voc_edges,
 )
 from cvplugins.datasets.image_readers import ImageReader
 from cvplugins.datasets.regular_files import stat_regular
@@ -260,7 +261,7 @@ def _record(source: VOCSource, image_id: str, classes: Sequence[str]) -> dict[st
         "annotations": [
             {
                 "category_id": classes.index(each.name),
-                "bbox": [each.xmin - 1, each.ymin - 1, each.xmax, each.ymax],
+                "bbox": list(voc_edges(each.xmin, each.ymin, each.xmax, each.ymax)),
                 "bbox_mode": BoxMode.XYXY_ABS,
                 "difficult": each.difficult,
             }

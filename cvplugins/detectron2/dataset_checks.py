@@ -16,6 +16,7 @@ from cvplugins.datasets import (
     box_problem,
     check_objects,
     check_same_classes,
+    voc_edges,
 )
 from cvplugins.errors import DataError, UserError, first_line
 
@@ -87,6 +88,9 @@ def check_counts(cfg: CfgNode, counts: Mapping[str, ClassCounts]) -> None:
     """
     for name, found in counts.items():
         logger.info("%s: %s", name, found)
+        if name not in cfg.DATASETS.TRAIN and not found.usable:
+            kind = "objects but difficult or unusable ones" if found.unusable else "objects of its classes"
+            logger.warning("DATASETS.TEST: %s has no %s: its scores will be NaN, and none can be the best", name, kind)
     for key, is_trained in (("DATASETS.TRAIN", True), ("DATASETS.TEST", False)):
         names = [name for name in counts if (name in cfg.DATASETS.TRAIN) == is_trained]
         if not names:
@@ -98,7 +102,7 @@ def check_counts(cfg: CfgNode, counts: Mapping[str, ClassCounts]) -> None:
 
 def voc_box_problem(found: VOCObject, width: int | None, height: int | None) -> str | None:
     """Return why Detectron2 would leave out an object of PASCAL VOC, whose boxes end behind their last pixel."""
-    return box_problem((found.xmin - 1, found.ymin - 1, found.xmax, found.ymax), width, height)
+    return box_problem(voc_edges(found.xmin, found.ymin, found.xmax, found.ymax), width, height)
 
 
 def _record_problem(found: Mapping[str, Any], record: Mapping[str, Any]) -> str | None:

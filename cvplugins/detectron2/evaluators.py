@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from detectron2.data import MetadataCatalog
@@ -21,13 +20,7 @@ from cvplugins.metrics import (
     SegmentationMetric,
     detection_rule,
 )
-from cvplugins.reporting import (
-    DETECTION_FIGURES,
-    SEGMENTATION_FIGURES,
-    detection_table,
-    segmentation_table,
-    write_results,
-)
+from cvplugins.reporting import result_table, write_results
 
 from .truths import dataset_truths, label_reader
 
@@ -45,8 +38,6 @@ class _PluginEvaluator(DatasetEvaluator):
     """
 
     prefix: str
-    table: Callable[[Any], str]
-    figures: Mapping[str, Callable[..., None]]
 
     def __init__(self, out_dir: str | os.PathLike[str] | None) -> None:
         self.out_dir = out_dir
@@ -73,10 +64,9 @@ class _PluginEvaluator(DatasetEvaluator):
         for part in parts:
             whole.merge(part)
         result = whole.compute()
-        logging.getLogger(__name__).info("\n%s", type(self).table(result))
+        logging.getLogger(__name__).info("\n%s", result_table(result))
         if self.out_dir is not None:
-            folder = Path(self.out_dir)
-            write_results(result, self.figures, lambda kind, suffix: folder / f"{self.prefix}_{kind}{suffix}")
+            write_results(result, self.out_dir, self.prefix)
         return {self.prefix: result.scalars()}
 
 
@@ -100,8 +90,6 @@ class CvpluginsDetectionEvaluator(_PluginEvaluator):
     """
 
     prefix = "bbox"
-    table = staticmethod(detection_table)
-    figures = DETECTION_FIGURES
     core: type[DetectionMetric] = DetectionMetric
 
     def __init__(
@@ -121,7 +109,7 @@ class CvpluginsDetectionEvaluator(_PluginEvaluator):
             rules = ["detectron2" if metadata.get("year") == 2007 else "detectron2_2012"]
             if metadata.get("year") is None:
                 rules = ["coco"]
-        self.rules = [_in_its_coordinates(rule) for rule in ([rules] if isinstance(rules, str) else rules)]
+        self.rules = [detection_rule(rule) for rule in ([rules] if isinstance(rules, str) else rules)]
         self.score_threshold = score_threshold
         self.reset()
 
@@ -144,6 +132,7 @@ class CvpluginsDetectionEvaluator(_PluginEvaluator):
             instances.pred_classes.numpy(),
             # In float32, as COCOEvaluator converts them.
             sizes=boxes[:, 2:] - boxes[:, :2],
+            corners="edges",
             **self._truth(image_id),
         )
 
@@ -217,8 +206,6 @@ class CvpluginsSegmentationEvaluator(_PluginEvaluator):
     """
 
     prefix = "sem_seg"
-    table = staticmethod(segmentation_table)
-    figures = SEGMENTATION_FIGURES
 
     def __init__(
         self,
@@ -245,9 +232,3 @@ class CvpluginsSegmentationEvaluator(_PluginEvaluator):
         for given, found in zip(inputs, outputs, strict=True):
             name = given["file_name"]
             self.metric.update(name, self.read_label(name), found["sem_seg"].argmax(dim=0).cpu())
-
-
-def _in_its_coordinates(rule: Any) -> Any:
-    """Return a rule for Detectron2's boxes, which VOC's pixels are made from by adding 1 to the upper left corner."""
-    known = detection_rule(rule)
-    return detection_rule({**vars(known), "first_pixel": 1.0 if known.pixel else 0.0})

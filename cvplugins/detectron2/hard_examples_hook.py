@@ -28,7 +28,6 @@ class HardExampleMiningHook(MonitorHook):
         ratio: Part of the draws that are hard, in [0, 1]; 0 lists only.
         max_repeats: How often a hard image is drawn in a pass over the data at most.
         accumulate: Batches of an iteration.
-        output_dir: Where the list is written.
     """
 
     monitor_type = HardExampleMonitor
@@ -39,10 +38,9 @@ class HardExampleMiningHook(MonitorHook):
         ratio: float = 0.25,
         max_repeats: float = 10,
         accumulate: int = 1,
-        output_dir: str = ".",
         **options: Any,
     ) -> None:
-        super().__init__(*arguments, output_dir=output_dir, **options)
+        super().__init__(*arguments, **options)
         self.plan = HardExamplePlan(ratio, max_repeats)
         self.accumulate = accumulate
 

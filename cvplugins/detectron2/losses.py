@@ -15,6 +15,8 @@ from cvplugins import losses as core
 from cvplugins.errors import UserError
 from cvplugins.losses import build_loss
 from cvplugins.losses.composite import total
+from cvplugins.losses.contract import uses_sigmoid
+from cvplugins.losses.from_config import check_loss_weight
 
 __all__ = [
     "MASK2FORMER_PLACES",
@@ -52,12 +54,11 @@ class DetectorLoss(nn.Module):
 
     def __init__(self, loss: nn.Module, loss_weight: float = 1.0) -> None:
         super().__init__()
-        if isinstance(loss_weight, bool) or not isinstance(loss_weight, (int, float)):
-            raise UserError(f"loss_weight is {loss_weight!r}; expected a number")
+        check_loss_weight(loss_weight, type(loss).__name__)
         for part in _leaves(loss):
             if isinstance(part, core.LOSSES) and not isinstance(part, self.accepted):
                 raise UserError(f"{type(part).__name__} does not fit here; use {self._names()}")
-            if self.only_sigmoids and not getattr(part, "use_sigmoid", False):
+            if self.only_sigmoids and not uses_sigmoid(part):
                 raise UserError(
                     f"{type(part).__name__} reads its scores as a softmax, but here stand sigmoids; "
                     f"use {self.of_sigmoids}"
@@ -98,7 +99,7 @@ class DetectorLoss(nn.Module):
     @property
     def use_sigmoid(self) -> bool:
         """Whether the scores are one sigmoid per class."""
-        return bool(getattr(self.loss, "use_sigmoid", False))
+        return uses_sigmoid(self.loss)
 
     def compute(self, predicted: Tensor, target: Tensor, **call: Any) -> Tensor:
         """Call the core; of a CompositeLoss keep what the parts add, for the log."""

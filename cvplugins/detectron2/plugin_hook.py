@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from typing import Any
@@ -12,7 +11,6 @@ from detectron2.engine.hooks import EvalHook
 from detectron2.evaluation.testing import flatten_results_dict
 from detectron2.solver import LRScheduler
 from torch import nn
-from torch.nn.parallel import DistributedDataParallel
 
 from cvplugins.distributed import gather_objects
 from cvplugins.errors import UserError
@@ -21,7 +19,7 @@ from cvplugins.options import joined_signature
 
 from .trainer_run import TrainerRun, logger
 
-__all__ = ["MonitorHook", "PluginHook", "logger", "monitor_signature", "plugin_hooks"]
+__all__ = ["MonitorHook", "PluginHook", "logger", "plugin_hooks"]
 
 
 class PluginHook(HookBase):
@@ -60,8 +58,7 @@ class PluginHook(HookBase):
     @property
     def model(self) -> nn.Module:
         """The model, not wrapped."""
-        model = self.trainer.model
-        return model.module if isinstance(model, DistributedDataParallel) else model
+        return TrainerRun(self.trainer).model
 
     def begin(self) -> None:
         """Do what comes before the first iteration."""
@@ -132,7 +129,7 @@ class MonitorHook(PluginHook):
         """Take over the monitor's options, which messages and documentation show."""
         super().__init_subclass__()
         if "monitor_type" in vars(cls):
-            cls.__signature__ = joined_signature(cls.monitor_type, cls.__init__)
+            cls.__signature__ = joined_signature(cls.monitor_type, cls)
 
     def __init__(self, *arguments: Any, output_dir: str = ".", **options: Any) -> None:
         self.monitor = self.monitor_type(*arguments, **options)
@@ -172,11 +169,6 @@ class MonitorHook(PluginHook):
         """Tell the monitor, if it has begun."""
         if hasattr(self, "run"):
             self.monitor.release(self.run)
-
-
-def monitor_signature(monitor_type: type[Monitor]) -> inspect.Signature:
-    """Return the options of a hook around a monitor: the monitor's, and ``output_dir``."""
-    return joined_signature(monitor_type, MonitorHook.__init__)
 
 
 class _Evaluation:

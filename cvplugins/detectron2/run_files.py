@@ -79,7 +79,10 @@ def load_config(path: str | os.PathLike[str], options: Mapping[str, Any] | None 
     if is_mask2former(loaded) or is_mask2former(changes):
         add_mask2former_config(cfg, named_root(changes, loaded))
     _merge(cfg, loaded, f"config {path}")
+    version = cfg.VERSION
     _merge(cfg, changes, "--cfg-options")
+    if version != cfg.VERSION:
+        raise UserError(f"--cfg-options: VERSION = {cfg.VERSION}: only {version} is read; leave it out")
     return cfg
 
 

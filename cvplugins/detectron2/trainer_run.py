@@ -13,7 +13,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
-from cvplugins.monitors import Run, WeightAverage, WeightAverageMonitor
+from cvplugins.monitors import MetricNames, Run, WeightAverage, WeightAverageMonitor
 
 __all__ = ["TrainerRun", "logger"]
 
@@ -32,6 +32,7 @@ class TrainerRun(Run):
         self.trainer = trainer
         self.output_dir = output_dir
         self._loss_at: int | None = None
+        self.stop_reason: str | None = None
 
     @property
     def model(self) -> nn.Module:
@@ -125,3 +126,19 @@ class TrainerRun(Run):
             return None
         self._loss_at = iteration
         return loss
+
+    weights_key = "model"
+
+    @property
+    def tested_models(self) -> list[nn.Module]:
+        """The model alone: what an average is tested with lies in its own file."""
+        return [self.model]
+
+    def metric_names(self) -> MetricNames:
+        """Return what the evaluators give, if the trainer is ours: others do not say."""
+        names = getattr(self.trainer, "metric_names", None)
+        return MetricNames(()) if names is None else names()
+
+    def stop(self, reason: str) -> None:
+        """Leave it to the hook, which can end the training before an iteration alone."""
+        self.stop_reason = reason

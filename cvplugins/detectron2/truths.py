@@ -16,6 +16,8 @@ from cvplugins.datasets import (
     read_annotation,
     read_coco_annotations,
     read_label_image,
+    voc_edges,
+    voc_truth,
     without_zero_label,
 )
 
@@ -44,7 +46,10 @@ def dataset_truths(name: str) -> tuple[dict[Any, dict[str, Any]], CocoAnnotation
     if hasattr(metadata, "dirname") and hasattr(metadata, "year"):
         folder = Path(metadata.dirname) / "Annotations"
         classes = tuple(metadata.thing_classes)
-        return {each["image_id"]: _of_xml(folder / f"{each['image_id']}.xml", classes) for each in records}, None
+        annotations = {
+            each["image_id"]: read_annotation(folder / f"{each['image_id']}.xml", classes) for each in records
+        }
+        return {image: voc_truth(annotation, classes, voc_edges) for image, annotation in annotations.items()}, None
     return {each["image_id"]: _of_record(each) for each in records}, None
 
 
@@ -76,17 +81,6 @@ def _of_json(metadata: Any) -> tuple[dict[Any, dict[str, Any]], CocoAnnotations]
         annotations = read_coco_annotations(metadata.json_file, getattr(metadata, "thing_classes", None))
     truths = {image: found.as_truth() for image, found in annotations.images.items()}
     return truths, annotations
-
-
-def _of_xml(path: Path, classes: tuple[str, ...]) -> dict[str, Any]:
-    objects = read_annotation(path, classes).objects
-    # As detectron2/data/datasets/pascal_voc.py: the first pixel is 0, and the last one is not part of the box.
-    boxes = [[each.xmin - 1, each.ymin - 1, each.xmax, each.ymax] for each in objects]
-    return {
-        "truth_boxes": np.array(boxes, np.float64).reshape(-1, 4),
-        "truth_labels": np.array([classes.index(each.name) for each in objects], np.int64),
-        "difficult": np.array([each.difficult for each in objects], bool),
-    }
 
 
 def _of_record(record: dict[str, Any]) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from cvplugins.datasets import DataError
 from cvplugins.datasets.text_files import read_text
@@ -71,8 +72,6 @@ def evaluate_saved(
         if names is None:
             raise UserError("label images do not name their classes: give --classes NAME ..., or a text file of names")
         label_pairs(predictions, annotations)
-        from cvplugins.reporting import SEGMENTATION_FIGURES, segmentation_table, write_results
-
         from .label_images import evaluate_label_images
 
         segmented = evaluate_label_images(
@@ -83,20 +82,22 @@ def evaluate_saved(
             ignore_index=ignore_index,
             boundary=boundary,
         )
-        if folder is not None:
-            write_results(segmented, SEGMENTATION_FIGURES, lambda kind, suffix: folder / f"segmentation_{kind}{suffix}")
-        return segmentation_table(segmented)
+        return _report(segmented, folder, "segmentation")
     truths = read_truths(annotations, split=split, classes=names)
     found = read_detections(predictions, truths, trust_pickle=trust_pickle, masks=not boxes)
-    from cvplugins.reporting import DETECTION_FIGURES, detection_table, write_results
-
     masks = False if boxes else None
     result = evaluate_detections(
         found, truths, rules=rules, iou_thresholds=iou_thresholds, score_threshold=score_threshold, masks=masks
     )
+    return _report(result, folder, "detection")
+
+
+def _report(result: Any, folder: Path | None, name: str) -> str:
+    from cvplugins.reporting import result_table, write_results
+
     if folder is not None:
-        write_results(result, DETECTION_FIGURES, lambda kind, suffix: folder / f"detection_{kind}{suffix}")
-    return detection_table(result)
+        write_results(result, folder, name)
+    return result_table(result)
 
 
 def _holds_images(path: str | os.PathLike[str]) -> bool:

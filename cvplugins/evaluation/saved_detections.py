@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cvplugins.datasets import CocoObjects, DataError, VocDetections, read_coco_results, read_voc_results
+from cvplugins.datasets import CocoObjects, DataError, VocDetections, read_coco_results, read_voc_results, voc_pixels
 from cvplugins.errors import UserError, first_line
 
 from .pickled_detections import read_pickled_detections
@@ -113,11 +113,9 @@ def evaluate_detections(
     if rules is None:
         rules = ("voc2007", "voc2012", "coco") if truths.coco is None else ("coco",)
     try:
-        # Boxes of PASCAL VOC lie here as mmdet has them: pixels count from 0 at both corners.
-        changes: dict[str, Any] = {"first_pixel": 0.0}
+        chosen = [detection_rule(rule) for rule in rules]
         if iou_thresholds is not None:
-            changes["iou_thresholds"] = tuple(iou_thresholds)
-        chosen = [detection_rule({**vars(detection_rule(rule)), **changes}) for rule in rules]
+            chosen = [replace(rule, iou_thresholds=tuple(iou_thresholds)) for rule in chosen]
         metric = (InstanceSegmentationMetric if wanted else DetectionMetric)(truths.classes, chosen, score_threshold)
     except ValueError as error:
         raise UserError(first_line(error)) from error
@@ -185,7 +183,7 @@ def _of_coco(path: Path, results: Mapping[int | str, CocoObjects], truths: Truth
 
 def _of_voc(path: Path, results: Mapping[str, VocDetections]) -> SavedDetections:
     images: dict[int | str, dict[str, Any]] = {
-        image: {"boxes": boxes - 1, "scores": scores, "labels": labels}
+        image: {"boxes": np.stack(voc_pixels(*boxes.T), axis=1), "scores": scores, "labels": labels}
         for image, (boxes, scores, labels) in results.items()
     }
     return SavedDetections(images, has_boxes=True, has_masks=False, path=str(path))

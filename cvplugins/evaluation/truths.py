@@ -8,18 +8,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from cvplugins.datasets import (
     VOC_CLASSES,
     ClassCounts,
     CocoAnnotations,
     DataError,
-    VOCAnnotation,
     check_spelling,
     read_annotation,
     read_coco_annotations,
     read_split,
+    voc_truth,
 )
 
 __all__ = ["Truths", "read_truths"]
@@ -80,13 +78,4 @@ def read_truths(
         for name in annotation.others:
             counts.leave_out(name, str(files[image]))
     check_spelling(names, counts, f"{path}, {split}")
-    return Truths(names, {image: _of_voc(annotation, names) for image, annotation in found.items()})
-
-
-def _of_voc(annotation: VOCAnnotation, classes: Sequence[str]) -> dict[str, Any]:
-    boxes = [[each.xmin - 1, each.ymin - 1, each.xmax - 1, each.ymax - 1] for each in annotation.objects]
-    return {
-        "truth_boxes": np.array(boxes, np.float64).reshape(-1, 4),
-        "truth_labels": np.array([classes.index(each.name) for each in annotation.objects], np.int64),
-        "difficult": np.array([each.difficult for each in annotation.objects], bool),
-    }
+    return Truths(names, {image: voc_truth(annotation, names) for image, annotation in found.items()})

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .contract import Loss
 from .reduction import at_least_float32, check_reduction, full_precision, weight_and_reduce
 from .targets import check_range
 
@@ -63,7 +64,7 @@ def adaptive_softmax_loss(
     return weight_and_reduce(-log_probability, weight, reduction, divisor, valid)
 
 
-class AdaptiveSoftmaxLoss(nn.Module):
+class AdaptiveSoftmaxLoss(Loss):
     """A classifier of very many classes of very different frequency, and its loss.
 
     It takes features, not scores: it stands in place of the last linear layer, and is
@@ -98,6 +99,8 @@ class AdaptiveSoftmaxLoss(nn.Module):
         >>> loss(torch.randn(4, 8), torch.tensor([0, 1, 1, 2])).shape
         torch.Size([])
     """
+
+    target_kind = "labels"
 
     rank: Tensor | None
 

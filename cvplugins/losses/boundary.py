@@ -7,9 +7,10 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.autograd import Function
 
+from .contract import Loss
 from .cross_entropy import cross_entropy
 from .distance import (
     DistanceCache,
@@ -238,7 +239,7 @@ def boundary_cross_entropy(
     return weight_and_reduce(loss, weight, reduction, divisor, target != ignore_index)
 
 
-class BoundaryLoss(nn.Module):
+class BoundaryLoss(Loss):
     """Module form of :func:`boundary_loss`.
 
     Args:
@@ -247,6 +248,8 @@ class BoundaryLoss(nn.Module):
             :class:`~cvplugins.losses.distance.DistanceCache`. None by default: random crops and flips make each
             label new, and the maps of an image of 512 x 512 pixels with 20 classes take 20 MiB.
     """
+
+    target_kind = "labels"
 
     def __init__(
         self,
@@ -280,12 +283,14 @@ class BoundaryLoss(nn.Module):
         )
 
 
-class HausdorffLoss(nn.Module):
+class HausdorffLoss(Loss):
     """Module form of :func:`hausdorff_loss`.
 
     Args:
         alpha, one_sided, mode, normalise, class_weight, ignore_index, reduction: See :func:`hausdorff_loss`.
     """
+
+    target_kind = "labels"
 
     def __init__(
         self,
@@ -324,12 +329,14 @@ class HausdorffLoss(nn.Module):
         )
 
 
-class BoundaryCrossEntropyLoss(nn.Module):
+class BoundaryCrossEntropyLoss(Loss):
     """Module form of :func:`boundary_cross_entropy`.
 
     Args:
         boundary_weight, sigma, class_weight, ignore_index, reduction: See :func:`boundary_cross_entropy`.
     """
+
+    target_kind = "labels"
 
     def __init__(
         self,

@@ -10,10 +10,11 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.autograd import Function
 
 from .chunks import chunks
+from .contract import Loss
 from .once import once_differentiable
 from .reduction import at_least_float32, check_reduction, weight_and_reduce
 
@@ -102,7 +103,7 @@ def box_iou_loss(
     return weight_and_reduce(loss, weight, reduction, divisor)
 
 
-class BoxIoULoss(nn.Module):
+class BoxIoULoss(Loss):
     """Module form of :func:`box_iou_loss`.
 
     In mmdet it needs ``reg_decoded_bbox=True`` in the head, as every loss on boxes instead of offsets does.

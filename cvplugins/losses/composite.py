@@ -8,6 +8,8 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor, nn
 
+from .contract import Loss, uses_sigmoid
+
 __all__ = ["CompositeLoss", "Weight", "scheduled_weight", "uncertainty_weighted"]
 
 # A number, "learned", or points (iteration, number) of a schedule.
@@ -51,7 +53,7 @@ def uncertainty_weighted(loss: Tensor, log_variance: Tensor) -> Tensor:
     return loss * torch.exp(-log_variance) + log_variance / 2 * (loss.detach() != 0)
 
 
-class CompositeLoss(nn.Module):
+class CompositeLoss(Loss):
     """Weighted sum of losses of the same input and target.
 
     Args:
@@ -76,6 +78,8 @@ class CompositeLoss(nn.Module):
         >>> loss.weight("dice")
         1.5
     """
+
+    target_kind = "parts"
 
     def __init__(self, losses: Mapping[str, nn.Module], weights: Mapping[str, Weight] | str | None = None) -> None:
         super().__init__()
@@ -110,13 +114,13 @@ class CompositeLoss(nn.Module):
         }
 
     @property
-    def use_sigmoid(self) -> bool:
+    def use_sigmoid(self) -> bool:  # type: ignore[override]
         """Whether the scores are one sigmoid per class; the parts have to agree.
 
         Raises:
             ValueError: Some parts read the scores as a softmax, others as sigmoids.
         """
-        found = {name: bool(getattr(part, "use_sigmoid", False)) for name, part in self.losses.items()}
+        found = {name: uses_sigmoid(part) for name, part in self.losses.items()}
         if len(set(found.values())) > 1:
             raise ValueError(f"parts read the same scores in different ways; use_sigmoid is {found}")
         return next(iter(found.values()))

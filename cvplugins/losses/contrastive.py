@@ -9,8 +9,9 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from .contract import Loss
 from .pairs import check_aligned, cosine_similarities, label_pairs, root, squared_distances
 from .reduction import at_least_float32, check_reduction, weight_and_reduce
 
@@ -151,7 +152,7 @@ def info_nce_loss(
     return weight_and_reduce(among - scores.diagonal(), weight, reduction, divisor)
 
 
-class ContrastiveLoss(nn.Module):
+class ContrastiveLoss(Loss):
     """Module form of :func:`contrastive_loss`.
 
     Args:
@@ -159,6 +160,8 @@ class ContrastiveLoss(nn.Module):
         ignore_index: Label of samples that are left out.
         reduction: ``"none"``, ``"sum"`` or ``"mean"``.
     """
+
+    target_kind = "labels"
 
     def __init__(self, margin: float = 1.0, ignore_index: int = -100, reduction: str = "mean") -> None:
         super().__init__()
@@ -172,7 +175,7 @@ class ContrastiveLoss(nn.Module):
         return contrastive_loss(embeddings, target, margin=self.margin, **options)
 
 
-class SupConLoss(nn.Module):
+class SupConLoss(Loss):
     """Module form of :func:`supcon_loss`.
 
     Args:
@@ -180,6 +183,8 @@ class SupConLoss(nn.Module):
         ignore_index: Label of samples that are left out.
         reduction: ``"none"``, ``"sum"`` or ``"mean"``.
     """
+
+    target_kind = "labels"
 
     def __init__(self, temperature: float = 0.1, ignore_index: int = -100, reduction: str = "mean") -> None:
         super().__init__()
@@ -193,7 +198,7 @@ class SupConLoss(nn.Module):
         return supcon_loss(embeddings, target, temperature=self.temperature, **options)
 
 
-class InfoNCELoss(nn.Module):
+class InfoNCELoss(Loss):
     """Module form of :func:`info_nce_loss`.
 
     Args:

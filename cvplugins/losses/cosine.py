@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
+from .contract import Loss
 from .pairs import check_aligned, unit_vectors
 from .reduction import at_least_float32, check_reduction, weight_and_reduce
 
@@ -48,7 +49,7 @@ def cosine_similarity_loss(
     return weight_and_reduce(1 - (vectors * others).sum(1), weight, reduction, divisor)
 
 
-class CosineSimilarityLoss(nn.Module):
+class CosineSimilarityLoss(Loss):
     """Module form of :func:`cosine_similarity_loss`.
 
     Args:

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from .chunks import per_sample
+from .contract import Loss
 from .reduction import (
     at_least_float32,
     check_reduction,
@@ -130,7 +131,7 @@ def binary_cross_entropy(
     return reduce_loss(total, reduction, divisor)
 
 
-class CrossEntropyLoss(nn.Module):
+class CrossEntropyLoss(Loss):
     """Module form of :func:`cross_entropy`.
 
     Args:
@@ -139,6 +140,8 @@ class CrossEntropyLoss(nn.Module):
         ignore_index: Index that adds no loss.
         reduction: ``"none"``, ``"sum"`` or ``"mean"``.
     """
+
+    target_kind = "labels"
 
     def __init__(
         self,
@@ -163,7 +166,7 @@ class CrossEntropyLoss(nn.Module):
         )
 
 
-class BCELoss(nn.Module):
+class BCELoss(Loss):
     """Module form of :func:`binary_cross_entropy`.
 
     mmdet's dense heads learn from ``use_sigmoid=True`` in the config that there is no background channel: say it
@@ -174,6 +177,8 @@ class BCELoss(nn.Module):
         ignore_index: What adds no loss.
         reduction: ``"none"``, ``"sum"`` or ``"mean"``.
     """
+
+    target_kind = "labels"
 
     use_sigmoid = True
 

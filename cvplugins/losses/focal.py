@@ -10,9 +10,10 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from .chunks import per_sample
+from .contract import Loss
 from .focal_sums import IndexFocalSum, SoftFocalSum, SoftmaxFocal
 from .reduction import (
     at_least_float32,
@@ -135,7 +136,7 @@ def softmax_focal_loss(
     return weight_and_reduce(loss.squeeze(1), weight, reduction, divisor, valid)
 
 
-class FocalLoss(nn.Module):
+class FocalLoss(Loss):
     """Module form of :func:`sigmoid_focal_loss` and :func:`softmax_focal_loss`.
 
     Args:
@@ -151,6 +152,8 @@ class FocalLoss(nn.Module):
         >>> FocalLoss(use_sigmoid=True, alpha=0.25)(torch.zeros(1, 1), torch.tensor([0]))  # 0.25 * 0.1733
         tensor(0.0433)
     """
+
+    target_kind = "labels"
 
     def __init__(
         self,

@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping, Sequence
-from typing import Any
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
 
 from torch import nn
 
 from cvplugins.errors import UserError
 from cvplugins.options import check_options, plain
 
-__all__ = ["build_loss"]
+from .contract import uses_sigmoid
+
+__all__ = ["OF_SIGMOIDS", "build_loss", "check_loss_weight", "checked_config", "loss_of_options"]
+
+Core = TypeVar("Core", bound=nn.Module)
+
+OF_SIGMOIDS = (
+    "losses of sigmoids are BCELoss, FocalLoss(use_sigmoid=True), region losses with mode='binary' or 'multilabel', "
+    "and LovaszLoss(binary=True)"
+)
 
 
 def build_loss(config: Mapping[str, Any], known: Sequence[type[nn.Module]] | None = None) -> nn.Module:
@@ -34,26 +44,63 @@ def build_loss(config: Mapping[str, Any], known: Sequence[type[nn.Module]] | Non
     """
     from . import LOSSES
 
-    if not isinstance(config, Mapping) or "type" not in config:
-        raise UserError(f"expected the config of a loss, a dict with type, but got {config!r}")
+    config = checked_config(config)
     cores = {core.__name__: core for core in (LOSSES if known is None else known)}
     options = {name: plain(value) for name, value in config.items() if name != "type"}
     name = str(config["type"]).removeprefix("cvplugins.")
     if name not in cores:
         raise UserError(f"no loss {name!r} here; use {', '.join(sorted(cores))}")
-    core = cores[name]
+    return loss_of_options(cores[name], options, lambda part: build_loss(part, known))
+
+
+def loss_of_options(core: type[Core], options: Mapping[str, Any], build_part: Callable[[Any], nn.Module]) -> Core:
+    """Return a loss with the options of a config.
+
+    Args:
+        core: One of the losses.
+        options: Those of the config, without ``type``.
+        build_part: Returns the loss of a config within this one.
+
+    Raises:
+        UserError: See :func:`build_loss`.
+    """
+    name, options = core.__name__, dict(options)
     accepted = inspect.signature(core).parameters
     fixed = options.pop("use_sigmoid") if "use_sigmoid" in options and "use_sigmoid" not in accepted else None
     check_options(core, options, name)
     if "loss" in options:
-        options["loss"] = build_loss(options["loss"], known)
-    if isinstance(options.get("losses"), Mapping):
-        options["losses"] = {part: build_loss(each, known) for part, each in options["losses"].items()}
+        options["loss"] = build_part(options["loss"])
+    if "losses" in options:
+        if not isinstance(options["losses"], Mapping):
+            raise UserError(
+                f"losses is {options['losses']!r}; expected configs under names, such as dict(dice=dict(type=...))"
+            )
+        options["losses"] = {part: build_part(each) for part, each in options["losses"].items()}
     try:
         loss = core(**options)
-        uses = bool(getattr(loss, "use_sigmoid", False))  # parts of a CompositeLoss that disagree say so here
+        uses = uses_sigmoid(loss)  # parts of a CompositeLoss that disagree say so here
     except (TypeError, ValueError) as error:
         raise UserError(f"{name}: {error}") from error
-    if fixed is not None and fixed != uses:
-        raise UserError(f"{name} works with use_sigmoid={uses} only")
+    if fixed is not None and bool(fixed) != uses:
+        raise UserError(f"{name} works with use_sigmoid={uses} only{f'; {OF_SIGMOIDS}' if fixed else ''}")
     return loss
+
+
+def checked_config(config: Any) -> Mapping[str, Any]:
+    """Return the config of a loss; raise ``UserError`` if it is none."""
+    if not isinstance(config, Mapping) or "type" not in config:
+        raise UserError(f"expected the config of a loss, a dict with type, but got {config!r}")
+    return config
+
+
+def check_loss_weight(weight: Any, loss: str) -> float:
+    """Return the factor of a loss; raise ``UserError`` unless it is a finite number.
+
+    >>> check_loss_weight("2", "FocalLoss")
+    Traceback (most recent call last):
+    ...
+    cvplugins.errors.UserError: loss_weight of FocalLoss is '2'; expected a number
+    """
+    if isinstance(weight, bool) or not isinstance(weight, (int, float)) or not math.isfinite(weight):
+        raise UserError(f"loss_weight of {loss} is {weight!r}; expected a number")
+    return weight

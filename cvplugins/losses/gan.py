@@ -7,8 +7,9 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
+from .contract import Loss
 from .reduction import at_least_float32, check_reduction, constant, full_precision, weight_and_reduce
 
 __all__ = ["GANLoss", "discriminator_loss", "generator_loss", "gradient_penalty", "r1_penalty"]
@@ -192,7 +193,7 @@ def r1_penalty(
     return weight_and_reduce(gradient.square().sum(1), weight, reduction, divisor)
 
 
-class GANLoss(nn.Module):
+class GANLoss(Loss):
     """Module form of :func:`discriminator_loss` and :func:`generator_loss`, with both penalties.
 
     Args:

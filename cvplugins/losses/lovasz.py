@@ -10,10 +10,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.autograd import Function
 
 from .chunks import chunks, per_sample
+from .contract import Loss
 from .reduction import at_least_float32, check_over, check_reduction, class_weights, weight_and_reduce
 from .targets import check_indices, valid_elements
 
@@ -108,7 +109,7 @@ def lovasz_hinge_loss(
     return weight_and_reduce(loss.squeeze(1), None, reduction, divisor)
 
 
-class LovaszLoss(nn.Module):
+class LovaszLoss(Loss):
     """Module form of :func:`lovasz_softmax_loss`, or with ``binary`` of :func:`lovasz_hinge_loss`.
 
     Args:
@@ -118,6 +119,8 @@ class LovaszLoss(nn.Module):
         ignore_index: Pixels with this target count for nothing.
         reduction: ``"none"``, ``"sum"`` or ``"mean"``.
     """
+
+    target_kind = "labels"
 
     def __init__(
         self,

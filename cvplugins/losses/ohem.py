@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .contract import Loss, ignored_index, uses_sigmoid
 from .reduction import check_over, check_reduction, weight_and_reduce
 
 __all__ = ["OHEMLoss", "hardest", "hardest_negatives"]
@@ -88,7 +89,7 @@ def hardest_negatives(
     return positive | _largest(_rows(loss, over), negatives, count).view_as(loss)
 
 
-class OHEMLoss(nn.Module):
+class OHEMLoss(Loss):
     """Any loss per element, of which only the hardest elements count.
 
     An element is a sample or a pixel. Where the wrapped loss gives one value per class, ``(N, C, *)`` as
@@ -126,6 +127,8 @@ class OHEMLoss(nn.Module):
         tensor(0.6931)
     """
 
+    target_kind = "parts"
+
     def __init__(
         self,
         loss: nn.Module,
@@ -153,13 +156,13 @@ class OHEMLoss(nn.Module):
         self.min_kept = min_kept
         self.over = check_over(over)
         self.reduction = check_reduction(reduction)
-        self.use_sigmoid = bool(getattr(loss, "use_sigmoid", False))  # what mmdet's heads ask for
+        self.use_sigmoid = uses_sigmoid(loss)  # what mmdet's heads ask for
 
     def forward(self, pred: Tensor, target: Tensor, weight: Tensor | None = None, **call: Any) -> Tensor:
         """Compute the loss; ``call`` may hold ``divisor``, ``reduction`` and ``ignore_index``."""
         reduction, divisor = call.pop("reduction", self.reduction), call.pop("divisor", None)
         each = self.loss(pred, target, weight=weight, reduction="none", **call)
-        ignore_index = call.get("ignore_index", getattr(self.loss, "ignore_index", None))
+        ignore_index = call.get("ignore_index", ignored_index(self.loss))
         counted = torch.ones_like(target, dtype=torch.bool) if ignore_index is None else target != ignore_index
         valid = _per_element(counted, pred)
         if weight is not None and weight.ndim > 0:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd import Function
 
+from .contract import Loss
 from .features import IMAGENET_MEAN, IMAGENET_STD, FrozenFeatures, feature_maps
 from .reduction import at_least_float32, check_reduction, constant, full_precision, weight_and_reduce
 
@@ -194,7 +195,7 @@ class _ProductsOfRows(Function):
             return torch.bmm(gradient + gradient.transpose(1, 2), flat)
 
 
-class _ImageLoss(nn.Module):
+class _ImageLoss(Loss):
     """What the modules share: a frozen network, or None where feature maps are given, and stored options."""
 
     features: Callable[[Any], list[Tensor]]

@@ -12,10 +12,11 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.autograd import Function
 
 from .chunks import chunks
+from .contract import Loss
 from .once import once_differentiable
 from .reduction import (
     at_least_float32,
@@ -323,8 +324,10 @@ def generalized_dice_loss(
     return weight_and_reduce(loss, None, reduction, divisor)
 
 
-class _RegionLoss(nn.Module):
+class _RegionLoss(Loss):
     """What the modules share: they store their options."""
+
+    target_kind = "labels"
 
     alpha = beta = 0.5
     gamma = 1.0

@@ -7,8 +7,9 @@ from functools import partial
 from typing import Any
 
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
+from .contract import Loss
 from .reduction import at_least_float32, check_reduction, constant, reduce_loss, weight_and_reduce
 
 __all__ = [
@@ -160,7 +161,7 @@ def smooth_l1_loss(
     return _reduced(partial(F.smooth_l1_loss, beta=beta), values, target, weight, reduction, divisor)
 
 
-class L1Loss(nn.Module):
+class L1Loss(Loss):
     """Module form of :func:`l1_loss`.
 
     Args:
@@ -176,7 +177,7 @@ class L1Loss(nn.Module):
         return l1_loss(values, target, **{"reduction": self.reduction, **call})
 
 
-class L2Loss(nn.Module):
+class L2Loss(Loss):
     """Module form of :func:`l2_loss`.
 
     Args:
@@ -192,7 +193,7 @@ class L2Loss(nn.Module):
         return l2_loss(values, target, **{"reduction": self.reduction, **call})
 
 
-class CharbonnierLoss(nn.Module):
+class CharbonnierLoss(Loss):
     """Module form of :func:`charbonnier_loss`.
 
     Args:
@@ -210,7 +211,7 @@ class CharbonnierLoss(nn.Module):
         return charbonnier_loss(values, target, eps=self.eps, **{"reduction": self.reduction, **call})
 
 
-class SmoothL1Loss(nn.Module):
+class SmoothL1Loss(Loss):
     """Module form of :func:`smooth_l1_loss`.
 
     Args:

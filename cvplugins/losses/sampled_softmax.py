@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .class_sampling import ClassDistribution, class_distribution
+from .contract import Loss
 from .cross_entropy import cross_entropy
 from .reduction import at_least_float32, check_reduction, full_precision, weight_and_reduce
 from .targets import check_range
@@ -92,7 +93,7 @@ def sampled_softmax_loss(
     return weight_and_reduce(loss, weight, reduction, divisor, valid)
 
 
-class SampledSoftmaxLoss(nn.Module):
+class SampledSoftmaxLoss(Loss):
     """A linear classifier of very many classes and its loss, which in training looks at a few classes only.
 
     It takes features, not scores: it stands in place of the last linear layer. In training it is
@@ -126,6 +127,8 @@ class SampledSoftmaxLoss(nn.Module):
         >>> loss.weight.grad._nnz()
         24
     """
+
+    target_kind = "labels"
 
     def __init__(
         self,

@@ -13,10 +13,11 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 from torch.autograd import Function
 
 from .chunks import values_at_once
+from .contract import Loss
 from .once import once_differentiable
 from .reduction import at_least_float32, check_reduction, constant, full_precision, weight_and_reduce
 
@@ -127,7 +128,7 @@ def ms_ssim_loss(
     return weight_and_reduce(1 - similarity.mean(1), weight, reduction, divisor)
 
 
-class SSIMLoss(nn.Module):
+class SSIMLoss(Loss):
     """Module form of :func:`ssim_loss`.
 
     Args:
@@ -151,7 +152,7 @@ class SSIMLoss(nn.Module):
         return ssim_loss(images, target, window=self.window, sigma=self.sigma, value_range=self.value_range, **options)
 
 
-class MSSSIMLoss(nn.Module):
+class MSSSIMLoss(Loss):
     """Module form of :func:`ms_ssim_loss`.
 
     Args:

@@ -7,8 +7,9 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
+from .contract import Loss
 from .pairs import cosine_similarities, label_pairs, root, squared_distances, unit_vectors
 from .reduction import at_least_float32, check_reduction, weight_and_reduce
 
@@ -67,7 +68,7 @@ def triplet_loss(
     return weight_and_reduce(loss, weight, reduction, divisor, positive.any(1) & negative.any(1))
 
 
-class TripletLoss(nn.Module):
+class TripletLoss(Loss):
     """Module form of :func:`triplet_loss`.
 
     Args:
@@ -77,6 +78,8 @@ class TripletLoss(nn.Module):
         ignore_index: Label of samples that are left out.
         reduction: ``"none"``, ``"sum"`` or ``"mean"``.
     """
+
+    target_kind = "labels"
 
     def __init__(
         self,

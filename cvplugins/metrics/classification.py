@@ -14,7 +14,7 @@ from .calibration import Calibration, calibrate, calibration_of_bins, sum_by_bin
 from .class_counts import ClassCounts, ClassRate, mean_over_classes
 from .matching import Floats, Integers
 from .ranking import RankedCounts, RocCurve, rank_counts
-from .undefined import defined, none_if_undefined
+from .undefined import by_class, defined, none_if_undefined
 
 __all__ = ["ClassificationMetric", "ClassificationResult", "ClassificationState"]
 
@@ -134,10 +134,11 @@ class ClassificationResult:
             "best_F1": self.best_f1,
             "best_threshold": self.best_threshold,
         }
+        numbers = by_class(columns, len(self.classes))
         per_class = {
             name: {
                 "support": int(self.support[row]),
-                **{key: none_if_undefined(values[row]) for key, values in columns.items()},
+                **numbers[row],
                 **({"ROC": _thinned(self.roc[row]), "PR": _thinned(self.precision_recall[row])} if self.roc else {}),
             }
             for row, name in enumerate(self.classes)

@@ -11,11 +11,11 @@ import numpy as np
 from .average_precision import PrecisionRecallCurve
 from .detection_errors import DetectionErrors, detection_errors
 from .detection_rule import DetectionRule, detection_rule
-from .instances import BoxInstances, ImageDetections, ImageId, Instances, image_order
+from .instances import BoxInstances, Corners, ImageDetections, ImageId, Instances, image_order
 from .matching import Integers
 from .operating_points import OperatingPoints, operating_points
 from .rule_result import MatchedInstances, RuleResult, match_instances, sum_up
-from .undefined import defined, none_if_undefined
+from .undefined import by_class, defined
 
 __all__ = ["DetectionMetric", "DetectionResult"]
 
@@ -33,6 +33,7 @@ class DetectionResult:
         operating_points: Precision, recall, F1 and false positives at a score threshold and at the best one, by the
             first rule at its first IoU threshold.
         errors: Confusion matrix and kinds of error, by the same.
+        corners: What the corners of the boxes were, see :class:`ImageDetections`; None of masks.
     """
 
     classes: tuple[str, ...]
@@ -42,6 +43,7 @@ class DetectionResult:
     rules: dict[str, RuleResult]
     operating_points: OperatingPoints
     errors: DetectionErrors
+    corners: Corners | None = None
 
     @property
     def first_rule(self) -> RuleResult:
@@ -73,13 +75,16 @@ class DetectionResult:
 
     def as_dict(self) -> dict[str, Any]:
         """Return everything as plain data that JSON can hold; undefined numbers are None."""
+        rules = {name: result.as_dicts() for name, result in self.rules.items()}
+        points = by_class(self.operating_points.per_class(), len(self.classes))
+        errors = self.errors.per_class()
         per_class = {
             name: {
                 "num_truths": int(self.num_truths[index]),
                 "num_detections": int(self.num_detections[index]),
-                **{rule: self._by_rule(result, index) for rule, result in self.rules.items()},
-                **{key: none_if_undefined(values[index]) for key, values in self.operating_points.per_class().items()},
-                "errors": {key: int(values[index]) for key, values in self.errors.per_class().items()},
+                **{rule: numbers[index] for rule, numbers in rules.items()},
+                **points[index],
+                "errors": {key: int(values[index]) for key, values in errors.items()},
                 "left_out": int(self.errors.left_out[index]),
                 "curve": {field: values.tolist() for field, values in self.curves[index].corners()._asdict().items()},
             }
@@ -89,6 +94,7 @@ class DetectionResult:
             "num_images": self.num_images,
             "settings": {
                 "score_threshold": self.operating_points.score_threshold,
+                "corners": self.corners,
                 "rules": {name: result.settings() for name, result in self.rules.items()},
             },
             "mean": self.scalars(),
@@ -98,14 +104,6 @@ class DetectionResult:
                 "counts": self.errors.confusion.tolist(),
             },
         }
-
-    @staticmethod
-    def _by_rule(result: RuleResult, index: int) -> dict[str, Any]:
-        by_iou = zip(result.rule.iou_thresholds, result.average_precision[:, index], strict=True)
-        numbers: dict[str, Any] = {
-            name: none_if_undefined(values[index]) for name, values in result.per_class().items()
-        }
-        return numbers | {"AP_per_iou": {f"{iou:g}": none_if_undefined(value) for iou, value in by_iou}}
 
 
 class DetectionMetric:
@@ -120,8 +118,7 @@ class DetectionMetric:
     - ``"coco_mmdet"``: as mmdet's ``CocoMetric`` computes by default: the mean AP with 100 detections, everything else
       with up to 1,000.
     - ``"detectron2"``, ``"detectron2_2012"``: as Detectron2's ``PascalVOCDetectionEvaluator`` computes on VOC 2007
-      and 2012: rounded scores and boxes, IoU of more than ten thresholds. Boxes are in its coordinates, where the
-      first pixel is 0 and the last one is not part of the box.
+      and 2012: rounded scores and boxes, IoU of more than ten thresholds. Its boxes have ``corners="edges"``.
 
     Difficult objects and crowds neither help nor hurt. In COCO's rule a difficult object takes one detection, like an
     object outside the size range, a crowd any number. Equal scores keep the order of the image ids and then that of
@@ -162,10 +159,16 @@ class DetectionMetric:
         """Add one image.
 
         Raises:
-            ValueError: The image was added before, or a label is none of the classes.
+            ValueError: The image was added before, a label is none of the classes, or the corners of the boxes are
+                others than those of the images before.
         """
         if image.image_id in self.images:
             raise ValueError(f"image {image.image_id} was added twice")
+        corners = self._corners()
+        if corners is not None and image.corners != corners:
+            raise ValueError(
+                f"image {image.image_id}: the corners of its boxes are {image.corners}, those of the others {corners}"
+            )
         for name in ("labels", "truth_labels"):
             labels = getattr(image, name)
             # As unsigned numbers, of which the negative ones are the highest.
@@ -204,10 +207,14 @@ class DetectionMetric:
             rules={each.rule.name: sum_up(each) for each in matched},
             operating_points=operating_points(matched[0], instances.num_images, self.score_threshold),
             errors=detection_errors(instances, matched[0], num_classes, self.score_threshold),
+            corners=self._corners(),
         )
 
     def _matched(self, instances: Instances) -> list[MatchedInstances]:
         return [match_instances(instances, len(self.classes), rule) for rule in self.rules]
+
+    def _corners(self) -> Corners | None:
+        return next((image.corners for image in self.images.values()), None)
 
     def _ordered(self) -> list[Any]:
         return sorted(self.images.values(), key=lambda image: image_order(image.image_id))

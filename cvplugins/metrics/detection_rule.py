@@ -35,8 +35,7 @@ class DetectionRule:
             ``max_detections``; None for the largest. Everything else goes by the largest.
         precision: Floating-point type of boxes and overlaps.
         score_decimals: Decimals to which scores are rounded; None keeps them.
-        box_decimals: Decimals to which detected boxes are rounded, after ``first_pixel`` was added.
-        first_pixel: Number of the first pixel, which is added to the upper left corner of every box.
+        box_decimals: Decimals to which detected boxes are rounded; where ``pixel`` is 1, their corners are pixels then.
 
     Raises:
         ValueError: A value is none of those named here; the message names it.
@@ -57,7 +56,6 @@ class DetectionRule:
     precision: Literal["float32", "float64"] = "float64"
     score_decimals: int | None = None
     box_decimals: int | None = None
-    first_pixel: float = 0.0
 
     def __post_init__(self) -> None:
         choices = {
@@ -88,8 +86,8 @@ class DetectionRule:
     @property
     def measures_sizes(self) -> bool:
         """Whether boxes have the width and height that they came with, as in COCO, or reach from corner to corner."""
-        moved = self.pixel or self.first_pixel or self.box_decimals is not None
-        return self.precision == "float64" and not moved
+        is_exact = self.precision == "float64" and self.box_decimals is None
+        return is_exact and not self.pixel
 
     def num_reached(self, iou: NDArray[np.floating]) -> NDArray[np.int64]:
         """Return at how many of the thresholds each overlap is enough.
@@ -117,7 +115,7 @@ class DetectionRule:
 
 # mmdet 3.x evaluation/functional/mean_ap.py as its VOCMetric calls it: float32 boxes whose last pixel counts.
 _VOC = DetectionRule("voc2012", "overlaps_most", "area", (0.5,), ">=", pixel=1.0, precision="float32")
-# Detectron2 evaluation/pascal_voc_evaluation.py: text files with pixels counted from 1, and more than the threshold.
+# Detectron2 evaluation/pascal_voc_evaluation.py: text files with rounded numbers, and more than the threshold.
 _DETECTRON2 = DetectionRule(
     "detectron2",
     "overlaps_most",
@@ -127,7 +125,6 @@ _DETECTRON2 = DetectionRule(
     pixel=1.0,
     score_decimals=3,
     box_decimals=1,
-    first_pixel=1.0,
 )
 
 
@@ -168,12 +165,10 @@ def detection_rule(rule: str | DetectionRule | Mapping[str, Any]) -> DetectionRu
             raise ValueError(f"no detection rule is called {rule!r}; there are {', '.join(DETECTION_RULES)}")
         return DETECTION_RULES[rule]
     options = dict(rule)
-    if "base" in options:
-        base = detection_rule(options.pop("base"))
-        options = {**vars(base), "name": f"{base.name}_changed", **options}
+    base = detection_rule(options.pop("base")) if "base" in options else None
     known = [field.name for field in fields(DetectionRule)]
     unknown = [name for name in options if name not in known]
-    if unknown or "name" not in options:
+    if unknown or (base is None and "name" not in options):
         wrong = f"has no option {unknown[0]!r}" if unknown else "needs a name or a base"
         raise ValueError(f"a detection rule {wrong}; its options are base, {', '.join(known)}")
-    return DetectionRule(**options)
+    return DetectionRule(**options) if base is None else replace(base, **{"name": f"{base.name}_changed", **options})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -75,6 +75,7 @@ class ImageMasks:
     crowd: NDArray[Any] | None
     truth_areas: NDArray[Any]
     pairs: tuple[Integers, Integers, Floats]
+    corners: ClassVar[None] = None  # of boxes
 
     def __post_init__(self) -> None:
         checked_columns(self)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,9 +14,19 @@ from .crowded_images import Candidates, narrowed
 from .detection_rule import DetectionRule
 from .matching import Flags, Floats, Integers, Pairs, box_iou, overlapping_pairs, sized_box_iou
 
-__all__ = ["BoxInstances", "ImageDetections", "ImageId", "Instances", "checked_columns", "image_order", "joined"]
+__all__ = [
+    "BoxInstances",
+    "Corners",
+    "ImageDetections",
+    "ImageId",
+    "Instances",
+    "checked_columns",
+    "image_order",
+    "joined",
+]
 
 ImageId = int | str | tuple[int | str, ...]
+Corners = Literal["pixels", "edges"]
 
 
 @dataclass(frozen=True)
@@ -40,9 +50,14 @@ class ImageDetections:
             absent. COCO's rule goes by them: pycocotools takes ``xywh``, and an IoU that is exactly on a threshold
             does not survive a width that was made from rounded corners.
         truth_sizes: The same of each ground truth, ``(G, 2)``.
+        corners: Where the numbers of PASCAL VOC's boxes start. ``"pixels"``: the corners are the first and the last
+            pixel, which are part of the box; mmdet takes 1 from all four numbers of the file. ``"edges"``: the last
+            pixel lies before the lower right corner; Detectron2 takes 1 from the first two numbers. A rule that counts
+            pixels takes edges back to pixels; to all others it makes no difference.
 
     Raises:
-        ValueError: Lengths do not fit each other, or a number is not finite; the message names the image.
+        ValueError: Lengths do not fit each other, a number is not finite, or the corners are none of the two; the
+            message names the image.
     """
 
     image_id: ImageId
@@ -56,8 +71,11 @@ class ImageDetections:
     truth_areas: NDArray[Any] | None = None
     sizes: NDArray[Any] | None = None
     truth_sizes: NDArray[Any] | None = None
+    corners: Corners = "pixels"
 
     def __post_init__(self) -> None:
+        if self.corners not in get_args(Corners):
+            raise ValueError(f"image {self.image_id}: corners is {self.corners!r}; accepted: {get_args(Corners)}")
         checked_columns(self, boxes="labels", truth_boxes="truth_labels")
         for name, labels in (("sizes", self.labels), ("truth_sizes", self.truth_labels)):
             if getattr(self, name) is not None:
@@ -188,7 +206,7 @@ class Instances:
 
 @dataclass(frozen=True)
 class BoxInstances(Instances):
-    """Instances with boxes, ``xyxy``, ``(D, 4)`` and ``(G, 4)``.
+    """Instances with boxes, ``xyxy``, ``(D, 4)`` and ``(G, 4)``, all with the same kind of corners.
 
     Where given, else NaN: the areas of ground truths ``(G,)``, and widths and heights, ``(D, 2)`` and ``(G, 2)``.
     """
@@ -198,6 +216,7 @@ class BoxInstances(Instances):
     given_area: Floats
     given_size: Floats
     given_truth_size: Floats
+    corners: Corners = "pixels"
 
     @classmethod
     def of(cls, images: Sequence[ImageDetections]) -> BoxInstances:
@@ -222,6 +241,7 @@ class BoxInstances(Instances):
             given_area=_given([each.truth_areas for each in images], truth_image, ()),
             given_size=_given([each.sizes for each in images], image, (2,)),
             given_truth_size=_given([each.truth_sizes for each in images], truth_image, (2,)),
+            corners=images[0].corners if images else "pixels",
         )
 
     def areas(self, rule: DetectionRule) -> tuple[Floats, Floats]:
@@ -230,7 +250,8 @@ class BoxInstances(Instances):
             found = _sizes(self.box, self.given_size).prod(axis=1)
             truth = _sizes(self.truth_box, self.given_truth_size).prod(axis=1)
         else:
-            found, truth = _box_areas(self.box, rule), _box_areas(self.truth_box, rule)
+            longer = rule.pixel - self._moved(rule)  # what is added to the upper left corner, the side loses
+            found, truth = _box_areas(self.box, longer), _box_areas(self.truth_box, longer)
         return found, np.where(np.isnan(self.given_area), truth, self.given_area)
 
     def pairs(
@@ -245,7 +266,10 @@ class BoxInstances(Instances):
         if rule.measures_sizes:
             boxes, truth_boxes = _measured(self.box, self.given_size), _measured(self.truth_box, self.given_truth_size)
         else:
-            boxes, truth_boxes = _columns_by(rule, self.box, rule.box_decimals), _columns_by(rule, self.truth_box, None)
+            moved = self._moved(rule)
+            boxes, truth_boxes = (_columns_by(rule, each, moved) for each in (self.box, self.truth_box))
+            if rule.box_decimals is not None:
+                boxes = np.round(boxes, rule.box_decimals)
         crowd = self.crowd if self.crowd.any() else None
 
         def iou_of(detection: Integers, truth: Integers) -> Floats:
@@ -263,6 +287,10 @@ class BoxInstances(Instances):
 
         groups = self.groups(num_classes)
         return overlapping_pairs(*groups, chosen, iou_of, enough, narrow if lowest_iou else None)
+
+    def _moved(self, rule: DetectionRule) -> float:
+        """Return by how much upper left corners move before a rule: it counts from the first pixel to the last."""
+        return rule.pixel if self.corners == "edges" else 0.0
 
 
 def _given(columns: Sequence[Any], image: Integers, shape: tuple[int, ...]) -> Floats:
@@ -287,13 +315,13 @@ def _measured(boxes: Floats, given: Floats) -> Floats:
     return np.stack([left, top, left + width, top + height, width * height])
 
 
-def _columns_by(rule: DetectionRule, boxes: Floats, decimals: int | None) -> Floats:
-    """Return boxes as a rule has them, ``(4, N)``."""
+def _columns_by(rule: DetectionRule, boxes: Floats, moved: float) -> Floats:
+    """Return boxes in a rule's precision, their upper left corners moved, ``(4, N)``."""
     columns: Floats = boxes.T.astype(rule.precision, order="C")
-    if rule.first_pixel:
+    if moved:
         # In the precision of the boxes as they came.
-        columns[:2] = (boxes[:, :2] + boxes.dtype.type(rule.first_pixel)).T
-    return columns if decimals is None else np.round(columns, decimals)
+        columns[:2] = (boxes[:, :2] + boxes.dtype.type(moved)).T
+    return columns
 
 
 def joined(arrays: Iterable[Any]) -> NDArray[Any]:
@@ -302,7 +330,6 @@ def joined(arrays: Iterable[Any]) -> NDArray[Any]:
     return np.concatenate(listed) if listed else np.zeros(0)
 
 
-def _box_areas(boxes: Floats, rule: DetectionRule) -> Floats:
+def _box_areas(boxes: Floats, longer: float) -> Floats:
     boxes = boxes.astype(np.float64)
-    longer = rule.pixel - rule.first_pixel  # what is added to the upper left corner, the side loses
     return np.asarray((boxes[:, 2] - boxes[:, 0] + longer) * (boxes[:, 3] - boxes[:, 1] + longer))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,7 +11,7 @@ from .average_precision import HitCurves, PrecisionRecallCurve
 from .detection_rule import COCO_IOUS, LENIENT_IOU, DetectionRule
 from .instances import Instances
 from .matching import Flags, Floats, Integers, Matches, match
-from .undefined import defined, mean_of_defined
+from .undefined import by_class, defined, mean_of_defined
 
 __all__ = ["SIZES", "MatchedInstances", "RuleResult", "match_instances", "sum_up"]
 
@@ -78,6 +78,13 @@ class RuleResult:
             found[f"AR_{size}"] = self.recall_by_size[row].mean(axis=0)
         return found
 
+    def as_dicts(self) -> list[dict[str, Any]]:
+        """Return every number of each class for JSON, also at each IoU threshold."""
+        precision = self.average_precision
+        columns = {f"{iou:g}": row for iou, row in zip(self.rule.iou_thresholds, precision, strict=True)}
+        numbers, by_iou = (by_class(each, precision.shape[1]) for each in (self.per_class(), columns))
+        return [{**own, "AP_per_iou": at} for own, at in zip(numbers, by_iou, strict=True)]
+
     def numbers(self) -> dict[str, float]:
         """Return the mean over the classes of every number, NaN where it is undefined for all.
 
@@ -94,13 +101,9 @@ class RuleResult:
         return defined(self.numbers())
 
     def settings(self) -> dict[str, Any]:
-        """Return the rule as plain data.
-
-        But for the number of the first pixel, which belongs to the framework that the boxes came from: the same
-        detections give the same file.
-        """
-        options = {name: value for name, value in vars(self.rule).items() if name != "first_pixel"}
-        return {name: list(value) if isinstance(value, tuple) else value for name, value in options.items()}
+        """Return the rule as plain data."""
+        options = asdict(self.rule).items()
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in options}
 
 
 class MatchedInstances(NamedTuple):

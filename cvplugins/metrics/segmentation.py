@@ -13,7 +13,7 @@ from torch import Tensor
 from .label_boundaries import count_boundary_regions, count_contours
 from .label_maps import LabelMap, confusion_matrix
 from .matching import Floats, Integers
-from .undefined import defined, divide, mean_of_defined, none_if_undefined
+from .undefined import by_class, defined, divide, mean_of_defined
 
 __all__ = ["SegmentationMetric", "SegmentationResult"]
 
@@ -88,13 +88,13 @@ class SegmentationResult:
 
     def as_dict(self) -> dict[str, Any]:
         """Return everything as plain data that JSON can hold; undefined numbers are None."""
-        measures = self.per_class()
+        measures = by_class(self.per_class(), len(self.classes))
         labelled, predicted = self.confusion.sum(axis=1), self.confusion.sum(axis=0)
         per_class = {
             name: {
                 "labelled_pixels": int(labelled[index]),
                 "predicted_pixels": int(predicted[index]),
-                **{key: none_if_undefined(values[index]) for key, values in measures.items()},
+                **measures[index],
             }
             for index, name in enumerate(self.classes)
         }

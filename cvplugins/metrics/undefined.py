@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["defined", "divide", "mean_of_defined", "none_if_undefined"]
+__all__ = ["by_class", "defined", "divide", "mean_of_defined", "none_if_undefined"]
 
 
 def divide(part: ArrayLike, whole: ArrayLike, left_out: ArrayLike = False) -> NDArray[np.float64]:
@@ -46,3 +47,13 @@ def none_if_undefined(value: float | NDArray[np.floating]) -> float | None:
     >>> none_if_undefined(float("nan"))
     """
     return None if np.isnan(value) else float(value)
+
+
+def by_class(columns: Mapping[str, NDArray[Any]], num_classes: int) -> list[dict[str, float | None]]:
+    """Return the numbers of each class for JSON, from an array ``(C,)`` a number.
+
+    >>> by_class({"AP": np.array([0.5, np.nan])}, 2)
+    [{'AP': 0.5}, {'AP': None}]
+    """
+    plain = {name: [none_if_undefined(value) for value in values] for name, values in columns.items()}
+    return [{name: values[index] for name, values in plain.items()} for index in range(num_classes)]

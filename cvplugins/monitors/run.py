@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from .metric_names import MetricNames
+
 __all__ = ["Monitor", "Run", "Step", "watch_steps"]
 
 
@@ -74,6 +76,20 @@ class Run(Protocol):
 
     def newest_loss(self) -> float | None:
         """Return the newest loss that the framework has read from the device, None if it was returned before."""
+
+    @property
+    def weights_key(self) -> str:
+        """Under which a checkpoint of the framework holds the weights."""
+
+    @property
+    def tested_models(self) -> Sequence[nn.Module]:
+        """The model, and an average of its weights that takes its place in tests."""
+
+    def metric_names(self) -> MetricNames:
+        """Return the names of the numbers that evaluations can give, as far as they are known."""
+
+    def stop(self, reason: str) -> None:
+        """End the training before the next iteration."""
 
     def ends_interval(self, interval: int) -> bool:
         """Return whether the current iteration is the last of so many."""

@@ -61,9 +61,10 @@ class WeightAverageMonitor(Monitor):
             self._resumed = None
 
     def after_step(self, run: Run, step: Step) -> None:
-        """Follow the weights."""
+        """Follow the weights, unless the optimizer skipped the step."""
         assert self.average is not None  # it has begun
-        self.average.update(run.model, run.iteration)
+        if not step.is_void():
+            self.average.update(run.model, run.iteration)
 
     def applied(self, run: Run) -> AbstractContextManager[None]:
         """Let the average stand in for the weights."""
@@ -73,7 +74,7 @@ class WeightAverageMonitor(Monitor):
     def finish(self, run: Run) -> None:
         """Write the average."""
         if self.average is not None and self.average.updates:
-            file = BestWeights(Path(run.work_dir, "model_ema.pth"), key="model")
+            file = BestWeights(Path(run.work_dir, "model_ema.pth"), key=run.weights_key)
             with self.average.applied(run.model):
                 file.keep(run.model, updates=self.average.updates)
             run.info(f"the averaged weights lie in {file.path}")

@@ -11,7 +11,6 @@ import numpy as np
 from cvplugins import metrics
 from cvplugins.metrics import ClassificationState
 from cvplugins.registry import METRICS
-from cvplugins.reporting import classification_figures, classification_table
 
 from .metrics import PluginMetric, as_array
 
@@ -73,7 +72,7 @@ class ClassificationMetric(PluginMetric):
         core = self._core()
         core.states = results
         result = core.compute()
-        self.report(classification_table(result), result, classification_figures(result))
+        self.report(result)
         return result.scalars()
 
     def _core(self) -> metrics.ClassificationMetric:

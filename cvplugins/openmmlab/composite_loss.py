@@ -41,10 +41,9 @@ class CompositeLoss(OpenMMLabLoss, nn.ModuleList):
     loss_weight: float
 
     def __init__(self, losses: Mapping[str, Any], class_weight: Any = None, **options: Any) -> None:
-        if not isinstance(losses, Mapping):
-            raise TypeError(f"losses is {losses!r}; expected configs under names, such as dict(dice=dict(type=...))")
-        parts = {name: _with_class_weight(part, class_weight) for name, part in losses.items()}
-        super().__init__(losses=parts, **options)
+        if isinstance(losses, Mapping):
+            losses = {name: _with_class_weight(part, class_weight) for name, part in losses.items()}
+        super().__init__(losses=losses, **options)
         self.logged_iteration = -1
 
     def compute(self, pred: Tensor, target: Tensor, **call: Any) -> Tensor:

@@ -14,7 +14,6 @@ from cvplugins.metrics import DetectionMetric as Core
 from cvplugins.metrics import ImageDetections, ImageMasks, detection_rule, encode_masks
 from cvplugins.metrics import InstanceSegmentationMetric as MaskCore
 from cvplugins.registry import METRICS
-from cvplugins.reporting import DETECTION_FIGURES, detection_table
 
 from .metrics import PluginMetric, as_array
 
@@ -67,9 +66,7 @@ class DetectionMetric(PluginMetric):
         prefix: str | None = None,
     ) -> None:
         super().__init__(out_dir=out_dir, collect_device=collect_device, prefix=prefix)
-        # mmdet numbers the pixels of VOC from 0 at both corners of a box; Detectron2 only at the first one.
-        of_mmdet = [detection_rule(rule) for rule in ([rules] if isinstance(rules, str) else rules)]
-        self.rules = [detection_rule({**vars(rule), "first_pixel": 0.0}) for rule in of_mmdet]
+        self.rules = [detection_rule(rule) for rule in ([rules] if isinstance(rules, str) else rules)]
         self.score_threshold = score_threshold
         self.core(["any"], self.rules, score_threshold)  # refuses wrong options before any work
         if ignored is None:
@@ -95,7 +92,7 @@ class DetectionMetric(PluginMetric):
         for image in results:
             metric.update(image)
         result = metric.compute()
-        self.report(detection_table(result), result, DETECTION_FIGURES)
+        self.report(result)
         return result.scalars()
 
     def _core(self) -> Core:

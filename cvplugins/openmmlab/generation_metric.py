@@ -12,7 +12,6 @@ import torch
 from cvplugins import metrics
 from cvplugins.metrics import FeatureStatistics, ImageFeatures, InceptionFeatures
 from cvplugins.registry import METRICS
-from cvplugins.reporting import generation_table
 
 from .image_quality_metric import find_data, image_name
 from .metrics import PluginMetric, as_array
@@ -99,7 +98,7 @@ class GenerationMetric(PluginMetric):
             for image in images:
                 core.add(image if name is not None else replace(image, image_id=number))
         result = core.compute()
-        self.report(generation_table(result), result)
+        self.report(result)
         return result.scalars()
 
     def _core(self) -> metrics.GenerationMetric:

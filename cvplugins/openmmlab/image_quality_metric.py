@@ -10,7 +10,6 @@ from typing import Any
 from cvplugins import metrics
 from cvplugins.metrics import ImageQuality
 from cvplugins.registry import METRICS
-from cvplugins.reporting import draw_image_quality_figure, image_quality_table
 
 from .metrics import PluginMetric
 
@@ -77,7 +76,7 @@ class ImageQualityMetric(PluginMetric):
         for number, (name, image) in enumerate(results):
             core.add(image if name is not None else replace(image, image_id=number))
         result = core.compute()
-        self.report(image_quality_table(result), result, {"figure": draw_image_quality_figure})
+        self.report(result)
         return result.scalars()
 
     def _core(self) -> metrics.ImageQualityMetric:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -10,15 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from cvplugins.losses.contract import Loss, ignored_index, uses_sigmoid
+from cvplugins.losses.from_config import OF_SIGMOIDS, check_loss_weight, checked_config, loss_of_options
 from cvplugins.registry import MODELS
 
 __all__ = ["CoreConvention", "OpenMMLabLoss", "core_arguments", "default_loss_name"]
-
-
-OF_SIGMOIDS = (
-    "losses of sigmoids are BCELoss, FocalLoss(use_sigmoid=True), region losses with mode='binary' or 'multilabel', "
-    "and LovaszLoss(binary=True)"
-)
 
 
 class OpenMMLabLoss(nn.Module):
@@ -33,27 +28,16 @@ class OpenMMLabLoss(nn.Module):
             scope: the loss of ``OHEMLoss`` or the backbone of ``PerceptualLoss``.
     """
 
-    core: type[nn.Module]
+    core: type[Loss]
+    loss: Loss
 
     def __init__(
         self, loss_weight: float = 1.0, loss_name: str | None = None, use_mask: bool = False, **options: Any
     ) -> None:
         super().__init__()
-        accepted = inspect.signature(self.core).parameters
-        fixed = _take_out_what_is_fixed(options, accepted)
-        unknown = sorted(set(options) - set(accepted))
-        if unknown:
-            raise TypeError(f"{self.core.__name__} has no option {', '.join(unknown)}; it has {', '.join(accepted)}")
-        needed = (name for name, option in accepted.items() if option.default is inspect.Parameter.empty)
-        missing = sorted(set(needed) - set(options))
-        if missing:
-            raise TypeError(f"{self.core.__name__} needs {', '.join(missing)}; it has {', '.join(accepted)}")
-        if not isinstance(loss_weight, (int, float)):
-            raise TypeError(f"loss_weight of {self.core.__name__} is {loss_weight!r}; expected a number")
-        self.loss = self.core(**{name: _built(name, value) for name, value in options.items()})
-        if fixed is not None and fixed != self.use_sigmoid:
-            others = f"; {OF_SIGMOIDS}" if fixed else ""
-            raise ValueError(f"{self.core.__name__} works with use_sigmoid={self.use_sigmoid} only{others}")
+        check_loss_weight(loss_weight, self.core.__name__)
+        built = {name: value if name in ("loss", "losses") else _built(name, value) for name, value in options.items()}
+        self.loss = loss_of_options(self.core, built, _part)
         self.use_mask = use_mask
         self.loss_weight = loss_weight
         self.loss_name = loss_name or default_loss_name(self.core)
@@ -76,7 +60,7 @@ class OpenMMLabLoss(nn.Module):
 
     def compute(self, pred: Tensor, target: Tensor, **call: Any) -> Tensor:
         """Call the core."""
-        if "ignore_index" in call and not (hasattr(self.loss, "ignore_index") or hasattr(self.loss, "loss")):
+        if "ignore_index" in call and self.loss.target_kind == "values":
             raise TypeError(
                 f"{self.core.__name__} compares no labels, of which ignore_index={call['ignore_index']} could be one; "
                 "it does not suit a head of classes"
@@ -91,7 +75,7 @@ class OpenMMLabLoss(nn.Module):
         core the labels would be indices: 0 the class of the channel, 1 the background, as in mmdet's RPN, whose
         scores have no dimensions of pixels.
         """
-        if not hasattr(self.loss, "ignore_index") or pred.ndim < 3 or pred.shape[1] != 1:  # no labels, or no such map
+        if self.loss.target_kind != "labels" or pred.ndim < 3 or pred.shape[1] != 1:  # no labels, or no such map
             return pred, target
         if target.shape != pred.shape[:1] + pred.shape[2:]:
             return pred, target
@@ -110,7 +94,7 @@ class OpenMMLabLoss(nn.Module):
     @property
     def use_sigmoid(self) -> bool:
         """Whether the scores are one sigmoid per class."""
-        return bool(getattr(self.loss, "use_sigmoid", False))
+        return uses_sigmoid(self.loss)
 
     custom_cls_channels = custom_activation = custom_accuracy = use_sigmoid
 
@@ -179,12 +163,12 @@ class CoreConvention(nn.Module):
     @property
     def use_sigmoid(self) -> bool:
         """Whether the scores are one sigmoid per class."""
-        return bool(getattr(self.loss, "use_sigmoid", False))
+        return uses_sigmoid(self.loss)
 
     @property
     def ignore_index(self) -> int | None:
         """The index that the loss ignores if the call names none."""
-        return getattr(getattr(self.loss, "loss", self.loss), "ignore_index", None)
+        return ignored_index(self.loss.loss if isinstance(self.loss, OpenMMLabLoss) else self.loss)
 
     def forward(self, pred: Tensor, target: Tensor, **call: Any) -> Tensor:
         """Translate the core's arguments into OpenMMLab's."""
@@ -192,21 +176,18 @@ class CoreConvention(nn.Module):
         return self.loss(pred, target, **{theirs.get(name, name): value for name, value in call.items()})
 
 
-def _take_out_what_is_fixed(options: dict[str, Any], accepted: Mapping[str, Any]) -> bool | None:
-    """Return ``use_sigmoid``, which mmdet's heads want in the config of a loss that has no such choice."""
-    if "use_sigmoid" in options and "use_sigmoid" not in accepted:
-        return bool(options.pop("use_sigmoid"))
-    return None
+def _part(config: Any) -> CoreConvention:
+    """Return a loss within a loss, of any registry."""
+    return CoreConvention(
+        config if isinstance(config, nn.Module) else MODELS.parent.build(dict(checked_config(config)))
+    )
 
 
 def _built(name: str, value: Any) -> Any:
     """Return what a config asks for, or the value itself."""
-    if name == "losses" and isinstance(value, Mapping):
-        return {key: _built("loss", part) for key, part in value.items()}
-    if name == "loss" and not isinstance(value, nn.Module) and not (isinstance(value, Mapping) and "type" in value):
-        raise TypeError(f"expected the config of a loss, a dict with type, but got {value!r}")
-    if isinstance(value, Mapping) and "type" in value:
-        value = MODELS.parent.build(dict(value))
-        if name == "backbone" and hasattr(value, "init_weights"):
-            value.init_weights()  # loads what init_cfg names; the model's own call does not reach a frozen backbone
-    return CoreConvention(value) if name == "loss" else value
+    if not isinstance(value, Mapping) or "type" not in value:
+        return value
+    built = MODELS.parent.build(dict(value))
+    if name == "backbone" and hasattr(built, "init_weights"):
+        built.init_weights()  # loads what init_cfg names; the model's own call does not reach a frozen backbone
+    return built

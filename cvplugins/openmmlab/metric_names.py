@@ -16,7 +16,6 @@ from .config import type_name
 from .config_walk import walk
 from .metrics import PluginMetric
 from .undefined_numbers_hook import flat, monitored_by_checkpoints
-from .validation_loss import ValidationLoss
 
 __all__ = ["check_monitors", "metric_names"]
 
@@ -44,13 +43,13 @@ def check_monitors(runner: Runner) -> None:
 
 
 def metric_names(runner: Runner) -> MetricNames:
-    """Return the names of what the validations of a run can give."""
+    """Return the names of what the validations of a run can give; a hook may say in ``adds`` what comes of it."""
     found = MetricNames(())
     for metric in runner.val_loop.evaluator.metrics:
         found += _of_metric(metric)
     for hook in runner.hooks:
-        if isinstance(hook, ValidationLoss):
-            found += MetricNames(("val/loss",), ("val/",))
+        if hasattr(hook, "adds"):
+            found += hook.adds
         elif _adds_numbers(hook):
             found += MetricNames((), ("",))
     return found

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ import torch
 from mmengine.evaluator import BaseMetric
 from mmengine.logging import MMLogger
 
-from cvplugins.reporting import write_results
+from cvplugins.reporting import result_table, write_results
 
 __all__ = ["PluginMetric", "as_array"]
 
@@ -21,7 +21,7 @@ class PluginMetric(BaseMetric):
     """mmengine's BaseMetric, which also writes its whole result to files.
 
     A subclass appends one state an image to ``self.results``, so that ``BaseMetric`` can drop what a sampler
-    padded; its ``compute_metrics`` merges them, and calls :meth:`path_for` for each file that it writes.
+    padded; its ``compute_metrics`` merges them, and hands the result to :meth:`report`.
 
     Args:
         out_dir: Folder for the files; the hook ``cvplugins.ResultFilesHook`` sets it to the run's log folder.
@@ -44,29 +44,16 @@ class PluginMetric(BaseMetric):
         """
         return None
 
-    def path_for(self, kind: str, suffix: str) -> Path:
-        """Return where a file of this metric goes, and remember it for the summary of the run."""
-        self.written[kind] = Path(self.out_dir or ".", f"{self.prefix}_{kind}{suffix}")
-        return self.written[kind]
-
-    def report(
-        self,
-        table: str,
-        result: Any,
-        figures: Mapping[str, Callable[..., None]] | None = None,
-        settings: Mapping[str, Any] | None = None,
-    ) -> None:
+    def report(self, result: Any, settings: Mapping[str, Any] | None = None) -> None:
         """Log a table of the result, and write it as JSON with its figures as PNG and SVG.
 
         Args:
-            table: For the log.
-            result: Has ``as_dict()``, everything as plain data.
-            figures: What draws the result to paths, by the kind of file.
+            result: Of a type in :data:`cvplugins.reporting.REPORTS`.
             settings: Options that the result does not know, for the JSON file.
         """
-        MMLogger.get_current_instance().info(f"\n{table}")
+        MMLogger.get_current_instance().info(f"\n{result_table(result)}")
         if self.out_dir is not None:
-            write_results(result, figures or {}, self.path_for, settings)
+            self.written = write_results(result, self.out_dir, str(self.prefix), settings)
 
 
 def as_array(values: Any) -> np.ndarray:

@@ -34,7 +34,7 @@ class MonitorHook(Hook):
         """Take over the monitor's options, which messages and documentation show."""
         super().__init_subclass__()
         if "monitor_type" in vars(cls):
-            cls.__signature__ = joined_signature(cls.monitor_type, cls.__init__)
+            cls.__signature__ = joined_signature(cls.monitor_type, cls)
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         try:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,10 @@ from mmengine.optim import OptimWrapper, OptimWrapperDict
 from torch import nn
 from torch.optim import Optimizer
 
-from cvplugins.monitors import Run
+from cvplugins.monitors import MetricNames, Run
+
+from .metric_names import metric_names
+from .undefined_numbers_hook import flat
 
 __all__ = ["RunnerRun", "optim_wrappers"]
 
@@ -86,7 +89,7 @@ class RunnerRun(Run):
                 for key in ("lr", "initial_lr"):
                     if key in group:
                         group[key] *= factor
-        for scheduler in _flat(self.runner.param_schedulers):
+        for scheduler in flat(self.runner.param_schedulers):
             if scheduler.param_name == "lr":
                 scheduler.base_values = [value * factor for value in scheduler.base_values]
 
@@ -115,17 +118,23 @@ class RunnerRun(Run):
         self._loss_at = self.runner.iter
         return float(hub.get_scalar("train/loss").current())
 
+    weights_key = "state_dict"
+
+    @property
+    def tested_models(self) -> list[nn.Module]:
+        """The model, and what EMAHook puts into its place."""
+        return [self.model, *(average.module for average in self.averages)]
+
+    def metric_names(self) -> MetricNames:
+        """Return what the evaluator's metrics and the hooks give."""
+        return metric_names(self.runner)
+
+    def stop(self, reason: str) -> None:
+        """Let the loop end before its next epoch or iteration."""
+        self.runner.train_loop.stop_training = True
+
 
 def optim_wrappers(runner: Any) -> dict[str, OptimWrapper]:
     """Return the optimizer wrappers of a run by their names, ``""`` for the only one."""
     wrapper = runner.optim_wrapper
     return dict(wrapper.items()) if isinstance(wrapper, OptimWrapperDict) else {"": wrapper}
-
-
-def _flat(value: Any) -> Iterator[Any]:
-    """Yield the schedulers; several optimizers have a dict of lists of them."""
-    if isinstance(value, (list, Mapping)):
-        for each in value.values() if isinstance(value, Mapping) else value:
-            yield from _flat(each)
-    elif value is not None:
-        yield value

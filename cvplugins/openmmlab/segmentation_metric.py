@@ -12,7 +12,6 @@ from mmengine.dist import all_reduce, get_rank, get_world_size, is_main_process
 
 from cvplugins.metrics import SegmentationMetric as Core
 from cvplugins.registry import METRICS
-from cvplugins.reporting import SEGMENTATION_FIGURES, segmentation_table
 
 from .metrics import PluginMetric
 
@@ -108,7 +107,7 @@ class SegmentationMetric(PluginMetric):
             core.state[image.place] += image.pixels
         result = core.compute()
         if is_main_process():
-            self.report(segmentation_table(result), result, SEGMENTATION_FIGURES)
+            self.report(result)
         return result.scalars()
 
     def _core(self) -> Core:

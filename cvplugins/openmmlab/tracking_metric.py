@@ -15,7 +15,6 @@ from mmengine.dist import all_reduce
 from cvplugins import metrics
 from cvplugins.metrics import TrackedFrame
 from cvplugins.registry import METRICS
-from cvplugins.reporting import draw_tracking_figure, tracking_table
 
 from .metrics import PluginMetric, as_array
 
@@ -104,7 +103,7 @@ class TrackingMetric(PluginMetric):
             "classes": list(core.classes),
             "distractors": list(self.distractors),
         }
-        self.report(tracking_table(result), result, {"figure": draw_tracking_figure}, settings)
+        self.report(result, settings)
         return result.scalars()
 
     def _core(self) -> metrics.TrackingMetric:

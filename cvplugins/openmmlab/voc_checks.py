@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from cvplugins.datasets import VOCObject, VOCSource, box_problem
+from cvplugins.datasets import VOCObject, VOCSource, box_problem, voc_pixels
 
 from .dataset_nodes import DatasetNode
 
@@ -21,7 +21,7 @@ def voc_source(dataset: DatasetNode) -> VOCSource:
 
 def box_of(found: VOCObject) -> tuple[int, int, int, int]:
     """Return the box of an object as XMLDataset reads it: cut to whole numbers, then moved by the pixel 1."""
-    return int(found.xmin) - 1, int(found.ymin) - 1, int(found.xmax) - 1, int(found.ymax) - 1
+    return voc_pixels(int(found.xmin), int(found.ymin), int(found.xmax), int(found.ymax))
 
 
 def box_problem_of(dataset: DatasetNode) -> Callable[[VOCObject, int | None, int | None], str | None]:

@@ -17,17 +17,16 @@ from .generalization import draw_generalization_figure
 from .gradient_health import GradientLines, draw_gradient_figure, read_gradient_records
 from .image_quality import draw_image_quality_figure, generation_table, image_quality_table
 from .label_overlay import class_colours, draw_label_overlay
-from .results import DETECTION_FIGURES, SEGMENTATION_FIGURES, classification_figures, write_results
+from .results import REPORTS, Report, result_table, write_results
 from .run_summary import summary_lines, write_metrics
 from .segmentation import draw_segmentation_figure, segmentation_table
 from .tracking import draw_tracking_figure, tracking_table
 
 __all__ = [
-    "DETECTION_FIGURES",
-    "SEGMENTATION_FIGURES",
+    "REPORTS",
     "GradientLines",
+    "Report",
     "class_colours",
-    "classification_figures",
     "classification_table",
     "confusion_size",
     "detection_table",
@@ -47,6 +46,7 @@ __all__ = [
     "generation_table",
     "image_quality_table",
     "read_gradient_records",
+    "result_table",
     "segmentation_table",
     "summary_lines",
     "tracking_table",

@@ -34,7 +34,7 @@ def refusal(capsys, *arguments):
 
 
 def test_the_table_names_every_subcommand():
-    assert COMMANDS == ("train", "test", "evaluate", "convert-weights", "replay", "sample", "doctor")
+    assert COMMANDS == ("train", "test", "evaluate", "data", "convert-weights", "replay", "sample", "doctor")
 
 
 @pytest.mark.parametrize("name", COMMANDS)

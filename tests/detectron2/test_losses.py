@@ -181,7 +181,7 @@ def test_empty_entries_and_modules():
         ("CLS", core.OHEMLoss(core.DiceLoss(), keep_ratio=0.5), "DiceLoss does not fit here"),
         ("RPN_CLS", {"type": "FocalLoss"}, "FocalLoss reads its scores as a softmax, but here stand sigmoids"),
         ("MASK", {"type": "DiceLoss"}, "DiceLoss reads its scores as a softmax.*mode='binary'"),
-        ("CLS", {"type": "FocalLoss", "loss_weight": "2"}, "loss_weight is '2'; expected a number"),
+        ("CLS", {"type": "FocalLoss", "loss_weight": "2"}, "loss_weight of FocalLoss is '2'; expected a number"),
         ("CLS", {"type": "CrossEntropyLoss", "class_weight": [1.0, 2.0]}, "class_weight holds 2 numbers; use 1 or 3"),
         ("CLS", {"type": "BCELoss", "reduction": "sum"}, "reduction 'sum' takes no divisor"),
         ("MASK", {"type": "BCELoss", "reduction": "none"}, r"gives \(2, 1, 4, 4\) values, not one"),

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from detection_cases import CLASSES, evaluate, pycocotools_evaluation, random_images, voc_ap_by_loops
 
-from cvplugins.metrics import DetectionMetric, DetectionRule, ImageDetections
+from cvplugins.metrics import DetectionMetric, DetectionRule, ImageDetections, RuleResult
 
 
 def image(image_id="a", boxes=(), scores=(), labels=(), truth_boxes=(), truth_labels=(), difficult=None):
@@ -399,3 +399,18 @@ def test_time_of_a_crowded_image_grows_with_its_detections_and_objects():
         evaluate([crowded], ["cat"], rules=["voc2007"])
         seconds.append(time.process_time() - start)
     assert seconds[1] < 32 * seconds[0]
+
+
+def test_plain_data_of_many_classes_computes_each_number_once(monkeypatch):
+    """The calls do not grow with the classes, as a formula that looked at one class at a time would make them."""
+    calls = []
+    per_class = RuleResult.per_class
+    monkeypatch.setattr(RuleResult, "per_class", lambda result: calls.append(result) or per_class(result))
+    counts = []
+    for number in (2, 60):
+        names = [f"class {index}" for index in range(number)]
+        result = evaluate([image(1, [[0, 0, 9, 9]], [0.9], [1], [[0, 0, 9, 9]], [1])], names, rules=["coco"])
+        calls.clear()
+        assert result.as_dict()["per_class"]["class 1"]["coco"]["AP50"] == 1
+        counts.append(len(calls))
+    assert counts[0] == counts[1]

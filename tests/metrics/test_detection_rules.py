@@ -30,7 +30,7 @@ def test_detectron2_rule_equals_its_evaluator(tmp_path, year, rule, seed):
     pytest.importorskip("detectron2", reason="detectron2 is not installed")
     images = with_distinct_scores(random_images(seed, count=40, whole_pixels=False))
     # Annotations are whole pixels; Detectron2 reads them with xmin - 1 and ymin - 1.
-    images = [dataclasses.replace(each, truth_boxes=each.truth_boxes.round()) for each in images]
+    images = [dataclasses.replace(each, truth_boxes=each.truth_boxes.round(), corners="edges") for each in images]
     expected = detectron2_evaluation(images, tmp_path, year)
     result = evaluate([without_label(each, 3) for each in images], CLASSES[:3], rules=[rule])
     found = {name: 100 * result.scalars()[name] for name in ("AP", "AP50", "AP75")}
@@ -133,11 +133,36 @@ def test_unknown_and_equal_names():
 def test_size_ranges_count_the_last_pixel_as_the_rule_does():
     """33 x 33 pixels by PASCAL VOC's count, in either framework's coordinates; 32 x 32, which is small, by COCO's."""
     box = [[10.0, 10.0, 42.0, 42.0]]
-    for rule, boxes, small in (
-        ("voc2012", box, False),
-        ({"base": "voc2012", "first_pixel": 1.0}, [[10.0, 10.0, 43.0, 43.0]], False),
-        ("coco", box, True),
+    for rule, corners, boxes, small in (
+        ("voc2012", "pixels", box, False),
+        ("voc2012", "edges", [[10.0, 10.0, 43.0, 43.0]], False),
+        ("coco", "pixels", box, True),
     ):
-        found = evaluate([ImageDetections("a", boxes, [0.9], [0], boxes, [0])], ["cat"], rules=[rule]).first_rule
+        image = ImageDetections("a", boxes, [0.9], [0], boxes, [0], corners=corners)
+        found = evaluate([image], ["cat"], rules=[rule]).first_rule
         assert np.isfinite(found.per_class()["AR_small"]).item() == small
         assert found.per_class()["AR_medium"] == 1
+
+
+@pytest.mark.parametrize("rule", ["voc2007", "voc2012", "detectron2", "detectron2_2012"])
+def test_the_same_boxes_with_either_kind_of_corners(rule):
+    """The same pixels, once as mmdet reads them from a file and once as Detectron2 does."""
+    pixels = random_images(4, count=30, whole_pixels=True)
+    edge = np.array([0, 0, 1, 1], np.float32)
+    edges = [
+        dataclasses.replace(each, boxes=each.boxes + edge, truth_boxes=each.truth_boxes + edge, corners="edges")
+        for each in pixels
+    ]
+    of_pixels, of_edges = (evaluate(images, rules=[rule]).as_dict() for images in (pixels, edges))
+    assert of_pixels["settings"].pop("corners") == "pixels"
+    assert of_edges["settings"].pop("corners") == "edges"
+    assert of_pixels["mean"]["AP50"] > 0.1
+    assert of_pixels == of_edges
+
+
+def test_corners_that_are_unknown_or_mixed():
+    image = ImageDetections("a", [], [], [], [], [])
+    with pytest.raises(ValueError, match="image a: corners is 'centres'; accepted: "):
+        dataclasses.replace(image, corners="centres")
+    with pytest.raises(ValueError, match="image b: the corners of its boxes are edges, those of the others pixels"):
+        evaluate([image, dataclasses.replace(image, image_id="b", corners="edges")])

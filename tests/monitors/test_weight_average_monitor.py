@@ -7,7 +7,7 @@ import torch
 from fake_run import FakeRun
 from torch import nn
 
-from cvplugins.monitors import WeightAverageMonitor
+from cvplugins.monitors import Step, WeightAverageMonitor
 
 
 def model():
@@ -40,7 +40,7 @@ def test_the_average_follows_the_steps_and_is_written_at_the_end(tmp_path):
     for weight in monitor.seen[2:]:
         expected = expected + 0.25 * (weight - expected)
     written = torch.load(tmp_path / "model_ema.pth", weights_only=True)
-    torch.testing.assert_close(written["model"]["weight"], expected)
+    torch.testing.assert_close(written["weights"]["weight"], expected)
     assert written["meta"] == {"updates": 4}
     assert torch.equal(run.model.weight, monitor.seen[-1])
     assert run.infos == [f"the averaged weights lie in {tmp_path / 'model_ema.pth'}"]
@@ -65,6 +65,17 @@ def test_an_average_of_other_weights_is_named(tmp_path):
     monitor.load_state_dict({"updates": 1, "average": {"head.weight": torch.zeros(1)}})
     with pytest.raises(ValueError, match="the stored average is that of other weights: 3 differ, as bias"):
         monitor.begin(FakeRun(model(), tmp_path))
+
+
+def test_a_step_that_a_fused_optimizer_skips_does_not_count(tmp_path):
+    """As GradScaler does: it hands over what it found, and the optimizer leaves the step out itself."""
+    run, monitor = FakeRun(model(), tmp_path), WeightAverageMonitor()
+    monitor.begin(run)
+    optimizer = run.optimizers[""]
+    for found, updates in ((1.0, 0), (0.0, 1)):
+        optimizer.found_inf = torch.tensor(found)
+        monitor.after_step(run, Step(optimizer))
+        assert monitor.state_dict()["updates"] == updates
 
 
 def test_nothing_is_written_without_an_update(tmp_path):

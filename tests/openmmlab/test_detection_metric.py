@@ -175,14 +175,6 @@ def test_rules_from_a_config(scene):
     assert {"own/AP", "own/AP50", "own/AP75", "own/strict_AP75", "own/precision"} <= set(found)
 
 
-def test_detectron2_rule_takes_boxes_as_mmdet_counts_pixels():
-    """mmdet takes 1 from all four corners of VOC's boxes, Detectron2 from the first two."""
-    from mmengine.registry import METRICS
-
-    metric = METRICS.build(dict(type="cvplugins.DetectionMetric", rules="detectron2"))
-    assert (metric.rules[0].first_pixel, metric.rules[0].pixel) == (0, 1)
-
-
 def test_padding_counts_once(scene):
     samples, _ = scene
     padded = [*samples, *samples[:2]]

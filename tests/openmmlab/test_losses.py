@@ -8,6 +8,8 @@ import pytest
 import torch
 from small_models import batch, small_faster_rcnn, small_mask2former
 
+from cvplugins.errors import UserError
+
 pytestmark = pytest.mark.openmmlab
 
 
@@ -312,7 +314,7 @@ def test_a_loss_of_numbers_does_not_suit_a_head_of_classes():
 
 
 def test_unknown_option_is_named_with_those_that_exist():
-    with pytest.raises(TypeError, match=r"FocalLoss has no option gama; it has use_sigmoid, gamma, alpha"):
+    with pytest.raises(UserError, match=r"FocalLoss has no option gama; it has use_sigmoid, gamma, alpha"):
         build(gama=1)
 
 
@@ -418,7 +420,7 @@ CROSS_ENTROPY = dict(type="cvplugins.CrossEntropyLoss")
 def test_mistakes_in_a_config_are_named(config, message):
     from mmengine.registry import MODELS
 
-    with pytest.raises(TypeError, match=message):
+    with pytest.raises(UserError, match=message):
         MODELS.build(config)
 
 
