@@ -78,7 +78,6 @@ REFUSED = [
     (f"{PARAMWISE}.decay_mult=0", "reads no such key"),
     (f"{PARAMWISE}.norm_decay=0", "did you mean norm_decay_mult?"),
     (f"{PARAMWISE}.bias_lr_mult=-2", "0 or more"),
-    (f"{PARAMWISE}.custom_keys.bakcbone.lr_mult=0.1", "did you mean backbone?"),
     (f"{PARAMWISE}.custom_keys.backbone.lr_mlt=0.1", "did you mean lr_mult?"),
     (f"{PARAMWISE}.custom_keys.backbone.lr_mult=-0.1", "0 or more"),
 ]
@@ -148,6 +147,15 @@ def test_odd_values_are_named_with_their_keys(check):
         key = option.partition("=")[0]
         assert key in str(caught.value)
         assert said in str(caught.value), option
+
+
+@pytest.mark.openmmlab
+def test_a_name_that_no_parameter_has(check):
+    """The constructor asks whether ``custom_keys``' names are in those of parameters; a misspelt one never is."""
+    from cvplugins.errors import UserError
+
+    with pytest.raises(UserError, match=r"custom_keys\.bakcbone: no parameter .* did you mean backbone\?"):
+        check(f"{PARAMWISE}.custom_keys.bakcbone.lr_mult=0.1")
 
 
 @pytest.mark.openmmlab
