@@ -17,6 +17,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 
+from cvplugins.distributed import is_distributed
 from cvplugins.errors import UserError, first_line
 
 from .building import object_path, with_words
@@ -67,12 +68,16 @@ def run_first_batches(
         if getattr(runner, loop) is None:
             continue
         job = loop.removesuffix("_loop")
-        count = 2 if job == "train" and _passes_over(runner) else 1
+        passes_over = job == "train" and _passes_over(runner)
+        count = 2 if passes_over and not is_distributed() else 1
         with failures_told(cfg, f"{job}_dataloader cannot load a batch", f"{job}_dataloader", given):
             batches = list(_first_batches(getattr(runner, loop).dataloader, count))
         with failures_told(cfg, f"one batch of {job}_dataloader does not go through the model", "model", given):
             if job == "train":
-                try_batches(partial(take_first_step, model, Beginning(runner, cfg, has_weights)), batches)
+                # One process cannot try another batch without the others, and the run passes over this one.
+                ignored = (NotFiniteError,) if passes_over and is_distributed() else ()
+                with contextlib.suppress(*ignored):
+                    try_batches(partial(take_first_step, model, Beginning(runner, cfg, has_weights)), batches)
                 continue
             outputs = _predict(model, batches[0], job)
         evaluator = getattr(runner, loop).evaluator
@@ -107,7 +112,7 @@ def failures_told(cfg: Config, what: str, within: str, given: Collection[str] = 
         cfg: The config.
         what: What failed.
         within: The key whose parts may have failed.
-        given: Keys that the command line gives; those in ``within`` are named.
+        given: Keys that the command line gives; those in ``within`` are named, or all.
 
     Raises:
         UserError: Something failed.
@@ -120,7 +125,7 @@ def failures_told(cfg: Config, what: str, within: str, given: Collection[str] = 
         frame, line = list(traceback.walk_tb(error.__traceback__))[-1]
         place = f"{frame.f_globals.get('__name__')}, line {line}"
         said = first_line(with_words(error))
-        changed = [key for key in given if key.startswith(within)]
+        changed = [key for key in given if key.startswith(within)] or [key for key in given if "." in key]
         hint = f"; --cfg-options sets {', '.join(changed)}" if changed else ""
         path = object_path(error, cfg, within)
         raise UserError(

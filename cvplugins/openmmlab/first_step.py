@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +15,7 @@ from mmengine.optim import OptimWrapper
 from mmengine.runner import Runner
 from torch import Tensor, nn
 
+from cvplugins.distributed import is_distributed
 from cvplugins.errors import UserError
 from cvplugins.refusals import shown
 
@@ -21,6 +23,8 @@ from .config_walk import at
 from .replay import loss_components
 
 __all__ = ["Beginning", "NotFiniteError", "take_first_step"]
+
+logger = logging.getLogger(__name__)
 
 
 class NotFiniteError(UserError):
@@ -67,10 +71,16 @@ def take_first_step(model: Any, beginning: Beginning, batch: Any) -> None:
         wrapper._accumulative_counts = 1
     losses = _losses(model, batch, beginning)
     if odd := _not_finite(loss_components(losses)):
-        place = _first_odd_module(model, batch, beginning)
+        # Other processes would not take part in another forward pass.
+        is_looked_for = not is_distributed()
+        place = _first_odd_module(model, batch, beginning) if is_looked_for else None
         # Without its weights a backbone may overflow that would not with them; losses alone cannot.
-        if beginning.has_weights or place is None:
-            _refuse_losses(odd, place)
+        if beginning.has_weights or (is_looked_for and place is None):
+            _refuse_losses(odd, place, is_looked_for)
+        logger.warning(
+            "the first batch gives losses that are not finite (%s), but without the weights that the run downloads",
+            _said(odd),
+        )
         return
     wrapper.update_params(model.parse_losses(losses)[0])
     _check_weights(model, beginning)
@@ -107,8 +117,10 @@ def _check_losses(values: Mapping[str, Any], what: str) -> None:
         raise NotFiniteError(f"{what} losses that are not finite ({_said(odd)})")
 
 
-def _refuse_losses(odd: Mapping[str, float], place: str | None) -> None:
-    if place is None:
+def _refuse_losses(odd: Mapping[str, float], place: str | None, is_looked_for: bool) -> None:
+    if not is_looked_for:
+        where = "a training with one process says which part they come from"
+    elif place is None:
         where = "the weights and what the layers give are finite: look at the targets, coders and losses"
     else:
         where = f"the first numbers that are not finite come out of {place}"

@@ -114,12 +114,12 @@ def _has_size(anchors: Tensor) -> Tensor:
 
 
 def _odd_option(cfg: Config, path: str) -> str:
-    """Return the option of an anchor generator with a number of 0 or less, and its value."""
+    """Return the option of an anchor generator with a number of 0 or less, and its value; all if there is none."""
     for part in walk(at(cfg, path), path):
         if _is_number(part.value) and not part.value > 0 and "center_offset" not in part.path:
             key = ".".join(part.path.split(".")[: path.count(".") + 2])
             return f"{key} = {shown(at(cfg, key))}"
-    return path
+    return f"{path} = {shown(at(cfg, path))}"
 
 
 def _check_nms(part: Part) -> None:

@@ -26,6 +26,7 @@ DICTS = (
     *("optim_wrapper", "env_cfg", "randomness", "log_processor", "visualizer", "auto_scale_lr", "default_hooks"),
 )
 OF_LOADERS = ("persistent_workers", "drop_last", "pin_memory", "shuffle")
+OF_DATASETS = ("metainfo", "data_prefix", "filter_cfg")
 RATES = ("lr", "weight_decay", "momentum")
 PATHS = ("data_root", "ann_file", "work_dir", "load_from", "out_dir", "output_dir", "save_dir", "test_out_dir")
 RANDOMNESS = ("seed", "diff_rank_seed", "deterministic")
@@ -127,6 +128,8 @@ def _check_part(part: Part) -> None:
         raise UserError(f"{path} = {shown(value)}: expected a name, such as 'ResNet'")
     if key in PATHS and isinstance(value, (int, float)):
         raise UserError(f"{path} = {value}: expected a path")
+    if key in OF_DATASETS and "_dataloader." in path and not isinstance(value, (dict, type(None))):
+        raise UserError(f"{path} = {shown(value)}: expected a dict")
     if key in RATES and value is True:
         raise UserError(f"{path} = {value}: expected a number")
     if isinstance(value, bool) or not isinstance(value, (int, float)):

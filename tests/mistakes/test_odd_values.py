@@ -49,6 +49,8 @@ REFUSED = [
     ("train_dataloader.prefetch_factor=0", "positive whole number"),
     ("val_dataloader.persistent_workers=True && val_dataloader.num_workers=0", "no workers to persist"),
     ("val_evaluator=5", "expected a metric"),
+    ("val_dataloader.dataset.metainfo=5", "expected a dict"),
+    ("val_dataloader.dataset.data_prefix=x", "expected a dict"),
     ("val_evaluator.collect_device=gpuu", "did you mean gpu?"),
     # mmengine/runner/priority.py and Runner.register_hook
     ("custom_hooks=[5]", "custom_hooks.0 = 5: expected a hook"),
@@ -72,11 +74,10 @@ REFUSED = [
     (f"{TESTED}.max_per_img=-3", "-1 keeps all"),
     ("model.roi_head.bbox_head.loss_cls.loss_weight=-1.0", "0 or more"),
     # mmengine/optim/optimizer/default_constructor.py
-    (f"{PARAMWISE}.foo=0", "it has custom_keys, bias_lr_mult"),
+    (f"{PARAMWISE}.foo=0", "it has custom_keys, bias_decay_mult"),
     (f"{PARAMWISE}.decay_mult=0", "reads no such key"),
     (f"{PARAMWISE}.norm_decay=0", "did you mean norm_decay_mult?"),
     (f"{PARAMWISE}.bias_lr_mult=-2", "0 or more"),
-    (f"{PARAMWISE}.custom_keys.bakcbone.lr_mult=0.1", "did you mean backbone?"),
     (f"{PARAMWISE}.custom_keys.backbone.lr_mlt=0.1", "did you mean lr_mult?"),
     (f"{PARAMWISE}.custom_keys.backbone.lr_mult=-0.1", "0 or more"),
 ]
@@ -146,6 +147,15 @@ def test_odd_values_are_named_with_their_keys(check):
         key = option.partition("=")[0]
         assert key in str(caught.value)
         assert said in str(caught.value), option
+
+
+@pytest.mark.openmmlab
+def test_a_name_that_no_parameter_has(check):
+    """The constructor asks whether ``custom_keys``' names are in those of parameters; a misspelt one never is."""
+    from cvplugins.errors import UserError
+
+    with pytest.raises(UserError, match=r"custom_keys\.bakcbone: no parameter .* did you mean backbone\?"):
+        check(f"{PARAMWISE}.custom_keys.bakcbone.lr_mult=0.1")
 
 
 @pytest.mark.openmmlab
