@@ -6,7 +6,15 @@ import pytest
 import torch
 from helpers import run_ranks
 
-from cvplugins.distributed import gather_objects, is_distributed, rank, sum_over_ranks, world_size
+from cvplugins.distributed import (
+    gather_objects,
+    is_distributed,
+    raised_on_every_rank,
+    rank,
+    sum_over_ranks,
+    world_size,
+)
+from cvplugins.errors import UserError
 
 
 def test_one_process_is_a_world_of_its_own():
@@ -43,6 +51,20 @@ def test_three_ranks():
         (True, 0, 2, [1, 2]),
         (True, 1, 2, [1, 2]),
     ]
+
+
+def refuse_on_second():
+    try:
+        with raised_on_every_rank():
+            if rank() == 1:
+                raise UserError("a broken image")
+    except UserError as error:
+        return str(error)
+
+
+@pytest.mark.distributed
+def test_what_one_rank_refuses_all_refuse():
+    assert run_ranks(refuse_on_second, 2) == ["process 1: a broken image", "a broken image"]
 
 
 def fail_on_second():

@@ -45,8 +45,8 @@ def trial_training(cfg: CfgNode, begin: Callable[[nn.Module], bool], *, given: S
                 for hook in plugin_hooks(trainer):
                     hook.before_train()
         model = trainer.model
-        known = begin(model.module if isinstance(model, DistributedDataParallel) else model)
         try:
+            known = begin(model.module if isinstance(model, DistributedDataParallel) else model)
             first_step(trainer, cfg, judged=known, given=given)
         finally:
             for hook in plugin_hooks(trainer):
