@@ -48,7 +48,3 @@ class EvaluationHook(MonitorHook):
         if metrics is not None and hasattr(self, "run") and self.monitored():
             self.monitor.evaluated(self.run, metrics, {"iteration": runner.iter, "epoch": runner.epoch})
 
-    def after_load_checkpoint(self, runner, checkpoint: dict[str, Any]) -> None:
-        """Restore the monitor's state when a run is resumed; weights that are only loaded belong to another run."""
-        if runner._resume:
-            super().after_load_checkpoint(runner, checkpoint)

@@ -99,9 +99,9 @@ class HardExampleMiningHook(MonitorHook):
             checkpoint[self.checkpoint_key]["seed"] = self.sampler.seed
 
     def after_load_checkpoint(self, runner, checkpoint: dict[str, Any]) -> None:
-        """Restore them when a run is resumed; weights that are only loaded belong to another run."""
+        """Restore them when a run is resumed."""
+        super().after_load_checkpoint(runner, checkpoint)
         if runner._resume and self.checkpoint_key in checkpoint:
-            super().after_load_checkpoint(runner, checkpoint)
             self._seed = checkpoint[self.checkpoint_key]["seed"]
 
     def _indices(self, data_batch: Any) -> list[int]:

@@ -78,8 +78,8 @@ class MonitorHook(Hook):
             checkpoint[self.checkpoint_key] = state
 
     def after_load_checkpoint(self, runner, checkpoint: dict[str, Any]) -> None:
-        """Restore the monitor's state."""
-        if self.checkpoint_key in checkpoint:
+        """Restore the monitor's state when a run is resumed; weights that are only loaded belong to another run."""
+        if runner._resume and self.checkpoint_key in checkpoint:
             self.monitor.load_state_dict(checkpoint[self.checkpoint_key])
 
 

@@ -86,6 +86,15 @@ def test_resumes_on_either_side(tmp_path, request, hook, first):
         assert torch.equal(weights(again), weights(straight)), name
 
 
+def test_weights_of_a_run_that_has_switched_begin_a_run_that_has_not(tmp_path, request):
+    """Its state belongs to the run that wrote it: with ``load_from`` alone the new one switches at its own time."""
+    run(tmp_path / "one", f"{request.node.name}_one", epochs=2)
+    options = dict(load_from=str(tmp_path / "one" / "epoch_2.pth"), epochs=2)
+    found = run(tmp_path / "two", f"{request.node.name}_two", **options)
+    assert type(found.optim_wrapper.optimizer).__name__ == "SGD"
+    assert "iteration 6: SGD follows AdamW" in next((tmp_path / "two").glob("*/*.log")).read_text()
+
+
 def test_to_adam_from_sgd(tmp_path, request):
     found = run(tmp_path, request.node.name, [dict(AT, optimizer=ADAM)], SGD)
     (group,) = found.optim_wrapper.optimizer.param_groups
