@@ -12,8 +12,8 @@ from detectron2.utils.events import EventStorage
 
 from cvplugins.distributed import gather_objects
 from cvplugins.monitors import NonFiniteMonitor
-from cvplugins.monitors.batch_images import image_names, image_tensors
 
+from .batch_images import image_names, image_tensors
 from .model_losses import forward_without_raising, named_losses, summed_losses
 from .plugin_hook import MonitorHook
 

@@ -47,4 +47,3 @@ class EvaluationHook(MonitorHook):
         """Tell the monitor; validations without a training have no run."""
         if metrics is not None and hasattr(self, "run") and self.monitored():
             self.monitor.evaluated(self.run, metrics, {"iteration": runner.iter, "epoch": runner.epoch})
-

@@ -13,9 +13,9 @@ from mmengine.runner import IterBasedTrainLoop
 from torch import Tensor
 
 from cvplugins.monitors import Attempt, NonFiniteMonitor
-from cvplugins.monitors.batch_images import image_names, image_tensors
 from cvplugins.registry import HOOKS
 
+from .batch_images import image_names, image_tensors
 from .monitor_hook import MonitorHook, optim_wrappers
 from .replay import loss_components, run_forward
 
