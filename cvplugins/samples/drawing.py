@@ -7,10 +7,9 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from .ade20k import write_ade20k_sample
 from .folders import FOLDERS
-from .voc import write_sample
 
 __all__ = ["SAMPLES", "draw_missing", "draw_sample"]
 
@@ -30,9 +29,21 @@ class Sample:
     images: int
 
 
+def _write_voc(folder: Path, **options: Any) -> None:
+    from .voc import write_sample  # here, because SciPy takes long to import
+
+    write_sample(folder, **options)
+
+
+def _write_ade20k(folder: Path, **options: Any) -> None:
+    from .ade20k import write_ade20k_sample  # here, because SciPy takes long to import
+
+    write_ade20k_sample(folder, **options)
+
+
 SAMPLES = {
-    "voc": Sample(FOLDERS["voc"], write_sample, 291),
-    "ade20k": Sample(FOLDERS["ade20k"], write_ade20k_sample, 201),
+    "voc": Sample(FOLDERS["voc"], _write_voc, 291),
+    "ade20k": Sample(FOLDERS["ade20k"], _write_ade20k, 201),
 }
 
 
