@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import linear_sum_assignment
-from scipy.sparse import coo_matrix
-from scipy.sparse.csgraph import connected_components
 
 __all__ = ["assign"]
 
@@ -36,6 +33,10 @@ def assign(row: Integers, column: Integers, score: Floats) -> Integers:
     """
     if len(row) == 0:
         return np.zeros(0, np.int64)
+    from scipy.optimize import linear_sum_assignment  # an import of half a second
+    from scipy.sparse import coo_matrix
+    from scipy.sparse.csgraph import connected_components
+
     rows, columns = int(row.max()) + 1, int(column.max()) + 1
     size = rows + columns
     graph = coo_matrix((np.ones(len(row), np.int8), (row, rows + column)), shape=(size, size))

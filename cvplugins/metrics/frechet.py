@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import scipy.linalg
 from numpy.typing import NDArray
 
 from cvplugins.errors import UserError, first_line
@@ -86,7 +85,9 @@ class FeatureStatistics:
 
     def factor(self) -> Floats:
         """Return a matrix whose product with itself, transposed first, is the covariance, ``(D, D)``."""
-        values, vectors = scipy.linalg.eigh(self.covariance)
+        from scipy.linalg import eigh  # an import of half a second
+
+        values, vectors = eigh(self.covariance)
         factor: Floats = np.sqrt(np.maximum(values, 0))[:, None] * vectors.T  # rounding may leave less than 0
         return factor
 
@@ -133,7 +134,9 @@ def frechet_distance(one: FeatureStatistics | NDArray[Any], other: FeatureStatis
     (mean, factor), (other_mean, other_factor) = _mean_and_factor(one), _mean_and_factor(other)
     if mean.shape != other_mean.shape:
         raise ValueError(f"{len(mean)} features of one set do not fit {len(other_mean)} of the other")
-    root = scipy.linalg.svdvals(factor @ other_factor.T).sum()
+    from scipy.linalg import svdvals
+
+    root = svdvals(factor @ other_factor.T).sum()
     traces = np.vdot(factor, factor) + np.vdot(other_factor, other_factor)
     difference = mean - other_mean
     # The trace is never negative, but a difference of equal numbers may be.

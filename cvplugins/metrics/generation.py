@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.special import rel_entr
 from torch import Tensor
 
 from .frechet import FeatureStatistics, FrechetDistance, feature_statistics, frechet_distance
@@ -232,6 +231,8 @@ def inception_score(probabilities: NDArray[Any], splits: int = 10) -> Floats:
     count = len(probabilities)
     if count < splits:
         return np.full(splits, np.nan)
+    from scipy.special import rel_entr
+
     parts = [probabilities[count * part // splits : count * (part + 1) // splits] for part in range(splits)]
     return np.array([np.exp(rel_entr(part, part.mean(axis=0)).sum(axis=1).mean()) for part in parts])
 
