@@ -27,7 +27,9 @@ test_evaluator = val_evaluator
 
 # The log lists the batch norms and says that they stay frozen.
 custom_hooks = _base_.custom_hooks
-custom_hooks[-1].rules = [dict(to="SyncBN", frozen="keep", evaluating="keep")]
+next(each for each in custom_hooks if each.type == "cvplugins.NormPolicyHook").rules = [
+    dict(to="SyncBN", frozen="keep", evaluating="keep")
+]
 
 default_hooks = dict(
     checkpoint=dict(type="cvplugins.AtomicCheckpointHook", save_best="seg/mIoU", rule="greater", max_keep_ckpts=2)

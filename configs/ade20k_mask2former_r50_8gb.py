@@ -7,6 +7,6 @@ batch_size, passes = 4, 4
 train_dataloader = dict(batch_size=batch_size)
 optim_wrapper = dict(type="AmpOptimWrapper", loss_scale="dynamic", accumulative_counts=passes)
 param_scheduler = _base_.param_scheduler
-param_scheduler[0].end = 160000 * passes
+next(each for each in param_scheduler if each.type == "PolyLR").end = 160000 * passes
 train_cfg = dict(max_iters=160000 * passes, val_interval=5000 * passes)
 default_hooks = dict(checkpoint=dict(interval=5000 * passes))

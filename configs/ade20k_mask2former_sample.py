@@ -5,12 +5,12 @@ data_root = "data/sample/ADEChallengeData2016"
 crop_size = (96, 96)
 
 train_pipeline = _base_.train_pipeline
-train_pipeline[2] = dict(
-    type="RandomChoiceResize", scales=[90, 100, 110, 120], resize_type="ResizeShortestEdge", max_size=400
+next(each for each in train_pipeline if each.type == "RandomChoiceResize").update(
+    scales=[90, 100, 110, 120], max_size=400
 )
-train_pipeline[3].crop_size = crop_size
+next(each for each in train_pipeline if each.type == "RandomCrop").crop_size = crop_size
 test_pipeline = _base_.test_pipeline
-test_pipeline[1].scale = (400, 112)
+next(each for each in test_pipeline if each.type == "Resize").scale = (400, 112)
 train_dataloader = dict(batch_size=8, num_workers=2, dataset=dict(data_root=data_root, pipeline=train_pipeline))
 val_dataloader = dict(batch_size=1, num_workers=2, dataset=dict(data_root=data_root, pipeline=test_pipeline))
 test_dataloader = val_dataloader

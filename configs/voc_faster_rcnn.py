@@ -24,7 +24,9 @@ test_evaluator = val_evaluator
 # The backbone's batch norms are frozen (frozen_stages=1) or in evaluation mode (norm_eval=True), as published. They
 # stay so, and the log says it; batch norms that train, as in the sample's config, are synchronised over processes.
 custom_hooks = _base_.custom_hooks
-custom_hooks[-1].rules = [dict(to="SyncBN", frozen="keep", evaluating="keep")]
+next(each for each in custom_hooks if each.type == "cvplugins.NormPolicyHook").rules = [
+    dict(to="SyncBN", frozen="keep", evaluating="keep")
+]
 
 default_hooks = dict(
     checkpoint=dict(

@@ -7,10 +7,10 @@ scale = (200, 200)  # the sample's own size
 train_dataset = _base_.train_dataloader.dataset
 for voc in train_dataset.dataset.datasets:
     voc.data_root = data_root
-    voc.pipeline[2].scale = scale
+    next(each for each in voc.pipeline if each.type == "Resize").scale = scale
 val_dataset = _base_.val_dataloader.dataset
 val_dataset.data_root = data_root
-val_dataset.pipeline[1].scale = scale
+next(each for each in val_dataset.pipeline if each.type == "Resize").scale = scale
 train_dataset.times = 1
 train_dataloader = dict(batch_size=8, dataset=train_dataset)
 val_dataloader = dict(dataset=val_dataset)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TypeVar, cast
 
 import torch.distributed as dist
@@ -15,6 +16,8 @@ __all__ = [
     "first_rank_does",
     "gather_objects",
     "is_distributed",
+    "joined",
+    "raised_on_every_rank",
     "rank",
     "sum_over_ranks",
     "world_size",
@@ -94,6 +97,28 @@ def first_rank_does(action: Callable[[], T]) -> T:
     return cast(T, found)
 
 
+@contextmanager
+def raised_on_every_rank() -> Iterator[None]:
+    """Raise a rank's ``UserError`` on all of them: else the others wait for it, and the first one prints nothing.
+
+    Every rank has to enter it, and nothing inside may wait for other ranks after a failure.
+
+    Raises:
+        UserError: This rank's, or else the first one's of the others.
+    """
+    problem: UserError | None = None
+    try:
+        yield
+    except UserError as error:
+        problem = error
+    messages = gather_objects(None if problem is None else str(problem))
+    if problem is not None:
+        raise problem
+    for number, message in enumerate(messages):
+        if message is not None:
+            raise UserError(f"process {number}: {message}")
+
+
 def check_process_count(processes: int, gpus: int) -> None:
     """Raise ``UserError`` if a node starts more processes than it has GPUs; without a GPU any number is fine.
 
@@ -104,3 +129,24 @@ def check_process_count(processes: int, gpus: int) -> None:
             f"{processes} processes were asked for, but this machine has {gpus} GPU(s); "
             f"start at most {gpus}, or set CUDA_VISIBLE_DEVICES= to use the CPU"
         )
+
+
+@contextmanager
+def joined(join: Callable[[], None] | None) -> Iterator[None]:
+    """Join the other processes of a launcher, and leave them in the end.
+
+    Args:
+        join: Joins them; None where there are none. It is not called in a process that has joined them already.
+
+    Example:
+        >>> with joined(None): is_distributed()
+        False
+    """
+    if join is None or dist.is_initialized():
+        yield
+        return
+    join()
+    try:
+        yield
+    finally:
+        dist.destroy_process_group()

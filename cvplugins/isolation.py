@@ -1,17 +1,14 @@
-"""Call a model's training code for its value alone: nothing moves, nothing is random, no other rank is asked."""
+"""Call a model's training code for its value alone: no layer moves, no other rank is asked."""
 
 from __future__ import annotations
 
-import random
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import numpy as np
-import torch
 import torch.distributed as dist
 from torch import nn
 
-__all__ = ["alone", "fixed_randomness", "training_paths"]
+__all__ = ["alone", "training_paths"]
 
 LIBRARIES = ("torch", "torchvision", "transformers", "timm")  # their modules are layers, however they are composed
 
@@ -35,33 +32,6 @@ def training_paths(model: nn.Module) -> Iterator[None]:
     finally:
         for module, training in flags:
             module.training = training
-
-
-@contextmanager
-def fixed_randomness(device: torch.device, seed: int = 0) -> Iterator[None]:
-    """Seed the generators of Python, NumPy, torch and ``device``, and give them back as they were.
-
-    >>> before = torch.get_rng_state()
-    >>> with fixed_randomness(torch.device("cpu")): first = torch.rand(1)
-    >>> with fixed_randomness(torch.device("cpu")): bool(torch.rand(1) == first)
-    True
-    >>> bool((torch.get_rng_state() == before).all())
-    True
-    """
-    python, numpy = random.getstate(), np.random.get_state()
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        try:
-            random.seed(seed)
-            np.random.seed(seed)
-            # Not torch.manual_seed, which seeds every GPU.
-            torch.default_generator.manual_seed(seed)
-            if device.type == "cuda":
-                with torch.cuda.device(device):
-                    torch.cuda.manual_seed(seed)
-            yield
-        finally:
-            random.setstate(python)
-            np.random.set_state(numpy)
 
 
 @contextmanager

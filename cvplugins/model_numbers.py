@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+
+from cvplugins.distributed import rank
 
 __all__ = ["ModelNumbers", "kept_numbers"]
 
@@ -73,6 +75,10 @@ class ModelNumbers:
             if values:
                 found[name] = values
         return found
+
+    def restore_own(self, of_ranks: Sequence[Mapping[str, Mapping[str, Any]]]) -> None:
+        """Set what this rank's :meth:`changed` returned, and the first one's on a rank that there was not."""
+        self.restore(of_ranks[rank()] if rank() < len(of_ranks) else of_ranks[0])
 
     def restore(self, state: Mapping[str, Mapping[str, Any]]) -> None:
         """Set what :meth:`changed` returned; what the model does not have (any more) is left out."""

@@ -8,7 +8,7 @@ from typing import Any
 
 from .errors import UserError
 
-__all__ = ["check_options", "plain"]
+__all__ = ["check_options", "joined_signature", "plain"]
 
 
 def check_options(function: Callable[..., Any], options: Collection[str], name: str | None = None) -> None:
@@ -16,11 +16,11 @@ def check_options(function: Callable[..., Any], options: Collection[str], name: 
 
     Args:
         function: What will be called with them by name.
-        options: Their names.
+        options: Their names; or with their values, which have to be numbers, or truths, where the defaults are.
         name: What the message calls the function; its own name if None.
 
     Raises:
-        UserError: An option is unknown or missing; the message lists those that there are.
+        UserError: An option is unknown, missing or a word; the message lists those that there are.
 
     Example:
         >>> check_options(lambda gamma=2.0: None, ["gama"], "FocalLoss")
@@ -37,6 +37,37 @@ def check_options(function: Callable[..., Any], options: Collection[str], name: 
     missing = sorted(needed - set(options))
     if missing:
         raise UserError(f"{name} needs {', '.join(missing)}; it has {', '.join(accepted)}")
+    for key, value in options.items() if isinstance(options, Mapping) else ():
+        default, words = accepted[key].default, "str" in str(accepted[key].annotation)
+        if isinstance(value, str) and isinstance(default, (bool, int, float)) and not words:
+            wanted = "True or False" if isinstance(default, bool) else "a number"
+            raise UserError(f"{name}: {key} is {value!r}; expected {wanted}, such as its default {default}")
+
+
+def joined_signature(inner: Callable[..., Any], outer: type) -> inspect.Signature:
+    """Return the options of a class that hands those which it does not know itself to another one.
+
+    Args:
+        inner: Gets them.
+        outer: Its own options, and those of its bases, are keyword-only.
+
+    Example:
+        >>> class Base:
+        ...     def __init__(self, *arguments, folder=".", **options): ...
+        >>> class Outer(Base):
+        ...     def __init__(self, *arguments, key="a", **options): ...
+        >>> joined_signature(lambda l1, l2=0.0: None, Outer)
+        <Signature (l1, l2=0.0, *, key='a', folder='.')>
+    """
+    signature = inspect.signature(inner)
+    found = dict(signature.parameters)
+    for each in outer.__mro__:
+        if "__init__" in vars(each):
+            options = inspect.signature(vars(each)["__init__"]).parameters.values()
+            for option in options:
+                if option.kind is inspect.Parameter.KEYWORD_ONLY:
+                    found.setdefault(option.name, option)
+    return signature.replace(parameters=list(found.values()))
 
 
 def plain(value: Any) -> Any:

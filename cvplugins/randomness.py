@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import numpy as np
 import torch
 
-__all__ = ["DATA", "MODEL", "kept_randomness", "seed_everything"]
+__all__ = ["DATA", "MODEL", "fixed_randomness", "kept_randomness", "seed_everything"]
 
 DATA, MODEL = 0, 1  # streams of random numbers
 
@@ -28,6 +28,33 @@ def kept_randomness() -> Iterator[None]:
     python, numpy = random.getstate(), np.random.get_state()
     with torch.random.fork_rng(devices=list(range(torch.cuda.device_count()))):
         try:
+            yield
+        finally:
+            random.setstate(python)
+            np.random.set_state(numpy)
+
+
+@contextmanager
+def fixed_randomness(device: torch.device, seed: int = 0) -> Iterator[None]:
+    """Seed the generators of Python, NumPy, torch and ``device``, and give them back as they were.
+
+    >>> before = torch.get_rng_state()
+    >>> with fixed_randomness(torch.device("cpu")): first = torch.rand(1)
+    >>> with fixed_randomness(torch.device("cpu")): bool(torch.rand(1) == first)
+    True
+    >>> bool((torch.get_rng_state() == before).all())
+    True
+    """
+    python, numpy = random.getstate(), np.random.get_state()
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        try:
+            random.seed(seed)
+            np.random.seed(seed)
+            # Not torch.manual_seed, which seeds every GPU.
+            torch.default_generator.manual_seed(seed)
+            if device.type == "cuda":
+                with torch.cuda.device(device):
+                    torch.cuda.manual_seed(seed)
             yield
         finally:
             random.setstate(python)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import torch
+from bytecode import keep_bytecode
 from skips import count_tests, has_gpu, has_mask2former, is_installed, pytest_addoption  # noqa: F401
 from unformatted import leave_configs_unformatted
 
@@ -17,29 +18,40 @@ collect_ignore = ["integration/tiny.py", "integration/tiny_mask2former.py"]  # c
 
 NEEDS = {
     "openmmlab": (
-        is_installed("mmdet"),
+        lambda: is_installed("mmdet"),
         "mmdet is not installed (see docs/install.md)",
     ),
     "detectron2": (
-        is_installed("detectron2"),
+        lambda: is_installed("detectron2"),
         "detectron2 is not installed (see docs/install.md)",
     ),
     "mask2former": (
-        has_mask2former(),
+        has_mask2former,
         "no original Mask2Former: set MASK2FORMER_ROOT to a checkout, and install detectron2 and timm",
     ),
-    "gpu": (has_gpu(), "no CUDA device"),
+    "gpu": (has_gpu, "no CUDA device"),
 }
 
 
-# Tensors are small here: threads that wait for each other cost more than they bring, most on a busy machine.
-torch.set_num_threads(1)
-leave_configs_unformatted()
-
-
 def pytest_configure(config: pytest.Config) -> None:
+    keep_bytecode()
     count_tests(config)
     config.option.loadscopereorder = False  # pytest-xdist would begin with the files of many tests, not of slow ones
+
+
+def pytest_collection(session: pytest.Session) -> None:
+    """Prepare a process that runs tests; one that only hands them to pytest-xdist's workers needs no torch."""
+    import torch
+
+    # Tensors are small here: threads that wait for each other cost more than they bring, most on a busy machine.
+    torch.set_num_threads(1)
+    leave_configs_unformatted()
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Keep what was imported and collected out of garbage collections, which mmengine does for every dataset."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -47,9 +59,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     in_file = Counter(item.path for item in items)
     slow = {item.path for item in items if item.get_closest_marker("slow")}
     items.sort(key=lambda item: (item.path not in slow, -in_file[item.path]))
+    missing = {marker: reason for marker, (is_there, reason) in NEEDS.items() if not is_there()}
     for item in items:
-        for marker, (available, reason) in NEEDS.items():
-            if not available and item.get_closest_marker(marker):
+        for marker, reason in missing.items():
+            if item.get_closest_marker(marker):
                 item.add_marker(pytest.mark.skip(reason=reason))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from cvplugins.monitors import Run, watch_steps
+from cvplugins.monitors import MetricNames, Run, watch_steps
 
 
 class FakeRun(Run):
@@ -16,12 +16,14 @@ class FakeRun(Run):
         self._optimizers = {"": torch.optim.SGD(model.parameters(), **{"lr": 0.1, **optimizer})}
         self._iteration = 0
         self._folder = folder
+        self.stopped = None
         self.logged, self.plotted, self.infos, self.warnings = [], [], [], []
 
     model = property(lambda self: self._model)
     optimizers = property(lambda self: self._optimizers)
     iteration = property(lambda self: self._iteration)
     framework, config_name, averages = "fake", None, ()
+    autocast, is_scaled = None, False
     work_dir = log_dir = property(lambda self: self._folder)
 
     def scale_learning_rates(self, factor):
@@ -44,11 +46,21 @@ class FakeRun(Run):
     def newest_loss(self):
         return None
 
-    def train(self, monitor, batches):
+    weights_key = "weights"
+    tested_models = property(lambda self: [self._model])
+
+    def metric_names(self):
+        return MetricNames(("val/loss",))
+
+    def stop(self, reason):
+        self.stopped = reason
+
+    def train(self, monitor, batches, evaluate=None, period=2):
+        """Train, and evaluate every ``period`` iterations: ``evaluate(run)`` returns the numbers."""
         monitor.begin(self)
         handles = watch_steps(self, monitor)
         try:
-            for image, target in batches:
+            for image, target in batches if self.stopped is None else ():
                 monitor.before_iteration(self)
                 loss = nn.functional.mse_loss(self.model(image), target)
                 for optimizer in self.optimizers.values():
@@ -58,6 +70,10 @@ class FakeRun(Run):
                     optimizer.step()
                 monitor.after_iteration(self)
                 self._iteration += 1
+                if evaluate is not None and self._iteration % period == 0:
+                    monitor.evaluated(self, evaluate(self), {"iteration": self._iteration})
+                if self.stopped is not None:
+                    break
             monitor.finish(self)
         finally:
             for handle in handles:

@@ -9,7 +9,9 @@ import functools
 import multiprocessing
 import multiprocessing.forkserver
 import os
+import re
 import runpy
+import signal
 import subprocess
 import sys
 import tempfile
@@ -20,7 +22,7 @@ from typing import Any
 
 import pytest
 
-__all__ = ["run_python", "start_server", "use_environment"]
+__all__ = ["run_python", "run_until", "start_server", "use_environment"]
 
 
 @functools.cache
@@ -44,7 +46,7 @@ def start_server() -> Any:
 def run_python(
     command: Sequence[str], cwd: Path, environments: Sequence[Mapping[str, str]], timeout: float
 ) -> list[subprocess.CompletedProcess[str]]:
-    """Run ``python SCRIPT ARGUMENTS`` in a process for each environment, all at once.
+    """Run ``python SCRIPT ARGUMENTS``, or ``python -c CODE``, in a process for each environment, all at once.
 
     Raises:
         subprocess.TimeoutExpired: They were not done after ``timeout`` seconds; they are killed.
@@ -63,9 +65,8 @@ def run_python(
             process.join(max(0, deadline - time.monotonic()))
         late = [process for process in processes if process.exitcode is None]
         for process in late:
-            process.kill()
-            process.join()
-        printed = [[file.read_text() if file.exists() else "" for file in output] for output in outputs]
+            _kill(process)
+        printed = [[_text(file) for file in output] for output in outputs]
         if late:
             raise subprocess.TimeoutExpired(command, timeout, *map("".join, zip(*printed, strict=True)))
         return [
@@ -74,14 +75,47 @@ def run_python(
         ]
 
 
+def run_until(
+    pattern: str, command: Sequence[str], cwd: Path, environment: Mapping[str, str], timeout: float
+) -> subprocess.CompletedProcess[str]:
+    """Run ``python SCRIPT ARGUMENTS`` until it has printed what ``pattern`` finds; then kill all of it."""
+    context = start_server()
+    with tempfile.TemporaryDirectory() as folder:
+        outputs = (Path(folder, "out"), Path(folder, "err"))
+        process = context.Process(target=_run_python, args=(list(command), cwd, dict(environment), outputs))
+        process.start()
+        deadline = time.monotonic() + timeout
+        while process.exitcode is None and not re.search(pattern, _text(outputs[0])) and time.monotonic() < deadline:
+            process.join(0.02)
+        if process.exitcode is None:
+            _kill(process)
+        return subprocess.CompletedProcess(command, process.exitcode, *map(_text, outputs))
+
+
+def _text(file: Path) -> str:
+    return file.read_text() if file.exists() else ""
+
+
+def _kill(process: multiprocessing.Process) -> None:
+    """End a process and those that it has started, such as the workers of its data loaders."""
+    os.killpg(process.pid, signal.SIGKILL)
+    process.join()
+
+
 def _run_python(command: list[str], cwd: Path, environment: Mapping[str, str], outputs: tuple[Path, Path]) -> None:
+    os.setsid()  # so that it can be killed with its children
     use_environment(environment)
     os.chdir(cwd)
     for number, output in enumerate(outputs, start=1):
         os.dup2(os.open(output, os.O_WRONLY | os.O_CREAT), number)
-    sys.argv = command
-    sys.path.insert(0, str(Path(command[0]).absolute().parent))
-    runpy.run_path(command[0], run_name="__main__")
+    if command[0] == "-c":
+        sys.argv = command[:1] + command[2:]
+        sys.path.insert(0, "")
+        exec(compile(command[1], "<string>", "exec"), {"__name__": "__main__"})
+    else:
+        sys.argv = command
+        sys.path.insert(0, str(Path(command[0]).absolute().parent))
+        runpy.run_path(command[0], run_name="__main__")
 
 
 def use_environment(environment: Mapping[str, str]) -> None:

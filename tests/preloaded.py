@@ -1,5 +1,6 @@
 """What the processes that tests start import, imported once: see fork_server.py."""
 
+import gc
 import importlib
 import importlib.util
 
@@ -20,3 +21,5 @@ for module in MODULES:
     if found is not None and found.origin is not None:
         importlib.import_module(module)
 leave_configs_unformatted()
+gc.collect()
+gc.freeze()  # mmengine collects garbage for every dataset

@@ -4,6 +4,7 @@ import functools
 import hashlib
 import http.server
 import threading
+import time
 
 import pytest
 import torch
@@ -15,6 +16,26 @@ from cvplugins.errors import UserError
 class Handler(http.server.SimpleHTTPRequestHandler):
     def log_message(self, *arguments):
         """Say nothing."""
+
+    def do_GET(self):
+        """Give a file; or, by its name, a page, less than is promised, nothing, or no answer at all."""
+        if self.path == "/silent.pth":
+            time.sleep(1)
+        elif self.path == "/page.pth":
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(b"\n<!DOCTYPE html><title>Log in</title>")
+        elif self.path in ("/short.pth", "/empty.pth", "/endless.pth"):
+            self.send_response(200)
+            self.send_header("Content-Length", "0" if self.path == "/empty.pth" else "1000")
+            self.end_headers()
+            if self.path != "/empty.pth":
+                self.wfile.write(b"x" * 10)
+            if self.path == "/endless.pth":
+                self.wfile.flush()
+                time.sleep(1)
+        else:
+            super().do_GET()
 
 
 @pytest.fixture
@@ -41,6 +62,21 @@ def test_two_addresses_with_one_name_are_two_files(server, tmp_path):
     with pytest.raises(UserError, match=r"none.pth cannot be downloaded"):
         fetch(f"{server}/none.pth")
     assert cached(f"{server}/none.pth") is None
+
+
+def test_a_server_that_is_silent_or_sends_too_little(server, tmp_path, monkeypatch):
+    """Nothing of it is kept, so that the next try begins anew."""
+    monkeypatch.setattr("cvplugins.downloads.SILENCE", 0.3)
+    for name, said in (
+        ("short", "it ends after 10 of 1000 bytes"),
+        ("empty", "it is empty"),
+        ("page", "the server gives a web page"),
+        ("silent", "no byte came for 0.3 seconds"),
+        ("endless", "no byte came for 0.3 seconds"),
+    ):
+        with pytest.raises(UserError, match=f"{name}.pth cannot be downloaded.*{said}"):
+            fetch(f"{server}/{name}.pth")
+    assert not [path for path in (tmp_path / "hub").rglob("*") if path.is_file()]
 
 
 def test_torch_hubs_own_cache_counts_where_the_checksum_in_the_name_is_right(tmp_path, monkeypatch):

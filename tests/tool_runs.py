@@ -6,7 +6,9 @@ import re
 import socket
 import subprocess
 import sys
+import textwrap
 
+import fork_server
 from fork_server import run_python
 
 TINY = "tests/integration/tiny.py"  # a config
@@ -28,7 +30,7 @@ def start(root, *command, anew=False):
 
 
 def run_on_ranks(root, world_size, *command):
-    """Run a tool as torchrun does, and return what the first rank prints."""
+    """Run a tool as torchrun does, and return what each rank prints."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
@@ -36,10 +38,17 @@ def run_on_ranks(root, world_size, *command):
     ranks = [
         {**ENVIRONMENT, **meeting, **sizes, "RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(world_size)
     ]
-    first, *others = run_python([*map(str, command), "--launcher", "pytorch"], root, ranks, 570)
-    for other in others:
-        printed(other)
-    return printed(first)
+    return [printed(each) for each in run_python([*map(str, command), "--launcher", "pytorch"], root, ranks, 570)]
+
+
+def run_code(root, code):
+    """Run Python code in a process that has imported the frameworks and no adapter of ours; return what it prints."""
+    return printed(run_python(["-c", textwrap.dedent(code)], root, [ENVIRONMENT], 570)[0])
+
+
+def run_until(root, pattern, *command):
+    """Run a Python file with the frameworks imported until it has printed what ``pattern`` finds; then kill it."""
+    return fork_server.run_until(pattern, list(map(str, command)), root, ENVIRONMENT, 570)
 
 
 def printed(finished, fails=False):

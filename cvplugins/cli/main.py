@@ -18,7 +18,7 @@ from .parser import Parser
 
 __all__ = ["COMMANDS", "main", "run_command"]
 
-COMMANDS = ("train", "test", "evaluate", "convert-weights", "replay", "sample", "doctor")
+COMMANDS = ("train", "test", "evaluate", "data", "convert-weights", "replay", "sample", "doctor")
 
 EXAMPLES = """Examples:
   cvplugins train voc_faster_rcnn_sample            a config that comes with cvplugins; draws its sample first

@@ -12,7 +12,7 @@ from xml.parsers import expat
 from cvplugins.config_bases import first_literal
 from cvplugins.config_files import config_names
 from cvplugins.errors import UserError
-from cvplugins.sample_folders import FOLDERS
+from cvplugins.samples.folders import FOLDERS
 
 __all__ = ["check_own_data", "check_voc_files"]
 

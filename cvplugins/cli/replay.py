@@ -28,7 +28,7 @@ def run(arguments: argparse.Namespace) -> int:
     check_source(arguments.replay_file, "replay file", "NonFiniteGuardHook writes them to WORK_DIR/replay")
     if arguments.config is not None:
         arguments.config = existing_config(arguments.config)
-    from cvplugins.replaying import replay
+    from .replay_files import replay
 
     reproduced, text = replay(**vars(arguments))
     sys.stdout.write(f"{text}\n{'reproduced' if reproduced else 'not reproduced'}\n")

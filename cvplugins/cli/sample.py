@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 from cvplugins.paths import check_folder
-from cvplugins.sample_folders import FOLDERS, check_sample_folder
+from cvplugins.samples.folders import FOLDERS, check_sample_folder
 
 from .frameworks import check_seed
 
@@ -35,7 +35,7 @@ def run(arguments: argparse.Namespace) -> int:
     folder = arguments.path or FOLDERS[arguments.kind]
     check_sample_folder(folder, overwrite=arguments.force)
     check_folder(folder.parent, str(folder))
-    from cvplugins.datasets.samples import draw_sample
+    from cvplugins.samples.drawing import draw_sample
 
     drawn = draw_sample(arguments.kind, arguments.path, seed=arguments.seed, overwrite=arguments.force)
     sys.stdout.write(f"{drawn}\n")

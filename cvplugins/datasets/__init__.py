@@ -4,7 +4,14 @@ from cvplugins.errors import DataError
 
 from .ade20k import ADE20K_CLASSES, ade20k_pairs
 from .boxes import box_problem
-from .class_names import ClassCounts, check_class_names, check_same_classes, check_spelling, missing_classes
+from .class_names import (
+    ClassCounts,
+    check_class_names,
+    check_objects,
+    check_same_classes,
+    check_spelling,
+    missing_classes,
+)
 from .coco import CocoAnnotations, CocoObjects, CocoResults, read_coco_annotations, read_coco_results
 from .coco_check import check_coco_file
 from .image_lists import ImageList, image_names, read_image_list
@@ -48,6 +55,7 @@ __all__ = [
     "check_class_names",
     "check_coco_file",
     "check_label_images",
+    "check_objects",
     "check_same_classes",
     "check_spelling",
     "check_voc",

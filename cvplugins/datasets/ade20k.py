@@ -29,9 +29,8 @@ ADE20K_CLASSES = (
 )
 
 HOW_TO_GET_ADE20K = (
-    "To get ADE20K: download ADEChallengeData2016.zip from the scene parsing benchmark's site "
-    "(sceneparsing.csail.mit.edu) and unpack it in data/, so that data/ADEChallengeData2016/images exists "
-    "(data/README.md). To try without it: configs/ade20k_mask2former_sample.py or, for Detectron2, "
+    "To get ADE20K: `cvplugins data get ade20k` (1 GB) makes data/ADEChallengeData2016; docs/data.md has other ways. "
+    "To try without it: configs/ade20k_mask2former_sample.py or, for Detectron2, "
     "configs/detectron2/ade20k_mask2former_sample.yaml with data/sample/ADEChallengeData2016"
 )
 

@@ -5,13 +5,20 @@ from __future__ import annotations
 import difflib
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from cvplugins.errors import DataError
 
-__all__ = ["ClassCounts", "check_class_names", "check_same_classes", "check_spelling", "missing_classes"]
+__all__ = [
+    "ClassCounts",
+    "check_class_names",
+    "check_objects",
+    "check_same_classes",
+    "check_spelling",
+    "missing_classes",
+]
 
 LISTED = 10
 CLOSE = 0.75  # from which likeness on, by difflib, one name may be meant by another
@@ -55,6 +62,31 @@ class ClassCounts:
         if not self.others:
             return counted
         return f"{counted}; {sum(self.others.values())} of other classes are left out: {_numbers(self.others)}"
+
+
+def check_objects(
+    classes: Sequence[str], counts: Iterable[ClassCounts], place: str, is_trained: bool = True
+) -> str | None:
+    """Look at the objects of all data sets that are read together.
+
+    Args:
+        classes: The names.
+        counts: What each of them holds.
+        place: What messages call them together.
+        is_trained: Whether training learns from them.
+
+    Returns:
+        A warning of classes without an object to learn from; None if there is nothing to say.
+
+    Raises:
+        DataError: A name is misspelt, or there is no object to learn from.
+    """
+    together = ClassCounts()
+    for each in counts:
+        together.merge(each)
+    check_spelling(classes, together, place)
+    missing = missing_classes(classes, together, place) if is_trained else []
+    return f"{place}: there is no object to learn from of the classes {', '.join(missing)}" if missing else None
 
 
 def check_class_names(classes: Any, key: str) -> tuple[str, ...]:

@@ -40,9 +40,8 @@ VOC_CLASSES = (
 )
 
 HOW_TO_GET_VOC = (
-    "To get VOC: download VOCtrainval_06-Nov-2007.tar, VOCtest_06-Nov-2007.tar and VOCtrainval_11-May-2012.tar from "
-    "the PASCAL VOC site (host.robots.ox.ac.uk/pascal/VOC) and unpack them in data/, so that data/VOCdevkit/VOC2007 "
-    "exists (data/README.md). To try without it: configs/voc_faster_rcnn_sample.py or, for Detectron2, "
+    "To get VOC: `cvplugins data get voc0712` (2.9 GB) makes data/VOCdevkit; docs/data.md has other ways. "
+    "To try without it: configs/voc_faster_rcnn_sample.py or, for Detectron2, "
     "configs/detectron2/voc_faster_rcnn_sample.yaml with data/sample/VOCdevkit"
 )
 

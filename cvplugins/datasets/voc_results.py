@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from collections.abc import Container, Sequence
 from pathlib import Path
 
@@ -16,6 +17,9 @@ from .text_files import read_text
 from .typed_json import shown
 
 __all__ = ["VocDetections", "read_voc_results"]
+
+# How the names of results begin, by the devkit's pattern <comp>_<det or cls>_<split>_<class>.
+OF_RESULTS = re.compile(r"(?:comp\d*|dets?|cls|voc\d*|results?|train|val|trainval|test|\d+)_", re.IGNORECASE)
 
 # Boxes as in the file, scores, labels.
 VocDetections = tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.int64]]
@@ -89,7 +93,17 @@ def _of_one_prefix(found: dict[str, list[str]]) -> dict[str, list[str]]:
     own = [each for each in shared if all(other.startswith(each) for other in shared)]
     if not own:
         return found
-    return {name: [f"{own[0]}{name}"] for name in found}
+    begin = own[0]
+    # Both car.txt and comp4_det_test_car.txt are results of cars: which of the two is meant cannot be told.
+    return {
+        name: [f"{each}{name}" for each in sorted(prefixes[name]) if each == begin or not _is_other_class(each, begin)]
+        for name in found
+    }
+
+
+def _is_other_class(prefix: str, begin: str) -> bool:
+    """Return whether a file with this prefix is of a class of a longer name, such as ``police_car``."""
+    return prefix.startswith(begin) and not OF_RESULTS.match(prefix[len(begin) :])
 
 
 def _arrays(rows: list[tuple[list[float], float, int]]) -> VocDetections:

@@ -14,7 +14,7 @@ from detectron2.config import CfgNode, get_cfg
 from cvplugins.errors import UserError, first_line
 from cvplugins.refusals import did_you_mean, shown
 
-__all__ = ["keys_read_by", "refusals_named", "where"]
+__all__ = ["keys_read_by", "leaves", "refusals_named", "where"]
 
 KEY = re.compile(r"\bcfg((?:\.[A-Z][A-Z0-9_]*)+)")
 MOST = 4  # keys that a message lists
@@ -80,7 +80,7 @@ def _refusal(error: Exception, cfg: CfgNode, given: Sequence[Collection[str]]) -
     message = str(error.args[0]) if error.args else ""
     unknown = re.match(r"No object named '(.*)' found in '(.*)' registry!", message)
     if unknown:
-        paths = [path for path, value in _leaves(cfg) if value == unknown[1]]
+        paths = [path for path, value in leaves(cfg) if value == unknown[1]]
         frame = list(traceback.walk_tb(error.__traceback__))[-1][0]
         known = sorted(getattr(frame.f_locals.get("self"), "_obj_map", {}))
         hint = did_you_mean(unknown[1], known) or f"it has {', '.join(known)}"
@@ -115,9 +115,10 @@ def _value(cfg: CfgNode, path: str) -> Any:
     return node
 
 
-def _leaves(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+def leaves(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield every value of a config by its path."""
     if not isinstance(node, CfgNode):
         yield path, node
         return
     for key, child in node.items():
-        yield from _leaves(child, f"{path}.{key}" if path else str(key))
+        yield from leaves(child, f"{path}.{key}" if path else str(key))

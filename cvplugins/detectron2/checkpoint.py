@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -114,7 +115,13 @@ class CvpluginsCheckpointer(DetectionCheckpointer):
         return loaded
 
     def _torch_load(self, filename: str) -> dict[str, Any]:
-        return open_checkpoint(filename, self.trusted)
+        found = open_checkpoint(filename, self.trusted)
+        if "model" not in found and isinstance(found.get("state_dict"), Mapping):
+            raise UserError(
+                f"checkpoint {filename}: its weights are under state_dict, as other frameworks write them; Detectron2 "
+                "reads those under model, by its own names"
+            )
+        return found
 
 
 def run_folder(path: str | os.PathLike[str]) -> RunFolder:

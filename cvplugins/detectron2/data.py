@@ -29,9 +29,9 @@ from cvplugins.datasets import (
 )
 from cvplugins.datasets.image_readers import ImageReader
 from cvplugins.datasets.regular_files import stat_regular
-from cvplugins.datasets.samples import draw_missing
 from cvplugins.distributed import gather_objects
 from cvplugins.errors import UserError
+from cvplugins.samples.drawing import draw_missing
 
 from .ade20k import check_scenes, register_ade20k
 from .dataset_checks import check_counts, check_meanings, count_records, voc_box_problem

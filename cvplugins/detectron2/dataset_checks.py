@@ -14,9 +14,8 @@ from cvplugins.datasets import (
     ClassCounts,
     VOCObject,
     box_problem,
+    check_objects,
     check_same_classes,
-    check_spelling,
-    missing_classes,
     voc_edges,
 )
 from cvplugins.errors import DataError, UserError, first_line
@@ -89,18 +88,16 @@ def check_counts(cfg: CfgNode, counts: Mapping[str, ClassCounts]) -> None:
     """
     for name, found in counts.items():
         logger.info("%s: %s", name, found)
+        if name not in cfg.DATASETS.TRAIN and not found.usable:
+            kind = "objects but difficult or unusable ones" if found.unusable else "objects of its classes"
+            logger.warning("DATASETS.TEST: %s has no %s: its scores will be NaN, and none can be the best", name, kind)
     for key, is_trained in (("DATASETS.TRAIN", True), ("DATASETS.TEST", False)):
         names = [name for name in counts if (name in cfg.DATASETS.TRAIN) == is_trained]
         if not names:
             continue
-        together = ClassCounts()
-        for name in names:
-            together.merge(counts[name])
         classes, place = MetadataCatalog.get(names[0]).thing_classes, f"{key} ({', '.join(names)})"
-        check_spelling(classes, together, place)
-        missing = missing_classes(classes, together, place) if is_trained else []
-        if missing:
-            logger.warning("%s: there is no object to learn from of the classes %s", place, ", ".join(missing))
+        if warning := check_objects(classes, [counts[name] for name in names], place, is_trained):
+            logger.warning(warning)
 
 
 def voc_box_problem(found: VOCObject, width: int | None, height: int | None) -> str | None:

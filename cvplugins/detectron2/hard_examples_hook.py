@@ -1,77 +1,54 @@
-"""Hook: find the images with the largest losses, and draw them more often."""
+"""HardExampleMiningHook: find the images with the largest losses, and draw them more often."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 from detectron2.utils import comm
-from torch import Tensor
 
-from cvplugins.distributed import rank
 from cvplugins.errors import UserError
-from cvplugins.monitors import HardExamplePlan, HardExamples
+from cvplugins.monitors import HardExampleMonitor, HardExamplePlan
 
-from .plugin_hook import PluginHook, logger
+from .model_losses import named_losses
+from .plugin_hook import MonitorHook
 
 __all__ = ["HardExampleMiningHook"]
 
 
-class HardExampleMiningHook(PluginHook):
-    """Find the images that a model finds hardest, and let the loader draw them more often.
-
-    See :class:`cvplugins.monitors.HardExamples`. Images are judged by the losses of their batches. Every ``interval``
-    iterations the hardest are found anew, the same on all ranks, and drawn in the interval after the next, because the
-    loader's workers have fetched much of the next one already. They lie in ``hard_examples.json`` in the output
-    folder: look at it, because wrong labels are hard too.
+class HardExampleMiningHook(MonitorHook):
+    """Detectron2's :class:`cvplugins.monitors.HardExampleMonitor`.
 
     The loader has to be that of CvpluginsTrainer, whose ``sampler`` is replaced by one around it, and whose order
     without hard images stays. Detectron2's own hands its sampler to its workers, out of reach.
 
     Args:
-        capacity: Images in the pool at most, at least 1.
-        min_hardness: Images in the pool are harder than so many times the median image, at least 0.
-        rate: How fast an estimate follows what is seen, in (0, 1].
         ratio: Part of the draws that are hard, in [0, 1]; 0 lists only.
         max_repeats: How often a hard image is drawn in a pass over the data at most.
-        interval: Iterations between two pools, at least 1.
-        loss: Which of the model's losses to go by; ``"loss"`` is their sum.
         accumulate: Batches of an iteration.
-        output_dir: Where the list is written.
-
-    Raises:
-        ValueError: An option is out of its range.
     """
+
+    monitor_type = HardExampleMonitor
 
     def __init__(
         self,
-        capacity: int = 256,
-        min_hardness: float = 2.0,
-        rate: float = 0.5,
+        *arguments: Any,
         ratio: float = 0.25,
         max_repeats: float = 10,
-        interval: int = 1000,
-        loss: str = "loss",
         accumulate: int = 1,
-        output_dir: str = ".",
+        **options: Any,
     ) -> None:
-        if interval < 1:
-            raise ValueError(f"interval is {interval}; it must be at least 1")
-        self.options: dict[str, Any] = {"capacity": capacity, "min_hardness": min_hardness, "rate": rate}
-        HardExamples(1, **self.options)  # a wrong option is told at once
+        super().__init__(*arguments, **options)
         self.plan = HardExamplePlan(ratio, max_repeats)
-        self.interval, self.loss, self.accumulate = interval, loss, accumulate
-        self.output_dir = output_dir
-        self._resumed: dict[str, Any] | None = None
+        self.accumulate = accumulate
 
     @classmethod
     def from_config(cls, cfg: Any) -> dict[str, Any]:
         """Return the output folder, and how many batches an iteration has."""
         accumulate = cfg.CVPLUGINS.get("TRAIN", {}).get("ACCUMULATE", 1)
-        return {**super().from_config(cfg), "output_dir": cfg.OUTPUT_DIR, "accumulate": accumulate}
+        return {**super().from_config(cfg), "accumulate": accumulate}
 
     def begin(self) -> None:
         """Learn the images' names, put the sampler into ours, and take up where a resumed run stopped."""
@@ -80,53 +57,21 @@ class HardExampleMiningHook(PluginHook):
             raise UserError(
                 f"HardExampleMiningHook: {type(loader).__name__} gives its sampler away; train with CvpluginsTrainer"
             )
-        # DataLoader fetches two batches a worker ahead; some images wait for a batch of their shape.
-        least = math.ceil((2 * loader.num_workers + 2) / self.accumulate)
-        if self.interval < least:
-            raise UserError(
-                f"HardExampleMiningHook: interval is {self.interval}; it must be at least {least}, because the "
-                "workers of the loader fetch as much ahead"
-            )
         records = loader.images._dataset  # of Detectron2's MapDataset
-        self._names = [str(records[index]["file_name"]) for index in range(len(records))]
-        self._index = {name: index for index, name in reversed(list(enumerate(self._names)))}  # the first of equals
-        self.monitor = HardExamples(len(self._names), **self.options)
-        if self._resumed is not None:
-            self.monitor.load_state_dict(self._resumed["monitor"])
-            self.plan.pools = {part: list(pool) for part, pool in self._resumed["pools"].items()}
-        loader.sampler = _Mixed(loader, self.plan, self.interval * self.accumulate * loader.batch_size)
+        names = [str(records[index]["file_name"]) for index in range(len(records))]
+        # DataLoader fetches two batches a worker ahead; some images wait for a batch of their shape.
+        fetched = math.ceil((2 * loader.num_workers + 2) / self.accumulate)
+        self.monitor.know(names, "file_name", self.plan, fetched)
+        super().begin()
+        loader.sampler = _Mixed(loader, self.plan, self.monitor.interval * self.accumulate * loader.batch_size)
         # Before NonFiniteGuardHook puts 0 in the place of what is not finite
         self._handles += (self.model.register_forward_hook(self._observe, prepend=True),)
 
-    def after_step(self) -> None:
-        """Make the pool."""
-        done = self.trainer.iter + 1
-        if done % self.interval == 0:
-            report = self.monitor.refresh()
-            # All are kept: the loader of a resumed run draws from the beginning to find its place.
-            self.plan.pools[done // self.interval + 1] = list(report.pool)
-            self.trainer.storage.put_scalar("hard_examples", len(report.pool), smoothing_hint=False)
-            if words := report.in_words(self._names):
-                logger.info("hard examples: %s", words)
-            if rank() == 0:
-                report.write(Path(self.output_dir, "hard_examples.json"), self._names, "file_name", iteration=done)
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return estimates and pools; of several ranks, what the first has observed since the last pool."""
-        return {} if self.monitor is None else {"monitor": self.monitor.state_dict(), "pools": dict(self.plan.pools)}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Keep the state until the data is known."""
-        self._resumed = state
-
     def _observe(self, model: torch.nn.Module, args: tuple[Any, ...], losses: Any) -> None:
-        if not (model.training and torch.is_grad_enabled()):
-            return
-        named: Mapping[str, Tensor] = losses if isinstance(losses, Mapping) else {"loss": losses}
-        if self.loss != "loss" and self.loss not in named:
-            raise UserError(f"HardExampleMiningHook: the model has no loss {self.loss!r}; it has {', '.join(named)}")
-        loss = sum(named.values()) if self.loss == "loss" else named[self.loss]
-        self.monitor.observe([self._index[str(record["file_name"])] for record in args[0]], loss)
+        if model.training and torch.is_grad_enabled():
+            named = named_losses(losses)
+            indices = self.monitor.indices([str(record["file_name"]) for record in args[0]])
+            self.monitor.observe(indices, {**named, "loss": torch.stack(list(named.values())).sum()})
 
 
 class _Mixed:

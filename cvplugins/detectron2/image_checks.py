@@ -9,7 +9,6 @@ the values.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +19,9 @@ from detectron2.data.detection_utils import read_image
 from numpy.typing import NDArray
 
 from cvplugins.datasets.image_files import read_header
-from cvplugins.datasets.image_readers import ImageReader, check_images
-from cvplugins.datasets.label_images import SceneReader, raise_first, read_label_image
+from cvplugins.datasets.image_readers import ImageReader
+from cvplugins.datasets.label_images import SceneReader, read_label_image
+from cvplugins.datasets.listed_images import check_listed_images
 from cvplugins.errors import DataError
 
 from .mask2former_project import is_mask2former
@@ -99,16 +99,9 @@ def check_records(cfg: CfgNode, name: str, full: bool = False) -> None:
         DataError: An image is missing, broken or of another size; the first one in detail, and how many more.
     """
     records = [each for each in DatasetCatalog.get(name) if "://" not in str(each.get("file_name", "://"))]
-    paths = [Path(each["file_name"]) for each in records]
-    found = check_images(paths, image_reader(cfg, name, full), _sizes(records), "its record")
-    raise_first(found.problems, f"of {name} cannot be used", ". Mend them, or take them out of the annotation file")
-    for warning in found.warnings:
+    reader = image_reader(cfg, name, full)
+    for warning in check_listed_images(records, "file_name", reader, "its record", f"of {name} cannot be used"):
         logger.warning("%s: %s", name, warning)
-
-
-def _sizes(records: Sequence[dict[str, Any]]) -> list[tuple[int, int] | None]:
-    found = [(each.get("width"), each.get("height")) for each in records]
-    return [(w, h) if isinstance(w, int) and isinstance(h, int) else None for w, h in found]
 
 
 def _read_grey(path: Path) -> NDArray[Any]:

@@ -21,7 +21,8 @@ from torch import nn
 from cvplugins.distributed import first_rank_does
 from cvplugins.errors import UserError
 from cvplugins.files import check_out, hand_over, kept_copy, sweep_unfinished, write_whole
-from cvplugins.paths import check_folder, check_source
+from cvplugins.monitors import EarlyStoppingMonitor
+from cvplugins.paths import check_folder, check_source, is_address
 from cvplugins.reporting import summary_lines, write_metrics
 from cvplugins.run_lock import check_unlocked, locked
 
@@ -29,8 +30,9 @@ from .building import refusals_named
 from .checkpoint import run_folder
 from .config import validate_cvplugins_config
 from .data import check_data, register_datasets
-from .early_stopping_hook import EarlyStoppingHook, TrainingStopped
+from .early_stopping_hook import TrainingStopped
 from .hooks import build_cvplugins_hooks
+from .image_failures import UndecodableError
 from .mask2former_project import is_mask2former
 from .metric_names import check_monitors
 from .predictions import DrawPredictions, DumpPredictions, WriteLabelMaps
@@ -54,6 +56,8 @@ from .trial import trial_evaluation, trial_training
 __all__ = ["evaluate", "train"]
 
 logger = logging.getLogger(__name__)
+
+WRITTEN = ("config.yaml", "last_checkpoint", "log.txt", "metrics.json", "model_final.pth")
 
 
 def train(
@@ -100,7 +104,9 @@ def train(
         cfg.SEED = seed
     _require(cfg, config, "TRAIN")
     if resume is None and cfg.MODEL.WEIGHTS:
-        check_source(cfg.MODEL.WEIGHTS, "checkpoint", "give the path of a .pth or .pkl file")
+        path, mark, query = cfg.MODEL.WEIGHTS.partition("?")  # of a file too, Detectron2 reads what follows itself
+        source = f"{path}{mark}{query}" if is_address(path) else path
+        check_source(source, "checkpoint", "give the path of a .pth or .pkl file")
     check_unlocked(cfg.OUTPUT_DIR)
     start = _find_start(cfg, resume, overwrite, trust_checkpoint)
     with joined_processes(launcher):
@@ -109,11 +115,11 @@ def train(
         given = (cfg_options or (), own_keys(config))
         with refusals_named(cfg, given):
             check_monitors(cfg, build_cvplugins_hooks(cfg), CvpluginsTrainer.build_evaluator)
-        model = trial_training(cfg, batches=dry_run, given=given)
-        _check_start(cfg, model, start, trust_checkpoint, download=not dry_run)
+        trial_training(
+            cfg, lambda model: _begin(cfg, model, start, trust_checkpoint, download=not dry_run), given=given
+        )
         if dry_run:
             return f"config, plugins and data of {config} are fine"
-        del model
         gc.collect()  # it goes before the run's own comes
         with locked(cfg.OUTPUT_DIR):
             _set_up(cfg)
@@ -178,10 +184,11 @@ def evaluate(
     with joined_processes(launcher):
         check_proposals(cfg, trust_checkpoint)
         check_data(cfg, cfg.DATASETS.TEST, full)
-        with refusals_named(cfg, (cfg_options or (), own_keys(config))):
+        given = (cfg_options or (), own_keys(config))
+        with refusals_named(cfg, given):
             model = CvpluginsTrainer.build_model(cfg)
         RunCheckpointer(model, trusted=trust_checkpoint).load_whole(checkpoint)
-        trial_evaluation(cfg, model, batches=dry_run)
+        trial_evaluation(cfg, model, given=given)
         if dry_run:
             return f"config, plugins, data and checkpoint of {config} are fine"
         _set_up(cfg)
@@ -196,14 +203,24 @@ def evaluate(
 
 
 def _run(trainer: CvpluginsTrainer) -> str:
-    """Train and return the summary; of the best weights where EarlyStoppingHook has put them into the model."""
+    """Train and return the summary; of the best weights where EarlyStoppingHook has put them into the model.
+
+    Raises:
+        UserError: A loss, gradient or weight is NaN or infinite, or an image cannot be decoded.
+        RuntimeError: The same, on another process than the first.
+    """
     cfg = trainer.cfg
+    folder = cfg.OUTPUT_DIR
     try:
         trainer.train()
     except TrainingStopped:
-        best = Path(cfg.OUTPUT_DIR, EarlyStoppingHook.file_name)
+        best = Path(folder, EarlyStoppingMonitor.file_name)
         if best.is_file():
             return _summary(cfg, trainer.test(cfg, trainer.model), best)
+    except (FloatingPointError, UndecodableError) as error:
+        message = f"the training stops: {' '.join(str(error).split())}; its files are in {folder}"
+        # Of one line only the first process's is seen.
+        raise (UserError if comm.is_main_process() else RuntimeError)(message) from error
     return _summary(cfg, getattr(trainer, "_last_eval_results", None) or {}, last_checkpoint(cfg.OUTPUT_DIR))
 
 
@@ -273,6 +290,9 @@ def _find_start(cfg: CfgNode, resume: str | None, overwrite: bool, trusted: bool
     if overwrite and resume:
         raise UserError("--overwrite begins anew and --resume goes on: give one of them")
     folder = run_folder(cfg.OUTPUT_DIR)
+    for name in WRITTEN:
+        if Path(cfg.OUTPUT_DIR, name).is_dir():
+            raise UserError(f"work dir {cfg.OUTPUT_DIR}: {name} is a folder, and the run writes a file of this name")
     start = None
     if resume == "auto":
         newest = folder.newest_whole(lambda path: open_for_resume(path, trusted))
@@ -287,16 +307,23 @@ def _find_start(cfg: CfgNode, resume: str | None, overwrite: bool, trusted: bool
     return start
 
 
-def _check_start(cfg: CfgNode, model: nn.Module, start: str | None, trusted: bool, *, download: bool) -> None:
-    """Raise ``UserError`` unless the model of the config can begin with its weights, or go on with a checkpoint."""
+def _begin(cfg: CfgNode, model: nn.Module, start: str | None, trusted: bool, *, download: bool) -> bool:
+    """Load the weights that the run begins with, or goes on with; return False if they are still to be downloaded.
+
+    Raises:
+        UserError: They are broken, or do not fit the model or the optimizer of the config.
+    """
     checkpointer = RunCheckpointer(model, trusted=trusted)
-    if start is not None:
-        checkpointer.load_whole(start)
-        check_optimizer(cfg, CvpluginsTrainer.build_optimizer(cfg, model), start, trusted)
-    elif download or is_at_hand(cfg.MODEL.WEIGHTS):
-        checkpointer.load_to_begin(cfg.MODEL.WEIGHTS)
-    else:
-        logger.warning("MODEL.WEIGHTS=%s is not checked: it is downloaded when the run starts", cfg.MODEL.WEIGHTS)
+    with loading_explained(start or cfg.MODEL.WEIGHTS):
+        if start is not None:
+            checkpointer.load_whole(start)
+            check_optimizer(cfg, CvpluginsTrainer.build_optimizer(cfg, model), start, trusted)
+        elif download or is_at_hand(cfg.MODEL.WEIGHTS):
+            checkpointer.load_to_begin(cfg.MODEL.WEIGHTS)
+        else:
+            logger.warning("MODEL.WEIGHTS=%s is not checked: it is downloaded when the run starts", cfg.MODEL.WEIGHTS)
+            return False
+    return True
 
 
 def _set_up(cfg: CfgNode) -> None:

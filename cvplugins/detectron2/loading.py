@@ -19,6 +19,7 @@ from torch.utils.data import DataLoader, Dataset
 from cvplugins.errors import UserError
 from cvplugins.randomness import DATA, MODEL, seed_everything
 
+from .image_failures import FilesNamed
 from .mappers import build_mapper
 
 __all__ = ["TrainingLoader", "build_training_loader", "group_batches", "training_records"]
@@ -106,7 +107,7 @@ def build_training_loader(cfg: CfgNode) -> TrainingLoader:
     known = _train_loader_from_config(cfg, mapper=mapper, dataset=training_records(cfg))
     return TrainingLoader(
         known["dataset"],
-        known["mapper"],
+        FilesNamed(known["mapper"]),
         known["sampler"],
         cfg.SOLVER.IMS_PER_BATCH // processes,
         cfg.SEED,

@@ -13,7 +13,6 @@ from cvplugins.monitors import MetricNames
 
 from .evaluation_hook import EvaluationHook
 from .plugin_hook import PluginHook
-from .validation_loss import ValidationLoss
 
 __all__ = ["check_monitors", "metric_names"]
 
@@ -40,7 +39,10 @@ def check_monitors(cfg: CfgNode, hooks: Iterable[HookBase], build_evaluator: Bui
 
 
 def metric_names(cfg: CfgNode, hooks: Iterable[HookBase], build_evaluator: BuildEvaluator) -> MetricNames:
-    """Return the names of what the evaluations can give, for the arguments of :func:`check_monitors`."""
+    """Return the names of what the evaluations can give, for the arguments of :func:`check_monitors`.
+
+    A hook may say in ``adds`` what comes of it.
+    """
     several = len(cfg.DATASETS.TEST) > 1
     found = MetricNames(())
     for dataset in cfg.DATASETS.TEST:
@@ -48,8 +50,8 @@ def metric_names(cfg: CfgNode, hooks: Iterable[HookBase], build_evaluator: Build
             # As detectron2/evaluation/testing.py (flatten_results_dict) joins them.
             found += _of_evaluator(evaluator, f"{dataset}/" if several else "")
     for hook in hooks:
-        if isinstance(hook, ValidationLoss):
-            found += MetricNames(("val/loss",), ("val/",))
+        if hasattr(hook, "adds"):
+            found += hook.adds
         elif isinstance(hook, PluginHook) and type(hook).results is not PluginHook.results:
             found += MetricNames((), ("",))
     return found

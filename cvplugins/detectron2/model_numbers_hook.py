@@ -10,7 +10,7 @@ from detectron2.engine.hooks import PeriodicCheckpointer
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from cvplugins.distributed import gather_objects, is_distributed, rank
+from cvplugins.distributed import gather_objects, is_distributed
 from cvplugins.model_numbers import ModelNumbers
 
 __all__ = ["ModelNumbersHook"]
@@ -49,5 +49,4 @@ class ModelNumbersHook(HookBase):
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore this rank's numbers when a run is resumed."""
-        of_ranks = state["of_ranks"]
-        self._numbers.restore(of_ranks[rank()] if rank() < len(of_ranks) else of_ranks[0])
+        self._numbers.restore_own(state["of_ranks"])

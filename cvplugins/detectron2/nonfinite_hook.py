@@ -11,7 +11,7 @@ from detectron2.engine.hooks import EvalHook, PeriodicCheckpointer
 from detectron2.utils.events import EventStorage
 
 from cvplugins.distributed import gather_objects
-from cvplugins.monitors import Attempt, NonFiniteMonitor
+from cvplugins.monitors import NonFiniteMonitor
 from cvplugins.monitors.batch_images import image_names, image_tensors
 
 from .model_losses import forward_without_raising, named_losses, summed_losses
@@ -48,21 +48,11 @@ class NonFiniteGuardHook(MonitorHook):
         super().release()
         vars(self.model).pop("forward", None)
 
-    def before_step(self) -> None:
-        """Remember what the iteration starts from."""
-        super().before_step()
-        self.monitor.attempt = Attempt(autocast=self._autocast, is_scaled=self.grad_scaler is not None)
-
     def after_step(self) -> None:
-        """Guard an iteration without a step: one that only accumulates, or whose step AMP skipped.
-
-        A step that made the weights overflow is found in the next iteration, but before they are saved or evaluated.
-        """
+        """Guard what is saved or evaluated next."""
         done = self.trainer.iter + 1
-        is_used_next = done == self.trainer.max_iter or any(done % each == 0 for each in self._periods)
-        if not self.monitor.is_observed or is_used_next:
-            self.monitor.observe(self.run)
-        self.monitor.attempt = Attempt()
+        is_last = done == self.trainer.max_iter
+        self.monitor.end_iteration(self.run, is_last or any(done % each == 0 for each in self._periods))
 
     def _keep_losses(self, model: torch.nn.Module, args: tuple[Any, ...], losses: Any) -> Any:
         """Keep the losses, and return them with 0 in the place of what is not finite."""
@@ -80,16 +70,9 @@ class NonFiniteGuardHook(MonitorHook):
 
     def _repeat(self) -> None:
         """Run the forward passes again, in a storage of their own, so that nothing is logged twice."""
-        device, dtype = self._autocast or ("cpu", "bfloat16")
-        precision = torch.autocast(device, getattr(torch, dtype), enabled=self._autocast is not None)
+        device, dtype = self.run.autocast or ("cpu", "bfloat16")
+        precision = torch.autocast(device, getattr(torch, dtype), enabled=self.run.autocast is not None)
         batches = list(self.monitor.attempt.batch)
         with EventStorage(self.trainer.iter), precision, suppress(FloatingPointError):  # of the RPN, further behind
             for batch in batches:
                 self.model(batch)
-
-    @property
-    def _autocast(self) -> tuple[str, str] | None:
-        """Device and dtype of AMPTrainer, which casts on a GPU only, and even if its GradScaler is off."""
-        precision = getattr(getattr(self.trainer, "_trainer", self.trainer), "precision", None)
-        is_on_gpu = next(self.model.parameters()).is_cuda
-        return ("cuda", str(precision).removeprefix("torch.")) if is_on_gpu and precision is not None else None

@@ -73,7 +73,5 @@ def apply_norm_policy(cfg: Any, model: nn.Module) -> NormSummary | None:
     if not rules:
         return None
     summary = norm.apply_norm_policy(model, rules)
-    logger.info("normalisation policy:\n%s", summary.table_of_changes())
-    for warning in summary.warnings:
-        logger.warning("normalisation policy: %s", warning)
+    summary.tell(logger.info, logger.warning)
     return summary

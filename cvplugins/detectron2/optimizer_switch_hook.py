@@ -1,75 +1,43 @@
-"""Hook: begin with one optimizer, finish with another."""
+"""OptimizerSwitchHook: begin with one optimizer, finish with another."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import torch
 from detectron2.engine.hooks import LRScheduler as LRSchedulerHook
 
 from cvplugins.errors import UserError
-from cvplugins.monitors import EarlyStopping, mode_of, switch_optimizer
+from cvplugins.monitors import OptimizerSwitchMonitor
 from cvplugins.options import check_options
 
 from .evaluation_hook import EvaluationHook
-from .plugin_hook import logger
+from .trainer_run import TrainerRun
 
 __all__ = ["OptimizerSwitchHook"]
 
 
 class OptimizerSwitchHook(EvaluationHook):
-    """Go on with another optimizer from an iteration on, or when a metric stops improving.
+    """Detectron2's :class:`cvplugins.monitors.OptimizerSwitchMonitor`.
 
-    Parameter groups with their proportions of rate and decay, the place in the schedule, the loss scale of AMP and
-    hooks on the optimizer carry over; moments begin anew. ``SOLVER.CLIP_GRADIENTS``, a part of the first optimizer that
-    would end with it, is refused. See :func:`cvplugins.monitors.switch_optimizer`. A run resumes on either side of
-    the switch.
-
-    Args:
-        optimizer: Name in ``torch.optim`` and options of the new optimizer, ``{type: SGD, lr: 0.01, momentum: 0.9}``;
-            its ``lr`` stands where the schedule's base rate stood.
-        at: First iteration with the new optimizer, counted from 0; None with ``plateau``.
-        plateau: Options of EarlyStoppingHook: ``monitor``, ``rule``, ``min_delta``, ``patience`` and ``warmup``;
-            switches where that would stop.
-        output_dir: Where ``optimizer_switch.jsonl`` is written with ``plateau``.
+    The ``type`` of ``optimizer`` is a name in ``torch.optim``. ``SOLVER.CLIP_GRADIENTS``, a part of the first optimizer
+    that would end with it, is refused.
 
     Raises:
-        ValueError: An option is out of its range.
+        UserError: There is no such optimizer, or it does not take an option.
     """
 
     priority = 0  # before anything sees the iteration
     evaluates = False
-    journal_name = "optimizer_switch.jsonl"
+    monitor_type = OptimizerSwitchMonitor
+    monitor: OptimizerSwitchMonitor
 
-    def __init__(
-        self,
-        optimizer: Mapping[str, Any],
-        at: int | None = None,
-        plateau: Mapping[str, Any] | None = None,
-        output_dir: str = ".",
-    ) -> None:
-        super().__init__(output_dir)
-        if (at is None) == (plateau is None):
-            raise ValueError("OptimizerSwitchHook switches either at= a step or at a plateau; set one of them")
-        if at is not None and at < 1:
-            raise ValueError(f"at is {at}; it must be at least 1, else build the trainer with that optimizer")
-        if "type" not in optimizer or "lr" not in optimizer:
-            raise ValueError(f"the new optimizer needs type and lr: {{type: SGD, lr: 0.01}}, not {dict(optimizer)}")
-        self.options = {name: value for name, value in optimizer.items() if name != "type"}
-        self.type = _optimizer_type(optimizer["type"])
-        check_options(self.type, {"params", *self.options})
-        self.at = at
-        self._due = self._switched = self._seen = False
-        self.evaluates = plateau is not None
-        if plateau is not None:
-            rest = dict(plateau)
-            self.name = rest.pop("monitor", None)
-            if self.name is None:
-                raise ValueError("plateau needs the name of a metric: plateau={monitor: val/loss, patience: 3}")
-            # Infinities are for others to judge; here they are no progress.
-            mode = mode_of(self.name, rest.pop("rule", None))
-            self.monitor = EarlyStopping(mode=mode, check_finite=False, **rest)
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._options = dict(self.monitor.optimizer)
+        self._type = _optimizer_type(self._options.pop("type"))
+        check_options(self._type, {"params", *self._options})
+        self.evaluates = bool(self.monitor.monitored())
 
     @classmethod
     def from_config(cls, cfg: Any) -> dict[str, Any]:
@@ -81,54 +49,23 @@ class OptimizerSwitchHook(EvaluationHook):
             )
         return super().from_config(cfg)
 
-    def begin(self) -> None:
-        """Begin with the journal of plateaus."""
-        if self.monitor is not None:
-            super().begin()
-
     def before_step(self) -> None:
         """Switch when it is time."""
-        if self.monitor is not None:
-            super().before_step()
-        if self.at is not None:
-            self._due = self.trainer.iter >= self.at
-        if self._due and not self._switched:
+        super().before_step()
+        if self.monitor.is_time(self.trainer.iter):
             self._switch()
-
-    def monitored(self) -> dict[str, str]:
-        """Return the name of the metric of the plateau, if there is one."""
-        return {} if self.monitor is None else {"plateau.monitor": self.name}
-
-    def record(self, scalars: Mapping[str, float]) -> dict[str, Any]:
-        """Return the monitored value."""
-        return {"metric": self.name, "value": self.value(scalars, self.name, self._seen)}
-
-    def observe(self, record: dict[str, Any], replayed: bool) -> dict[str, Any]:
-        """Decide at a plateau to switch before the next iteration."""
-        self._seen |= record["value"] is not None
-        report = self.monitor.observe(record["value"], record["iteration"])
-        if report and report.stop and not self._due:
-            self._due = True
-            logger.info("a plateau of %s: %s", self.name, report.stop)
-        return {"waited": report and report.waited, "switched": self._due}
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return the monitor's state, and which optimizer the checkpoint's is."""
-        state = {} if self.monitor is None else super().state_dict()
-        return {**state, "due": self._due, "switched": self._switched}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Switch, so that the optimizer fits the state that the trainer loads next."""
-        if self.monitor is not None and "monitor" in state:
-            super().load_state_dict(state)
-        self._due = state["due"]
+        super().load_state_dict(state)
         if state["switched"]:
             self._switch(scale_schedule=False)  # Detectron2's own hook restores its rates
 
     def _switch(self, scale_schedule: bool = True) -> None:
-        self._due = self._switched = True
-        old = self.trainer.optimizer
-        new, ratio = switch_optimizer(old, lambda groups: self.type(groups, **self.options))
+        run = TrainerRun(self.trainer, self.output_dir)
+        new, ratio = self.monitor.switch(
+            run, self.trainer.optimizer, lambda groups: self._type(groups, **self._options)
+        )
         for scheduler in self.schedulers:
             scheduler.optimizer = new
             if scale_schedule:
@@ -138,8 +75,6 @@ class OptimizerSwitchHook(EvaluationHook):
                 hook._optimizer = new
         inner: Any = getattr(self.trainer, "_trainer", self.trainer)
         inner.optimizer = new
-        names = (self.trainer.iter, type(new).__name__, type(old).__name__, ratio)
-        logger.info("iteration %d: %s follows %s, with %g times the learning rate", *names)
 
 
 def _optimizer_type(name: str) -> type[torch.optim.Optimizer]:

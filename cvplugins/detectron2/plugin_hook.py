@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from typing import Any
@@ -12,16 +11,15 @@ from detectron2.engine.hooks import EvalHook
 from detectron2.evaluation.testing import flatten_results_dict
 from detectron2.solver import LRScheduler
 from torch import nn
-from torch.nn.parallel import DistributedDataParallel
-from torch.optim import Optimizer
 
 from cvplugins.distributed import gather_objects
 from cvplugins.errors import UserError
 from cvplugins.monitors import Monitor, watch_steps
+from cvplugins.options import joined_signature
 
 from .trainer_run import TrainerRun, logger
 
-__all__ = ["MonitorHook", "PluginHook", "logger", "monitor_signature", "plugin_hooks"]
+__all__ = ["MonitorHook", "PluginHook", "logger", "plugin_hooks"]
 
 
 class PluginHook(HookBase):
@@ -60,8 +58,7 @@ class PluginHook(HookBase):
     @property
     def model(self) -> nn.Module:
         """The model, not wrapped."""
-        model = self.trainer.model
-        return model.module if isinstance(model, DistributedDataParallel) else model
+        return TrainerRun(self.trainer).model
 
     def begin(self) -> None:
         """Do what comes before the first iteration."""
@@ -82,16 +79,6 @@ class PluginHook(HookBase):
 
     def evaluated(self, scalars: Mapping[str, float]) -> None:
         """Look at the results, which are the first rank's on all of them."""
-
-    def watch_steps(
-        self, before: Callable[[Optimizer], Any] | None = None, after: Callable[[Optimizer], Any] | None = None
-    ) -> None:
-        """Have functions called before and after the optimizer's steps, until the training ends."""
-        optimizer = self.trainer.optimizer
-        if before is not None:
-            self._handles += (optimizer.register_step_pre_hook(lambda own, *_: before(own)),)
-        if after is not None:
-            self._handles += (optimizer.register_step_post_hook(lambda own, *_: after(own)),)
 
     def before_train(self) -> None:
         """Come between EvalHook and its function, and begin."""
@@ -120,12 +107,6 @@ class PluginHook(HookBase):
         """What Detectron2's hooks change the learning rates by."""
         return TrainerRun(self.trainer).schedulers
 
-    @property
-    def grad_scaler(self) -> Any:
-        """The loss scaler of AMPTrainer, also of the one within a DefaultTrainer; None without AMP or if it is off."""
-        scaler = getattr(getattr(self.trainer, "_trainer", self.trainer), "grad_scaler", None)
-        return scaler if scaler is not None and scaler.is_enabled() else None
-
     def state_dict(self) -> dict[str, Any]:
         """Return the monitor's state."""
         return {} if self.monitor is None else self.monitor.state_dict()
@@ -135,26 +116,20 @@ class PluginHook(HookBase):
         self.monitor.load_state_dict(state)
 
 
-def monitor_signature(monitor_type: type[Monitor]) -> inspect.Signature:
-    """Return the options of a hook around a monitor: the monitor's, and ``output_dir``."""
-    folder = inspect.Parameter("output_dir", inspect.Parameter.KEYWORD_ONLY, default=".", annotation=str)
-    options = inspect.signature(monitor_type)
-    return options.replace(parameters=[*options.parameters.values(), folder])
-
-
 class MonitorHook(PluginHook):
     """A hook of Detectron2 that only passes a monitor's options and events on.
 
-    Subclasses give ``monitor_type``, whose options they take, and ``output_dir``.
+    Subclasses give ``monitor_type``, whose options they take, and ``output_dir``; options of their own are
+    keyword-only.
     """
 
     monitor_type: type[Monitor]
 
     def __init_subclass__(cls) -> None:
-        """Take over the monitor's signature, which messages and documentation show."""
+        """Take over the monitor's options, which messages and documentation show."""
         super().__init_subclass__()
         if "monitor_type" in vars(cls):
-            cls.__signature__ = monitor_signature(cls.monitor_type)
+            cls.__signature__ = joined_signature(cls.monitor_type, cls)
 
     def __init__(self, *arguments: Any, output_dir: str = ".", **options: Any) -> None:
         self.monitor = self.monitor_type(*arguments, **options)

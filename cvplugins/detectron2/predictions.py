@@ -8,7 +8,7 @@ import os
 import pickle
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -16,13 +16,15 @@ from detectron2.data import MetadataCatalog
 from detectron2.data.detection_utils import read_image
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
-from detectron2.utils.visualizer import VisImage, Visualizer
 from torch import Tensor
 
 from cvplugins.files import write_whole
 from cvplugins.reporting import class_colours, draw_label_overlay
 
 from .truths import label_reader
+
+if TYPE_CHECKING:
+    from detectron2.utils.visualizer import VisImage
 
 __all__ = ["DrawPredictions", "DumpPredictions", "WriteLabelMaps"]
 
@@ -96,6 +98,8 @@ class DrawPredictions(DatasetEvaluator):
                 self._picture(given["file_name"], made).save(str(path.with_suffix(".jpg")))
 
     def _picture(self, file_name: str, made: Mapping[str, Any]) -> VisImage:
+        from detectron2.utils.visualizer import Visualizer  # here, because it imports matplotlib
+
         picture = Visualizer(read_image(file_name, "RGB"), self.metadata)
         if "sem_seg" in made:
             picture.draw_sem_seg(made["sem_seg"].argmax(dim=0).to("cpu"))

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-from collections.abc import Iterator
+from contextlib import AbstractContextManager
 
 import torch
 import torch.distributed
 from detectron2.utils import comm
 
-from cvplugins.distributed import check_process_count
+from cvplugins.distributed import check_process_count, joined
 from cvplugins.errors import UserError
 
 __all__ = ["joined_processes"]
 
 
-@contextlib.contextmanager
-def joined_processes(launcher: str) -> Iterator[None]:
+def joined_processes(launcher: str) -> AbstractContextManager[None]:
     """Join the other processes, on Gloo if there is no GPU, and leave them in the end.
 
     Args:
@@ -33,9 +31,10 @@ def joined_processes(launcher: str) -> Iterator[None]:
             f"--launcher {launcher}: Detectron2 jobs are started by torchrun; under Slurm or MPI start one torchrun on "
             "each node (tools/dist_train.sh with NNODES, NODE_RANK and MASTER_ADDR)"
         )
-    if launcher == "none" or torch.distributed.is_initialized():
-        yield
-        return
+    return joined(None if launcher == "none" else lambda: _join(processes))
+
+
+def _join(processes: int) -> None:
     if missing := {"RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"} - set(os.environ):
         raise UserError(
             f"--launcher pytorch: torchrun has not set {', '.join(sorted(missing))}; start it with torchrun"
@@ -44,7 +43,3 @@ def joined_processes(launcher: str) -> Iterator[None]:
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)))
     torch.distributed.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
     comm.create_local_process_group(processes)
-    try:
-        yield
-    finally:
-        torch.distributed.destroy_process_group()

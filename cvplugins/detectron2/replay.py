@@ -1,11 +1,10 @@
-"""What of a replay is Detectron2's: the model from its config, and its losses; see :mod:`cvplugins.replaying`."""
+"""What of a replay is Detectron2's: a config's model, and its losses; see :mod:`cvplugins.cli.replay_files`."""
 
 from __future__ import annotations
 
 import os
 
 import torch
-import yaml
 from detectron2.config import CfgNode, get_cfg
 from detectron2.modeling import build_model as build
 from detectron2.utils.events import EventStorage
@@ -18,14 +17,15 @@ from .config import add_cvplugins_config
 from .mask2former_project import add_mask2former_config, is_mask2former, named_root
 from .model_losses import forward_without_raising, summed_losses
 from .norm import apply_norm_policy
+from .run_files import read_content
 
 __all__ = ["build_model", "compute_losses"]
 
 
 def build_model(config: str | os.PathLike) -> nn.Module:
-    """Build the model of a ``config.yaml``, such as ``default_setup`` writes into ``OUTPUT_DIR``.
+    """Build the model of a config, such as the ``config.yaml`` that ``default_setup`` writes into ``OUTPUT_DIR``.
 
-    Keys of other projects are accepted; without running code, as YAML could.
+    Keys of other projects are accepted. Its bases may be those that :func:`~.run_files.load_config` knows.
 
     Raises:
         UserError: The config has none, or not one that can be built here.
@@ -34,7 +34,7 @@ def build_model(config: str | os.PathLike) -> nn.Module:
     add_cvplugins_config(cfg)
     cfg.set_new_allowed(True)
     try:
-        content = CfgNode.load_yaml_with_base(os.fspath(config))
+        content = read_content(config)
         if "META_ARCHITECTURE" not in (content.get("MODEL") or {}):
             raise UserError(f"config {config} has no MODEL.META_ARCHITECTURE; give the run's config.yaml with --config")
         if is_mask2former(content):
@@ -44,10 +44,10 @@ def build_model(config: str | os.PathLike) -> nn.Module:
         built = build(cfg)
     except UserError:
         raise
-    except (AttributeError, KeyError, TypeError, ValueError, OSError, yaml.YAMLError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError, OSError) as error:
         raise UserError(
             f"the model of config {config} cannot be built: {first_line(error)}; for a model of your own code call "
-            "cvplugins.replaying.replay(file, model=model)"
+            "cvplugins.cli.replay_files.replay(file, model=model)"
         ) from error
     apply_norm_policy(cfg, built)
     return built

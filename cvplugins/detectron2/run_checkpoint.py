@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -31,6 +32,7 @@ __all__ = [
     "open_for_resume",
 ]
 
+STATISTICS = ("running_mean", "running_var")
 ZOO = Detectron2Handler.S3_DETECTRON2_PREFIX
 
 
@@ -61,14 +63,28 @@ class RunCheckpointer(CvpluginsCheckpointer):
     def require_whole(self, path: str | os.PathLike[str]) -> None:
         """Raise ``UserError`` if what was loaded last did not fill the model."""
         found = self._incompatible
-        problems = [f"{name} is missing" for name in found.missing_keys]
-        problems += [f"{name} is {tuple(has)}, not {tuple(wants)}" for name, has, wants in found.incorrect_shapes]
+        problems = [f"{name} is {tuple(has)}, not {tuple(wants)}" for name, has, wants in found.incorrect_shapes]
+        known = {name for name, *_ in found.incorrect_shapes}  # which are missing ones too
+        problems += [f"{name} is missing" for name in found.missing_keys if name not in known]
         if problems:
             shown = "; ".join(problems[:3]) + (f"; and {len(problems) - 3} more" if len(problems) > 3 else "")
             raise UserError(
                 f"checkpoint {path} is of another architecture than the config: {shown}. "
                 "Give the config that it was trained with (config.yaml in the work dir)"
             )
+        self._require_finite(path)
+
+    def _require_finite(self, path: str | os.PathLike[str]) -> None:
+        """Raise ``UserError`` if weights or statistics that were loaded last are NaN or infinite.
+
+        Other buffers may hold infinity, as attention masks do.
+        """
+        found = self._incompatible
+        kept = {*found.missing_keys, *(name for name, *_ in found.incorrect_shapes)} if found is not None else set()
+        buffers = ((name, value) for name, value in self.model.named_buffers() if name.endswith(STATISTICS))
+        for name, value in (*self.model.named_parameters(), *buffers):
+            if name not in kept:
+                _check_finite(value, f"checkpoint {path}", name)
 
     def _opened_to_resume(self, path: Path) -> None:
         open_for_resume(path, self.trusted)
@@ -86,6 +102,7 @@ class RunCheckpointer(CvpluginsCheckpointer):
                 f"checkpoint {path}: none of its weights fits the model of the config; "
                 "give the checkpoint of such a model, or an empty MODEL.WEIGHTS"
             )
+        self._require_finite(path)
 
     def _load_model(self, checkpoint: dict[str, Any]) -> Any:
         self._incompatible = super()._load_model(checkpoint)
@@ -144,6 +161,9 @@ def open_for_resume(path: str | os.PathLike[str], trusted: bool = False) -> dict
         UserError: It has weights without the state of a run.
     """
     found = open_checkpoint(path, trusted)
+    if "model" not in found:
+        held = ", ".join(map(str, itertools.islice(found, 4))) or "nothing"
+        raise UserError(f"checkpoint {path} is of no run of Detectron2: it has no model; it has {held}")
     trainer: Any = found.get("trainer")
     state: dict[str, Any] = {"model": found.get("model"), "trainer": trainer}
     if isinstance(trainer, Mapping):
@@ -188,11 +208,27 @@ def loading_explained(path: str) -> Iterator[None]:
 def check_optimizer(
     cfg: CfgNode, optimizer: torch.optim.Optimizer, path: str | os.PathLike[str], trusted: bool = False
 ) -> None:
-    """Raise ``UserError`` unless an optimizer, built as the run will, can go on with the state of a checkpoint."""
+    """Raise ``UserError`` unless an optimizer, built as the run will, can go on with the state of a checkpoint.
+
+    Its numbers have to be finite.
+    """
+    state = open_for_resume(path, trusted)["trainer"]["_trainer"]["optimizer"]
+    for number, moments in state["state"].items():
+        for name, value in moments.items():
+            if isinstance(value, torch.Tensor):
+                _check_finite(value, f"checkpoint {path}", f"trainer._trainer.optimizer['state'][{number}][{name!r}]")
     if any("OptimizerSwitchHook" in str(entry.get("type")) for entry in cfg.CVPLUGINS.HOOKS):
         return  # the state may be of the other optimizer
-    state = open_for_resume(path, trusted)["trainer"]["_trainer"]["optimizer"]
     check_optimizer_fits(optimizer, state, f"checkpoint {path}: trainer._trainer.optimizer")
+
+
+def _check_finite(value: torch.Tensor, source: str, name: str) -> None:
+    if value.is_floating_point() and not bool(torch.isfinite(value).all()):
+        count = int((~torch.isfinite(value)).sum())
+        raise UserError(
+            f"{source}: {count} of the {value.numel()} numbers of {name} are NaN or infinite; no training recovers "
+            "from that: give an earlier checkpoint"
+        )
 
 
 def _split(path: str) -> tuple[str, str]:

@@ -100,4 +100,4 @@ def _check_evaluator(entry: Any) -> None:
     from . import evaluators
 
     options = {each: value for each, value in entry.items() if each != "type"}
-    check_options(getattr(evaluators, name), {"dataset_name", *options}, name)
+    check_options(getattr(evaluators, name), {"dataset_name": "", **options}, name)

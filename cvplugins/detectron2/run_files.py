@@ -20,7 +20,7 @@ from cvplugins.errors import UserError, first_line
 from .config import add_cvplugins_config
 from .mask2former_project import add_mask2former_config, is_mask2former, named_root
 
-__all__ = ["load_config", "own_keys"]
+__all__ = ["load_config", "own_keys", "read_content"]
 
 MISMATCH = re.compile(r"Type mismatch \(.*?\) with values \((.*) vs\. (.*)\) for config key: (\S+)", re.DOTALL)
 
@@ -70,6 +70,31 @@ def load_config(path: str | os.PathLike[str], options: Mapping[str, Any] | None 
     Raises:
         UserError: The file or a base is missing or broken, or a key or value does not fit.
     """
+    loaded = read_content(path)
+    cfg = get_cfg()
+    add_cvplugins_config(cfg)
+    if loaded.get("VERSION", cfg.VERSION) != cfg.VERSION:
+        raise UserError(f"config {path} has VERSION {loaded['VERSION']}; only {cfg.VERSION} is read")
+    changes = _nested(options or {})
+    if is_mask2former(loaded) or is_mask2former(changes):
+        add_mask2former_config(cfg, named_root(changes, loaded))
+    _merge(cfg, loaded, f"config {path}")
+    version = cfg.VERSION
+    _merge(cfg, changes, "--cfg-options")
+    if version != cfg.VERSION:
+        raise UserError(f"--cfg-options: VERSION = {cfg.VERSION}: only {version} is read; leave it out")
+    return cfg
+
+
+def read_content(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Return what a config file and its bases say, without Detectron2's defaults.
+
+    Args:
+        path: See :func:`load_config`.
+
+    Raises:
+        UserError: The file or a base is missing or broken.
+    """
     path = find_config(path, "detectron2")
     check_bases(path)
     try:
@@ -84,16 +109,7 @@ def load_config(path: str | os.PathLike[str], options: Mapping[str, Any] | None 
         loaded = None
     if not isinstance(loaded, dict):
         raise UserError(f"config {path}: expected keys and values in it and in its bases")
-    cfg = get_cfg()
-    add_cvplugins_config(cfg)
-    if loaded.get("VERSION", cfg.VERSION) != cfg.VERSION:
-        raise UserError(f"config {path} has VERSION {loaded['VERSION']}; only {cfg.VERSION} is read")
-    changes = _nested(options or {})
-    if is_mask2former(loaded) or is_mask2former(changes):
-        add_mask2former_config(cfg, named_root(changes, loaded))
-    _merge(cfg, loaded, f"config {path}")
-    _merge(cfg, changes, "--cfg-options")
-    return cfg
+    return loaded
 
 
 def own_keys(path: str | os.PathLike[str]) -> list[str]:

@@ -13,6 +13,8 @@ from detectron2.data.detection_utils import convert_PIL_to_numpy
 from cvplugins.errors import UserError
 from cvplugins.refusals import did_you_mean, shown
 
+from .value_relations import check_relations
+
 __all__ = ["check_values"]
 
 FORMATS = ("BGR", "RGB", "L", "YUV-BT.601")
@@ -41,6 +43,7 @@ RANGES = {
     "SOLVER.WEIGHT_DECAY": FINITE,
     "SOLVER.WEIGHT_DECAY_NORM": FINITE,
     "SOLVER.WEIGHT_DECAY_BIAS": FINITE,
+    "SOLVER.BIAS_LR_FACTOR": FINITE,
     "SOLVER.GAMMA": FINITE,
     "SOLVER.WARMUP_ITERS": NOT_NEGATIVE,
     "SOLVER.WARMUP_FACTOR": FINITE,
@@ -49,7 +52,7 @@ RANGES = {
     "DATALOADER.NUM_WORKERS": NOT_NEGATIVE,
     "DATALOADER.RANDOM_SUBSET_RATIO": _Range(lambda value: 0 < value <= 1, "more than 0, at most 1"),
     "DATALOADER.REPEAT_THRESHOLD": NOT_NEGATIVE,
-    "TEST.EVAL_PERIOD": _Range(lambda value: value >= 0, "0 for no evaluations, or 1 and more"),
+    "TEST.PRECISE_BN.NUM_ITER": COUNT,
     "TEST.DETECTIONS_PER_IMAGE": _Range(lambda value: value >= 1 or value == -1, "1 or more, -1 for all"),
     "MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE": COUNT,
     "MODEL.ROI_HEADS.NUM_CLASSES": COUNT,
@@ -59,11 +62,19 @@ RANGES = {
     "MODEL.ROI_HEADS.SCORE_THRESH_TEST": SHARE,
     "MODEL.RPN.POSITIVE_FRACTION": SHARE,
     "MODEL.RPN.NMS_THRESH": SHARE,
+    "MODEL.RPN.PRE_NMS_TOPK_TRAIN": COUNT,
+    "MODEL.RPN.PRE_NMS_TOPK_TEST": COUNT,
     "MODEL.RPN.POST_NMS_TOPK_TRAIN": COUNT,
     "MODEL.RPN.POST_NMS_TOPK_TEST": COUNT,
     "MODEL.RETINANET.NMS_THRESH_TEST": SHARE,
     "MODEL.RETINANET.SCORE_THRESH_TEST": SHARE,
-    "MODEL.RETINANET.SMOOTH_L1_LOSS_BETA": NOT_NEGATIVE,
+    "MODEL.RETINANET.TOPK_CANDIDATES_TEST": COUNT,
+    "MODEL.RETINANET.NUM_CONVS": NOT_NEGATIVE,
+    "MODEL.FPN.OUT_CHANNELS": COUNT,
+    "MODEL.RESNETS.STEM_OUT_CHANNELS": COUNT,
+    "MODEL.RESNETS.RES2_OUT_CHANNELS": COUNT,
+    "MODEL.RESNETS.WIDTH_PER_GROUP": COUNT,
+    "MODEL.RESNETS.NUM_GROUPS": COUNT,
     "MODEL.ROI_BOX_HEAD.POOLER_RESOLUTION": COUNT,
     "MODEL.ROI_BOX_HEAD.FC_DIM": COUNT,
     "MODEL.ROI_MASK_HEAD.POOLER_RESOLUTION": COUNT,
@@ -105,6 +116,7 @@ def check_values(cfg: CfgNode) -> None:
     _check_sizes(cfg)
     _check_format(cfg)
     _check_device(cfg.MODEL.DEVICE)
+    check_relations(cfg)
 
 
 def _check_sizes(cfg: CfgNode) -> None:
@@ -137,7 +149,7 @@ def _check_format(cfg: CfgNode) -> None:
 def _check_device(name: str) -> None:
     try:
         device = torch.device(name)
-        torch.empty(0, device=device)
+        torch.ones(1, device=device).item()  # which the device of no numbers, meta, has none of
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         reason = " ".join(str(error).split())[:100]
         raise UserError(f"config: MODEL.DEVICE = {name!r} cannot be used here ({reason}); use cuda or cpu") from error

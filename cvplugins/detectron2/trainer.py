@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from detectron2.config import CfgNode
-from detectron2.data import MetadataCatalog
+from detectron2.data import DatasetMapper, MetadataCatalog, build_detection_test_loader
 from detectron2.engine import AMPTrainer, DefaultTrainer, HookBase, SimpleTrainer, TrainerBase, create_ddp_model
 from detectron2.evaluation import DatasetEvaluator, DatasetEvaluators, inference_on_dataset
 from detectron2.modeling import build_model
@@ -29,6 +29,7 @@ from cvplugins.monitors import MetricNames
 from . import evaluators as known_evaluators
 from .accumulation import AccumulatingTrainer
 from .hooks import build_cvplugins_hooks, insert_hooks
+from .image_failures import FilesNamed
 from .loading import TrainingLoader, build_training_loader
 from .mask2former_project import import_train_net, is_mask2former
 from .metric_names import metric_names
@@ -129,6 +130,11 @@ class CvpluginsTrainer(DefaultTrainer):
     def build_train_loader(cls, cfg: CfgNode) -> TrainingLoader:
         """Return a loader that can begin at any batch."""
         return build_training_loader(cfg)
+
+    @classmethod
+    def build_test_loader(cls, cfg: CfgNode, dataset_name: str) -> Any:
+        """Return Detectron2's loader of a test set, which names the file where one cannot be decoded."""
+        return build_detection_test_loader(cfg, dataset_name, mapper=FilesNamed(DatasetMapper(cfg, is_train=False)))
 
     @classmethod
     def build_evaluator(cls, cfg: CfgNode, dataset_name: str) -> DatasetEvaluator:

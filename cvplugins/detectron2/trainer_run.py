@@ -13,7 +13,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
-from cvplugins.monitors import Run, WeightAverage
+from cvplugins.monitors import MetricNames, Run, WeightAverage, WeightAverageMonitor
 
 __all__ = ["TrainerRun", "logger"]
 
@@ -32,6 +32,7 @@ class TrainerRun(Run):
         self.trainer = trainer
         self.output_dir = output_dir
         self._loss_at: int | None = None
+        self.stop_reason: str | None = None
 
     @property
     def model(self) -> nn.Module:
@@ -62,8 +63,28 @@ class TrainerRun(Run):
     @property
     def averages(self) -> list[WeightAverage]:
         """The averages of our EMAHook."""
-        found = [getattr(hook, "monitor", None) for hook in self.trainer._hooks]
-        return [each for each in found if isinstance(each, WeightAverage)]
+        monitors = [getattr(hook, "monitor", None) for hook in self.trainer._hooks]
+        found = [each.average for each in monitors if isinstance(each, WeightAverageMonitor)]
+        return [each for each in found if each is not None]
+
+    @property
+    def _inner(self) -> Any:
+        """What makes the steps: a DefaultTrainer has a SimpleTrainer or AMPTrainer within."""
+        return getattr(self.trainer, "_trainer", self.trainer)
+
+    @property
+    def autocast(self) -> tuple[str, str] | None:
+        """Device and dtype of AMPTrainer, which casts on a GPU only, and even if its GradScaler is off."""
+        precision = getattr(self._inner, "precision", None)
+        if precision is None or not next(self.model.parameters()).is_cuda:
+            return None
+        return "cuda", str(precision).removeprefix("torch.")
+
+    @property
+    def is_scaled(self) -> bool:
+        """Whether AMPTrainer scales its loss."""
+        scaler = getattr(self._inner, "grad_scaler", None)
+        return scaler is not None and scaler.is_enabled()
 
     @property
     def schedulers(self) -> list[LRScheduler]:
@@ -105,3 +126,19 @@ class TrainerRun(Run):
             return None
         self._loss_at = iteration
         return loss
+
+    weights_key = "model"
+
+    @property
+    def tested_models(self) -> list[nn.Module]:
+        """The model alone: what an average is tested with lies in its own file."""
+        return [self.model]
+
+    def metric_names(self) -> MetricNames:
+        """Return what the evaluators give, if the trainer is ours: others do not say."""
+        names = getattr(self.trainer, "metric_names", None)
+        return MetricNames(()) if names is None else names()
+
+    def stop(self, reason: str) -> None:
+        """Leave it to the hook, which can end the training before an iteration alone."""
+        self.stop_reason = reason

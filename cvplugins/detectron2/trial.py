@@ -3,35 +3,36 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 import tempfile
-from collections.abc import Collection, Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Collection, Iterator, MutableMapping, Sequence
 
 import torch
 from detectron2.config import CfgNode
+from detectron2.engine.hooks import PeriodicWriter
 from detectron2.utils.events import EventStorage
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from cvplugins.errors import UserError, first_line
+from cvplugins.distributed import raised_on_every_rank
+from cvplugins.errors import UserError
 
-from .building import keys_read_by, refusals_named, where
-from .loading import TrainingLoader
+from .building import refusals_named
 from .plugin_hook import plugin_hooks
+from .scripted import as_written
 from .trainer import CvpluginsTrainer
+from .trial_step import failures_told, first_step
 
 __all__ = ["trial_evaluation", "trial_training"]
 
-MOST_IMAGES = 64  # of a trial batch, which is for finding faults and not for measuring memory
 
+def trial_training(cfg: CfgNode, begin: Callable[[nn.Module], bool], *, given: Sequence[Collection[str]] = ()) -> None:
+    """Build a trainer as the run will have it and make its first iteration; all that it writes is deleted.
 
-def trial_training(cfg: CfgNode, *, batches: bool, given: Sequence[Collection[str]] = ()) -> nn.Module:
-    """Build a trainer as the run will have it, and return its model; all that it writes is deleted.
+    It costs one iteration of the run, and the evaluation of one image of each test set.
 
     Args:
         cfg: The config of a run; it stays as it is.
-        batches: Whether one batch goes through the model's losses, and another through model and evaluators.
+        begin: Loads the weights that the run begins with; returns False if they are not at hand.
         given: See :func:`cvplugins.detectron2.building.refusals_named`.
 
     Raises:
@@ -43,28 +44,32 @@ def trial_training(cfg: CfgNode, *, batches: bool, given: Sequence[Collection[st
             with EventStorage(0) as trainer.storage:
                 for hook in plugin_hooks(trainer):
                     hook.before_train()
-        if batches:
-            _train(trainer, cfg)
-        _evaluate(trial, trainer.model, cfg, batches)
-        for hook in plugin_hooks(trainer):
-            hook.release()
         model = trainer.model
-        return model.module if isinstance(model, DistributedDataParallel) else model
+        known = begin(model.module if isinstance(model, DistributedDataParallel) else model)
+        try:
+            first_step(trainer, cfg, judged=known, given=given)
+        finally:
+            for hook in plugin_hooks(trainer):
+                hook.release()
+            for writers in (hook._writers for hook in trainer._hooks if isinstance(hook, PeriodicWriter)):
+                for writer in writers:
+                    writer.close()
+        _evaluate(trial, model, cfg, given)
 
 
-def trial_evaluation(cfg: CfgNode, model: nn.Module, *, batches: bool) -> None:
-    """Build the loaders and evaluators of a test; all that they write is deleted.
+def trial_evaluation(cfg: CfgNode, model: nn.Module, *, given: Sequence[Collection[str]] = ()) -> None:
+    """Build the loaders and evaluators of a test, and let one image through; all that they write is deleted.
 
     Args:
         cfg: The config of a test; it stays as it is.
         model: With its weights.
-        batches: Whether one image goes through model and evaluators.
+        given: See :func:`cvplugins.detectron2.building.refusals_named`.
 
     Raises:
         UserError: Something refuses its values, there is nothing to load, or the image fails.
     """
     with _in_another_folder(cfg) as trial:
-        _evaluate(trial, model, cfg, batches)
+        _evaluate(trial, model, cfg, given)
 
 
 @contextlib.contextmanager
@@ -73,52 +78,25 @@ def _in_another_folder(cfg: CfgNode) -> Iterator[CfgNode]:
         trial = cfg.clone()
         trial.defrost()
         trial.OUTPUT_DIR = folder
+        for entry in trial.CVPLUGINS.HOOKS:
+            if isinstance(entry, MutableMapping) and "NonFiniteGuardHook" in str(entry.get("type")):
+                entry["max_replays"] = 0  # of no use after the folder is gone
         yield trial
 
 
-def _train(trainer: CvpluginsTrainer, cfg: CfgNode) -> None:
-    model, loader = trainer.model, trainer.data_loader
-    with _failures_told(cfg, "a batch of DATASETS.TRAIN cannot be loaded"):
-        batch = _first_batch(loader)
-    model.train()
-    with _failures_told(cfg, "a batch of DATASETS.TRAIN does not go through the model"), EventStorage(0):
-        losses = model(batch)
-        sum(losses.values()) if isinstance(losses, dict) else losses
-
-
-def _first_batch(loader: TrainingLoader) -> list[Any]:
-    """Load one batch in this process: workers would load several at once. Of a batch without bounds, some images."""
-    count = min(loader.batch_size, MOST_IMAGES)
-    return [loader.images[index] for index in itertools.islice(iter(loader.sampler), count)]
-
-
-def _evaluate(trial: CfgNode, model: nn.Module, cfg: CfgNode, batches: bool) -> None:
+def _evaluate(trial: CfgNode, model: nn.Module, cfg: CfgNode, given: Sequence[Collection[str]]) -> None:
     for name in trial.DATASETS.TEST:
-        with refusals_named(cfg):
+        with refusals_named(cfg, given):
             loader = CvpluginsTrainer.build_test_loader(trial, name)
             evaluator = CvpluginsTrainer.build_evaluator(trial, name)
         if len(loader.dataset) == 0:
             raise UserError(f"DATASETS.TEST: {name} has no images")
-        if not batches:
-            continue
-        with _failures_told(cfg, f"an image of {name} cannot be loaded"):
+        with raised_on_every_rank(), failures_told(cfg, f"an image of {name} cannot be loaded", given):
             inputs = [loader.dataset[0]]
         training = model.training
         model.eval()
-        with _failures_told(cfg, f"an image of {name} does not go through model and evaluators"), torch.no_grad():
+        failure = f"an image of {name} does not go through model and evaluators"
+        with raised_on_every_rank(), failures_told(cfg, failure, given), torch.no_grad(), as_written():
             evaluator.reset()
             evaluator.process(inputs, model(inputs))
         model.train(training)
-
-
-@contextlib.contextmanager
-def _failures_told(cfg: CfgNode, what: str) -> Iterator[None]:
-    """Say in one line what failed, where in the code, and which keys that code read."""
-    try:
-        yield
-    except UserError:
-        raise
-    except Exception as error:
-        keys = ", ".join(f"{path} = {value!r}" for path, value in itertools.islice(keys_read_by(error, cfg).items(), 4))
-        said = f"{type(error).__name__}: {first_line(error)} ({where(error)})"
-        raise UserError(f"{what}: {said}{keys and f'; {keys}'}; --traceback shows all of it") from error

@@ -5,18 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-import torch
 from detectron2.data import build_detection_test_loader, get_detection_dataset_dicts
 from detectron2.data import detection_utils as utils
 from detectron2.utils.events import EventStorage
-from torch.func import functional_call
 
 from cvplugins.distributed import gather_objects
 from cvplugins.errors import UserError
-from cvplugins.isolation import alone, fixed_randomness, training_paths
-from cvplugins.model_numbers import kept_numbers
-from cvplugins.monitors import mean_losses
+from cvplugins.monitors import VALIDATION_LOSSES, mean_losses, to_numbers, undisturbed
 
+from .image_failures import FilesNamed
 from .mappers import build_mapper
 from .model_losses import named_losses
 from .plugin_hook import PluginHook, logger
@@ -28,15 +25,10 @@ __all__ = ["ValidationLoss", "build_validation_loader"]
 class ValidationLoss(PluginHook):
     """Add the model's losses to the results of every evaluation.
 
-    ``val/loss`` is the mean over the images of the loss of each image alone, ``val/loss_cls`` and so on are its
-    parts, under the names of the training log. So they depend neither on the batch size nor on the number of ranks,
-    but for RetinaNet's normaliser, a running mean on each rank. It costs one more forward pass an image.
-
-    Layers (batch norm, dropout) are in evaluation mode; a weight average that stands in for the weights (EMAHook) is
-    what is measured. What the loss draws (anchors, proposals, points) is the same in every evaluation. Parameters,
-    buffers, numbers that the model counts in, random generators and the storage stay as they were. Images have the size
-    of the test set's (``INPUT.MIN_SIZE_TEST``), and a loss that is not finite stays in the mean; the log names its part
-    and its images.
+    :func:`cvplugins.monitors.mean_losses` says what ``val/loss`` and its parts are, and
+    :func:`cvplugins.monitors.undisturbed` how the model computes them and what stays as it was; so does the storage.
+    With EMAHook the average is measured. Images have the size of the test set's (``INPUT.MIN_SIZE_TEST``). RetinaNet's
+    normaliser is a running mean on each rank, so that its loss depends on their number.
 
     Args:
         data_loader: Gives lists of records with the true instances, each rank its own; or a function that makes it.
@@ -50,6 +42,7 @@ class ValidationLoss(PluginHook):
     """
 
     evaluates = True
+    adds = VALIDATION_LOSSES
 
     def __init__(self, data_loader: Iterable[Any] | Callable[[], Iterable[Any]]) -> None:
         self._loader = data_loader
@@ -67,32 +60,23 @@ class ValidationLoss(PluginHook):
         own = [(_name(record), self._losses(record)) for record in records]
         mean = mean_losses([result for rank in gather_objects(own) for result in rank])
         for warning in mean.warnings():
-            logger.warning("evaluation: %s", warning)
+            logger.warning(warning)
         return {"val": mean.losses}
 
-    @torch.no_grad()
     def _losses(self, record: Mapping[str, Any]) -> dict[str, float]:
         if "instances" not in record and "sem_seg" not in record:
             raise UserError(
                 f"ValidationLoss needs the true instances of {_name(record)}, which its loader does not give; "
                 "use build_validation_loader(cfg), or a mapper with is_train=True"
             )
-        model, device = self.model, next(self.model.parameters()).device
-        # Copies, because some losses count in theirs.
-        buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
+        device = next(self.model.parameters()).device
         with (
-            training_paths(model),
-            kept_numbers(model),
-            fixed_randomness(device),
-            alone(),
+            undisturbed(self.model, device) as call,
             as_written(),
             EventStorage(self.trainer.iter),  # its own; the iteration counts for the schedules of CompositeLoss
         ):
-            losses = functional_call(model, buffers, ([record],))
-        values = named_losses(losses)
-        # One transfer for all.
-        numbers = torch.stack([value.double() for value in values.values()]).tolist()
-        return {"loss": sum(numbers), **dict(zip(values, numbers, strict=True))}
+            numbers = to_numbers(named_losses(call([record])), device)
+        return {"loss": sum(numbers.values()), **numbers}
 
 
 def build_validation_loader(cfg: Any) -> Iterable[Any]:
@@ -104,7 +88,7 @@ def build_validation_loader(cfg: Any) -> Iterable[Any]:
     names = list(cfg.DATASETS.TEST)
     records = get_detection_dataset_dicts(names, filter_empty=False)
     mapper = build_mapper(cfg, names, utils.build_augmentation(cfg, is_train=False))
-    return build_detection_test_loader(records, mapper=mapper, num_workers=cfg.DATALOADER.NUM_WORKERS)
+    return build_detection_test_loader(records, mapper=FilesNamed(mapper), num_workers=cfg.DATALOADER.NUM_WORKERS)
 
 
 def _name(record: Mapping[str, Any]) -> str:

@@ -30,8 +30,8 @@ from .distance import DistanceCache, distance_transform, signed_distance_maps
 from .focal import FocalLoss, sigmoid_focal_loss, softmax_focal_loss
 from .from_config import build_loss
 from .gan import GANLoss, discriminator_loss, generator_loss, gradient_penalty, r1_penalty
-from .hard_examples import OHEMLoss, hardest, hardest_negatives
 from .lovasz import LovaszLoss, lovasz_hinge_loss, lovasz_softmax_loss
+from .ohem import OHEMLoss, hardest, hardest_negatives
 from .perceptual import (
     FeatureMatchingLoss,
     PerceptualLoss,

@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy import ndimage
 from torch import Tensor
 
 __all__ = [
@@ -327,6 +326,8 @@ def _each_sample(
 
 
 def _scipy_distance(mask: NDArray[np.bool_], spacing: Sequence[float]) -> NDArray[Any]:
+    from scipy import ndimage  # here, because it takes long to import
+
     if mask.all():
         return np.full(mask.shape, np.inf)
     distance: NDArray[Any] = ndimage.distance_transform_edt(mask, sampling=spacing)
@@ -334,6 +335,8 @@ def _scipy_distance(mask: NDArray[np.bool_], spacing: Sequence[float]) -> NDArra
 
 
 def _scipy_nearest(mask: NDArray[np.bool_]) -> NDArray[Any]:
+    from scipy import ndimage  # here, because it takes long to import
+
     if mask.all() or not mask.any():
         return np.arange(mask.size).reshape(mask.shape)
     places = ndimage.distance_transform_edt(mask, return_distances=False, return_indices=True)

@@ -31,12 +31,12 @@ def assign(row: Integers, column: Integers, score: Floats) -> Integers:
         >>> assign(np.array([0, 0, 1]), np.array([0, 1, 0]), np.array([0.9, 0.8, 0.7])).tolist()  # 0.8 + 0.7 > 0.9
         [1, 2]
     """
-    if len(row) == 0:
-        return np.zeros(0, np.int64)
-    from scipy.optimize import linear_sum_assignment  # an import of half a second
+    from scipy.optimize import linear_sum_assignment  # here, because it takes long to import
     from scipy.sparse import coo_matrix
     from scipy.sparse.csgraph import connected_components
 
+    if len(row) == 0:
+        return np.zeros(0, np.int64)
     rows, columns = int(row.max()) + 1, int(column.max()) + 1
     size = rows + columns
     graph = coo_matrix((np.ones(len(row), np.int8), (row, rows + column)), shape=(size, size))

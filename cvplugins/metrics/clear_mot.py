@@ -189,7 +189,7 @@ def _solve(near: TrackPairs, own: Integers, again: NDArray[np.bool_]) -> list[tu
     Returns:
         Rows of the true and the tracked boxes that match.
     """
-    from scipy.optimize import linear_sum_assignment  # an import of half a second
+    from scipy.optimize import linear_sum_assignment  # here, because it takes long to import
 
     group = near.truths.group[near.truth[own[0]]]
     bounds = [np.searchsorted(side.group, (group, group + 1)) for side in (near.truths, near.tracked)]

@@ -85,9 +85,9 @@ class FeatureStatistics:
 
     def factor(self) -> Floats:
         """Return a matrix whose product with itself, transposed first, is the covariance, ``(D, D)``."""
-        from scipy.linalg import eigh  # an import of half a second
+        import scipy.linalg  # here, because it takes long to import
 
-        values, vectors = eigh(self.covariance)
+        values, vectors = scipy.linalg.eigh(self.covariance)
         factor: Floats = np.sqrt(np.maximum(values, 0))[:, None] * vectors.T  # rounding may leave less than 0
         return factor
 
@@ -129,14 +129,14 @@ def frechet_distance(one: FeatureStatistics | NDArray[Any], other: FeatureStatis
         >>> frechet_distance(np.array([[0.0], [2.0]]), np.array([[3.0], [5.0]])).total
         9.0
     """
+    import scipy.linalg  # here, because it takes long to import
+
     if any(not isinstance(each, FeatureStatistics) and len(each) < 2 for each in (one, other)):
         return FrechetDistance(float("nan"), float("nan"))
     (mean, factor), (other_mean, other_factor) = _mean_and_factor(one), _mean_and_factor(other)
     if mean.shape != other_mean.shape:
         raise ValueError(f"{len(mean)} features of one set do not fit {len(other_mean)} of the other")
-    from scipy.linalg import svdvals
-
-    root = svdvals(factor @ other_factor.T).sum()
+    root = scipy.linalg.svdvals(factor @ other_factor.T).sum()
     traces = np.vdot(factor, factor) + np.vdot(other_factor, other_factor)
     difference = mean - other_mean
     # The trace is never negative, but a difference of equal numbers may be.

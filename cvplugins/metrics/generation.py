@@ -228,11 +228,11 @@ def inception_score(probabilities: NDArray[Any], splits: int = 10) -> Floats:
         >>> inception_score(np.eye(4), splits=1)
         array([4.])
     """
+    from scipy.special import rel_entr  # here, because it takes long to import
+
     count = len(probabilities)
     if count < splits:
         return np.full(splits, np.nan)
-    from scipy.special import rel_entr
-
     parts = [probabilities[count * part // splits : count * (part + 1) // splits] for part in range(splits)]
     return np.array([np.exp(rel_entr(part, part.mean(axis=0)).sum(axis=1).mean()) for part in parts])
 

@@ -50,6 +50,7 @@ class EarlyStopping:
         best: The best value; None before the first that counts.
         best_iteration: When it was found.
         waited: As in :class:`StoppingReport`.
+        evaluations: How many had a value.
 
     Raises:
         ValueError: An option is none of these.
@@ -92,7 +93,7 @@ class EarlyStopping:
         self.best_iteration: int | None = None
         self.waited = 0
         self._progress: float | None = None  # the value that patience is measured from
-        self._evaluations = 0
+        self.evaluations = 0
 
     def observe(self, value: float | None, iteration: int) -> StoppingReport | None:
         """Judge an evaluation; every rank has to call this, and all get the same answer.
@@ -110,9 +111,9 @@ class EarlyStopping:
         value = next((each for each in values if not math.isfinite(each)), None)
         if value is None:
             value = max(values) if self.mode == "min" else min(values)
-        self._evaluations += 1
+        self.evaluations += 1
         is_best = False
-        if self._evaluations > self.warmup:
+        if self.evaluations > self.warmup:
             is_best = self._count(value, iteration)
         return StoppingReport(iteration, value, is_best, self.waited, self._reason(value))
 
@@ -135,7 +136,7 @@ class EarlyStopping:
         best = "" if self.best is None else f" after a best of {self.best:.6g} at iteration {self.best_iteration}"
         if self.check_finite and not math.isfinite(value):
             return f"the value is {value}{best}"
-        if self._evaluations <= self.warmup:
+        if self.evaluations <= self.warmup:
             return None
         if self.goal is not None and self._gain(value, self.goal) >= 0:
             return f"{value:.6g} reaches the goal of {self.goal:.6g}"
@@ -152,10 +153,10 @@ class EarlyStopping:
             "best_iteration": self.best_iteration,
             "progress": self._progress,
             "waited": self.waited,
-            "evaluations": self._evaluations,
+            "evaluations": self.evaluations,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what :meth:`state_dict` returned."""
         self.best, self.best_iteration = state["best"], state["best_iteration"]
-        self._progress, self.waited, self._evaluations = state["progress"], state["waited"], state["evaluations"]
+        self._progress, self.waited, self.evaluations = state["progress"], state["waited"], state["evaluations"]

@@ -10,16 +10,17 @@ from typing import Any
 from cvplugins.distributed import rank
 from cvplugins.reporting import draw_generalization_figure
 
+from .evaluation_monitor import EvaluationMonitor
 from .generalization import Generalization, GeneralizationPoint
 from .metric_names import mode_of
-from .run import Monitor, Run
+from .run import Run
 
 __all__ = ["GeneralizationMonitor"]
 
 BAD = ("overfitting", "overconfident", "underfitting", "not finite")
 
 
-class GeneralizationMonitor(Monitor):
+class GeneralizationMonitor(EvaluationMonitor):
     """Say whether a model over- or underfits, with the evidence; see :class:`cvplugins.monitors.Generalization`.
 
     The training loss of an interval is the mean of its iterations, over all processes. Each evaluation goes to the
@@ -42,6 +43,9 @@ class GeneralizationMonitor(Monitor):
     Raises:
         ValueError: An option is out of its range.
     """
+
+    title = "generalization"
+    journal_name = "generalization.jsonl"
 
     def __init__(
         self,
@@ -113,6 +117,7 @@ class GeneralizationMonitor(Monitor):
 
     def finish(self, run: Run) -> None:
         """Draw the whole course, and say what came of it."""
+        super().finish(run)
         if self.seen:
             report = self.judge.reports[-1]
             run.info(f"generalization at the end: {report.verdict}: {report.evidence}")
@@ -121,11 +126,3 @@ class GeneralizationMonitor(Monitor):
     def _draw(self, run: Run) -> None:
         if self.figure and rank() == 0:
             draw_generalization_figure(self.judge.reports, Path(run.work_dir, "generalization.png"))
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return the course so far."""
-        return self.judge.state_dict()
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restore what :meth:`state_dict` returned."""
-        self.judge.load_state_dict(dict(state))

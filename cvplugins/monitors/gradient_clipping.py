@@ -9,9 +9,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.optim import Optimizer
 
-__all__ = ["ClippingReport", "ClippingRule", "GradientClipping", "adaptive_clip_", "unscale_fused_"]
+__all__ = ["ClippingReport", "ClippingRule", "GradientClipping", "adaptive_clip_"]
 
 KINDS = ("max_norm", "max_value", "clip_factor")
 
@@ -261,27 +260,6 @@ def _unit_norms(value: Tensor, norm_type: float) -> Tensor:
     dimensions = tuple(range(1, value.ndim)) if value.ndim > 1 else None
     norms: Tensor = torch.linalg.vector_norm(value.float(), norm_type, dim=dimensions, keepdim=True)
     return norms
-
-
-@torch.no_grad()
-def unscale_fused_(optimizer: Optimizer) -> Tensor | None:
-    """Divide gradients by the loss scale that a fused optimizer would divide by in its step.
-
-    GradScaler unscales for other optimizers, but hands fused ones its scale (``grad_scale``) and whether to skip the
-    step (``found_inf``). Afterwards the optimizer finds unscaled gradients, as after ``GradScaler.unscale_``.
-
-    Returns:
-        ``found_inf``, or None without a GradScaler.
-    """
-    scale = getattr(optimizer, "grad_scale", None)
-    if scale is not None:
-        gradients = [value.grad for group in optimizer.param_groups for value in group["params"]]
-        for gradient in gradients:
-            if gradient is not None:
-                gradient.div_(scale.to(gradient.device, non_blocking=True))
-        optimizer.grad_scale = None  # type: ignore[attr-defined]
-    found: Tensor | None = getattr(optimizer, "found_inf", None)
-    return found
 
 
 def _add(sums: dict[str, Tensor | float], name: str, value: Tensor) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from .gradient_clipping import GradientClipping, unscale_fused_
+from .gradient_clipping import GradientClipping
 from .options import require_at_least
 from .run import Monitor, Run, Step
 
@@ -50,9 +50,9 @@ class GradientClippingMonitor(Monitor):
 
     def before_step(self, run: Run, step: Step) -> None:
         """Clip."""
-        is_void = unscale_fused_(step.optimizer)
+        step.unscale()
         named = [(self._names[id(value)], value) for value in step.parameters if id(value) in self._names]
-        self.clipping.clip_(named, is_void)
+        self.clipping.clip_(named, step.overflow)
 
     def after_iteration(self, run: Run) -> None:
         """Log how often was clipped."""

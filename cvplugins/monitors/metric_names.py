@@ -39,24 +39,24 @@ def mode_of(name: str, rule: str | None) -> str:
     )
 
 
-def value_of(metrics: Mapping[str, Any], name: str, hook: object, may_come: bool) -> float | None:
+def value_of(metrics: Mapping[str, Any], name: str, who: str, may_come: bool) -> float | None:
     """Return a metric as a float, or None if this validation has none: it is undefined, there is no value yet.
 
     Args:
         metrics: Of one validation.
         name: Of the metric.
-        hook: Who asks, for the message.
+        who: Who asks, for the message.
         may_come: Whether another validation may have it: an earlier one had it, or the metrics know the name.
 
     Raises:
-        ValueError: The name is of none of the metrics; the message lists those that there are.
+        UserError: The name is of none of the metrics; the message lists those that there are.
     """
     if metrics.get(name) is not None:
         return float(metrics[name])
     if may_come:
         return None
-    raise ValueError(
-        f"{type(hook).__name__}: there is no '{name}' among the metrics of the validation; "
+    raise UserError(
+        f"{who}: there is no '{name}' among the metrics of the validation; "
         f"use one of {', '.join(metrics) or 'none'}{_hint(name)}"
     )
 

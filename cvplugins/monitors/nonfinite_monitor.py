@@ -30,8 +30,6 @@ class Attempt:
         images: Names of the images, for messages.
         inputs: Tensors by the name of their image.
         repeat: Runs the forward pass again; None if there was none.
-        autocast: Device and dtype of mixed precision; None without.
-        is_scaled: Whether gradients outside of a step are multiplied by a loss scale, so that they may overflow.
     """
 
     batch: Any = None
@@ -39,8 +37,6 @@ class Attempt:
     images: Sequence[str] = ()
     inputs: Mapping[str, Tensor] = field(default_factory=dict)
     repeat: Callable[[], object] | None = None
-    autocast: tuple[str, str] | None = None
-    is_scaled: bool = False
 
 
 class NonFiniteMonitor(Monitor):
@@ -120,7 +116,7 @@ class NonFiniteMonitor(Monitor):
             images=attempt.images,
             inputs=attempt.inputs,
             # Scaled gradients may overflow. Where a GradScaler lets an optimizer step, they are unscaled and finite.
-            gradients=step is not None or not attempt.is_scaled,
+            gradients=step is not None or not run.is_scaled,
             step_is_void=None if step is None else step.overflow,
         )
         if report is None:
@@ -129,6 +125,19 @@ class NonFiniteMonitor(Monitor):
             self._drop(run)
         else:
             self._answer(run, report)
+
+    def end_iteration(self, run: Run, is_used_next: bool) -> None:
+        """Guard an iteration without a step: one that only accumulates, or whose step AMP skipped.
+
+        A step that made the weights overflow is found in the next iteration, but before they are used.
+
+        Args:
+            run: The training.
+            is_used_next: Whether the weights are saved or evaluated before the next iteration; all ranks agree on it.
+        """
+        if not self.is_observed or is_used_next:
+            self.observe(run)
+        self.attempt = Attempt()
 
     def _answer(self, run: Run, report: NonFiniteReport) -> None:
         layer = self._first_layer(run) if self.find_layer else None
@@ -141,7 +150,7 @@ class NonFiniteMonitor(Monitor):
                 run.model,
                 self._optimizers(run),
                 self.attempt.batch,
-                autocast=self.attempt.autocast,
+                autocast=run.autocast,
                 config=run.config_name,
                 framework=run.framework,
             )

@@ -7,8 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
+
+from .metric_names import MetricNames
 
 __all__ = ["Monitor", "Run", "Step", "watch_steps"]
 
@@ -48,6 +51,14 @@ class Run(Protocol):
     def averages(self) -> Sequence[Any]:
         """Averages of the weights, which have a state; what breaks the weights breaks them too."""
 
+    @property
+    def autocast(self) -> tuple[str, str] | None:
+        """Device and dtype of mixed precision, such as ``("cuda", "float16")``; None without."""
+
+    @property
+    def is_scaled(self) -> bool:
+        """Whether gradients outside of a step are multiplied by a loss scale, so that they may overflow."""
+
     def scale_learning_rates(self, factor: float) -> None:
         """Multiply the learning rates, now and in the schedule to come."""
 
@@ -65,6 +76,20 @@ class Run(Protocol):
 
     def newest_loss(self) -> float | None:
         """Return the newest loss that the framework has read from the device, None if it was returned before."""
+
+    @property
+    def weights_key(self) -> str:
+        """Under which a checkpoint of the framework holds the weights."""
+
+    @property
+    def tested_models(self) -> Sequence[nn.Module]:
+        """The model, and an average of its weights that takes its place in tests."""
+
+    def metric_names(self) -> MetricNames:
+        """Return the names of the numbers that evaluations can give, as far as they are known."""
+
+    def stop(self, reason: str) -> None:
+        """End the training before the next iteration."""
 
     def ends_interval(self, interval: int) -> bool:
         """Return whether the current iteration is the last of so many."""
@@ -100,6 +125,17 @@ class Step:
     def overflow(self) -> Tensor | None:
         """Above 0 if the optimizer skips the step; None if it does not. A number on the device."""
         return getattr(self.optimizer, "found_inf", None)
+
+    @torch.no_grad()
+    def unscale(self) -> None:
+        """Divide gradients that are still scaled, as ``GradScaler.unscale_`` does before other optimizers' steps."""
+        scale = self.gradient_scale
+        if scale is None:
+            return
+        for value in self.parameters:
+            if value.grad is not None:
+                value.grad.div_(scale.to(value.grad.device, non_blocking=True))
+        self.optimizer.grad_scale = None  # type: ignore[attr-defined]
 
     def is_void(self) -> bool:
         """Return whether the optimizer skips the step; reads the device if a fused one might."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 __all__ = ["NormLayer", "NormSummary", "align", "shorten"]
@@ -52,6 +52,12 @@ class NormSummary:
         """Return one line per layer."""
         rows = [(x.name or "(model)", x.before, x.after, x.reason) for x in self.layers]
         return align([("layer", "was", "is", "left because"), *rows])
+
+    def tell(self, info: Callable[[str], object], warn: Callable[[str], object]) -> None:
+        """Hand the table of changes and the warnings to the functions of a log."""
+        info(f"normalisation policy:\n{self.table_of_changes()}")
+        for warning in self.warnings:
+            warn(f"normalisation policy: {warning}")
 
     def overview(self) -> str:
         """Return the table of changes and the warnings."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import linecache
 import traceback
 from collections.abc import Collection, Iterator, Mapping
 from types import FrameType
@@ -16,7 +17,9 @@ from torch.utils.data import DataLoader
 from cvplugins.errors import UserError, first_line
 from cvplugins.refusals import did_you_mean, explain_refusal, named_option, shown
 
-__all__ = ["build_runner", "object_path", "refusals_named"]
+from .config_walk import at, walk
+
+__all__ = ["build_runner", "object_path", "refusals_named", "with_words"]
 
 # The variables of mmengine's functions (0.10) that hold a part of the config while it is built.
 NODES = {
@@ -50,6 +53,9 @@ KEYS = {
     "build_val_loop": "val_cfg",
     "build_test_loop": "test_cfg",
 }
+# The variables of mmcv's functions (2.1) that hold the name of a layer, and some names.
+LAYERS = ("layer_type", "padding_type")
+NORMS = ("BN", "SyncBN", "GN", "LN", "IN")
 LOOPS = {"build_train_loop": "train_", "build_val_loop": "val_", "build_test_loop": "test_"}
 
 
@@ -112,7 +118,7 @@ def object_path(error: BaseException, cfg: Config, within: str = "") -> str:
         name = type(worker).__name__
         named = [
             path
-            for path, node in _walk(cfg, "")
+            for path, _, node in walk(cfg)
             if path.startswith(within) and isinstance(node, dict) and _name(node.get("type")) == name
         ]
         inner = [path for path in named if path.startswith(found)]
@@ -120,11 +126,26 @@ def object_path(error: BaseException, cfg: Config, within: str = "") -> str:
     return found
 
 
+def with_words(error: Exception) -> Exception:
+    """Return an error that says something: of a bare ``assert`` its line of code."""
+    if str(error).strip():
+        return error
+    frame, line = list(traceback.walk_tb(error.__traceback__))[-1]
+    code = linecache.getline(frame.f_code.co_filename, line).strip()
+    return AssertionError(code).with_traceback(error.__traceback__) if isinstance(error, AssertionError) else error
+
+
 def _refusal(error: Exception, cfg: Config, given: Collection[str]) -> str:
-    """Return the line about an error."""
+    """Return the line about an error, with the options of the command line if it names none of them."""
     places = list(_places(error, cfg))
     if not places:
         return _without_place(error)
+    line = _line(with_words(error), places, cfg, given)
+    below = [key for key in given if key.startswith(f"{places[-1].path}.")]
+    return line if any(key in line for key in below) or not below else f"{line}; --cfg-options sets {', '.join(below)}"
+
+
+def _line(error: Exception, places: list[_Place], cfg: Config, given: Collection[str]) -> str:
     place = places[-1]
     if isinstance(error, UserError):
         return str(error) if place.path in str(error) else f"{place.path}: {error}"
@@ -134,6 +155,10 @@ def _refusal(error: Exception, cfg: Config, given: Collection[str]) -> str:
         return _without_type(place, cfg)
     if isinstance(error, KeyError) and ("is not in the" in str(error) or "has no" in str(error)):
         return _of_unknown_type(place, cfg, str(error.args[0]))
+    if isinstance(error, KeyError) and "Cannot find" in str(error):
+        found = _of_unknown_layer(error, place, cfg)
+        if found:
+            return found
     kind = place.node.get("type")
     if kind is not None and not isinstance(kind, str) and not callable(kind):
         return f"{place.path}.type = {shown(kind)}: expected a name, such as 'ResNet'"
@@ -146,7 +171,8 @@ def _refusal(error: Exception, cfg: Config, given: Collection[str]) -> str:
         key = named_option(error, each.node) if isinstance(each.node, Mapping) else None
         if key is not None:
             return explain_refusal(error, each.path, {key: each.node[key]}, _kind(each))
-    suspects = [key for key in place.node if any(f"{each}.".startswith(f"{place.path}.{key}.") for each in given)]
+    options = [key for key in place.node if key != "type"]
+    suspects = [key for key in options if any(f"{each}.".startswith(f"{place.path}.{key}.") for each in given)]
     return explain_refusal(error, place.path, place.node, _kind(place), suspects)
 
 
@@ -162,7 +188,7 @@ def _without_place(error: Exception) -> str:
 
 def _without_type(place: _Place, cfg: Config) -> str:
     above, _, last = place.path.rpartition(".")
-    beside = [each for each in _at(cfg, above) if each != last] if above else []
+    beside = [each for each in at(cfg, above) or () if each != last] if above else []
     return f"{place.path} has no type; {did_you_mean(last, beside) or 'give it one'}"
 
 
@@ -171,11 +197,24 @@ def _of_unknown_type(place: _Place, cfg: Config, message: str) -> str:
     kind, path = place.node.get("type"), f"{place.path}.type"
     name = said.partition(" is not in the")[0]
     if name != said and name != kind:  # it is named elsewhere, as optim_wrapper.constructor
-        path = next((each for each, node in _walk(cfg, "") if node == name), path)
+        path = next((each for each, _, node in walk(cfg) if node == name), path)
         kind = name
     names = _registered(place.frame.f_locals.get("registry"))
     guess = did_you_mean(str(kind).rpartition(".")[2], names) if "did you mean" not in said else ""
     return f"{path} = {shown(kind)}: {said}" + (f"; {guess}" if guess else "")
+
+
+def _of_unknown_layer(error: BaseException, place: _Place, cfg: Config) -> str:
+    """Return the line about a layer that mmcv has no class for; its own message says None in place of the name."""
+    frame, _ = list(traceback.walk_tb(error.__traceback__))[-1]
+    kind = next((frame.f_locals[name] for name in LAYERS if name in frame.f_locals), None)
+    registry = frame.f_locals.get("registry")
+    path = next((part.path for part in walk(at(cfg, place.path), place.path) if part.value == kind), None)
+    if not isinstance(kind, str) or path is None:
+        return ""
+    known = _registered(registry)
+    guess = did_you_mean(kind, known) or did_you_mean(kind, NORMS) or f"it has {', '.join(NORMS)} and others"
+    return f"{path} = {shown(kind)}: no registry of layers has it; {guess}"
 
 
 def _places(error: BaseException, cfg: Config) -> Iterator[_Place]:
@@ -188,10 +227,11 @@ def _places(error: BaseException, cfg: Config) -> Iterator[_Place]:
         prefix = LOOPS.get(name, prefix)
         if name in KEYS and module.startswith(("mmengine.runner", "mmengine.utils")):
             path = KEYS[name]
-            yield _Place(path, _at(cfg, path), frame)
+            node = at(cfg, path)
+            yield _Place(path, {} if node is None else node, frame)
         node = frame.f_locals.get(NODES.get(name, ""))
         if name == "build_from_cfg" and not isinstance(node, Mapping):
-            above = _at(cfg, path)
+            above = at(cfg, path)
             keys = [key for key, value in above.items() if _same(value, node)] if isinstance(above, Mapping) else []
             if keys:
                 yield _Place(f"{path}.{keys[0]}", node, frame)
@@ -206,7 +246,7 @@ def _find(cfg: Config, node: Any, within: str, prefix: str) -> str:
     if not isinstance(node, Mapping):
         return ""
     scored = []
-    for path, each in _walk(cfg, ""):
+    for path, _, each in walk(cfg):
         if not path or not isinstance(each, Mapping) or _name(each.get("type")) != _name(node.get("type")):
             continue
         equal = sum(key in each and _same(each[key], value) for key, value in node.items())
@@ -220,22 +260,6 @@ def _find(cfg: Config, node: Any, within: str, prefix: str) -> str:
 
 def _same(one: Any, other: Any) -> bool:
     return type(one) is type(other) and (one is other or bool(one == other))
-
-
-def _walk(node: Any, path: str) -> Iterator[tuple[str, Any]]:
-    """Yield every part of a config by its path, outer ones first."""
-    yield path, node
-    children: Any = ()
-    if isinstance(node, (dict, Config)):
-        children = node.items()
-    elif isinstance(node, (list, tuple)):
-        children = enumerate(node)
-    for key, child in children:
-        yield from _walk(child, f"{path}.{key}" if path else str(key))
-
-
-def _at(cfg: Config, path: str) -> Any:
-    return next((node for each, node in _walk(cfg, "") if each == path), {})
 
 
 def _name(kind: Any) -> Any:

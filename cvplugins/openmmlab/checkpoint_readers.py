@@ -17,7 +17,7 @@ from cvplugins.errors import UserError
 
 from .checkpoint import open_checkpoint, weights_of
 
-__all__ = ["check_pretrained", "fetch_checkpoint", "safe_readers"]
+__all__ = ["check_pretrained", "fetch_checkpoint", "is_at_hand", "safe_readers"]
 
 logger = logging.getLogger(__name__)
 
@@ -66,6 +66,12 @@ def fetch_checkpoint(source: str | os.PathLike) -> Path:
     """
     place = _resolved(str(source))
     return place if isinstance(place, Path) else fetch(place)
+
+
+def is_at_hand(source: str) -> bool:
+    """Return whether a checkpoint lies on this machine, so that nothing has to be downloaded."""
+    place = _resolved(source)
+    return place.is_file() if isinstance(place, Path) else cached(place) is not None
 
 
 def check_pretrained(model: Any, trusted: bool = False, *, download: bool) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,9 +13,12 @@ from typing import Any
 from cvplugins.datasets import ClassCounts, box_problem, check_coco_file
 from cvplugins.errors import DataError
 
-__all__ = ["CocoFile", "read_coco_file"]
+__all__ = ["CocoFile", "check_once", "forget_checks", "read_coco_file"]
 
 logger = logging.getLogger(__name__)
+
+# How each file was checked, by path, size and time of its last change.
+_passed: dict[tuple[Any, ...], list[tuple[str, frozenset[str]]]] = {}
 
 
 @dataclass(frozen=True)
@@ -112,6 +115,33 @@ def _is_left_out(entry: dict[str, Any], image: dict[str, Any]) -> bool:
     return inside == 0 or entry["area"] <= 0 or width < 1 or height < 1
 
 
+def check_once(path: Path, masks: str, required: Collection[str] = ()) -> None:
+    """Check an annotation file as :func:`check_coco_file` does, unless it has passed that here, or more.
+
+    A dataset and its metrics usually read one file.
+
+    Args:
+        path: The file.
+        masks: See :func:`check_coco_file`.
+        required: See :func:`check_coco_file`.
+
+    Raises:
+        DataError: The file is not JSON, or a part or key is missing or of another type.
+    """
+    state = path.stat() if path.is_file() else None
+    key = (str(path.resolve()), state and state.st_size, state and state.st_mtime_ns)
+    passed = _passed.setdefault(key, [])
+    if any(masks in ("unread", seen) and set(required) <= read for seen, read in passed):
+        return
+    check_coco_file(path, masks=masks, required=required, other_categories=True)
+    passed.append((masks, frozenset(required)))
+
+
+def forget_checks() -> None:
+    """Let every file be checked again, because a new start begins."""
+    _passed.clear()
+
+
 def read_coco_file(path: Path, masks: str = "unread") -> CocoFile:
     """Read an annotation file as pycocotools does, which mmdet and its metrics read it with.
 
@@ -122,7 +152,7 @@ def read_coco_file(path: Path, masks: str = "unread") -> CocoFile:
     Raises:
         DataError: The file is not JSON, or a part or key is missing or of another type.
     """
-    check_coco_file(path, masks=masks, required=("area",), other_categories=True)
+    check_once(path, masks, ("area",))
     content = json.loads(path.read_bytes())
     return CocoFile(
         path,

@@ -15,6 +15,7 @@ from cvplugins.errors import UserError, first_line
 
 from .compat import make_mmseg_configs_reachable
 from .config_keys import check_file_keys, check_option_keys
+from .config_walk import at
 
 __all__ = ["check_plugin_names", "load_config", "type_name", "walk_dicts"]
 
@@ -53,7 +54,7 @@ def load_config(path: str | os.PathLike, options: Mapping[str, Any] | None = Non
     try:
         config.merge_from_dict(options)
     except (KeyError, TypeError, AssertionError, IndexError, AttributeError, ValueError) as error:
-        raise UserError(f"--cfg-options do not fit config {path}: {first_line(error)}") from error
+        raise UserError(f"--cfg-options do not fit config {path}: {_misfit(path, options, error)}") from error
     if data_root is not None:
         _move_data_root(config, str(data_root))  # a folder may be called 2012
     check_plugin_names(config)
@@ -93,6 +94,21 @@ def type_name(node: Mapping[str, Any]) -> str:
     """
     kind = node["type"]
     return kind.rpartition(".")[2] if isinstance(kind, str) else kind.__name__
+
+
+def _misfit(path: str | os.PathLike, options: Mapping[str, Any], error: BaseException) -> str:
+    """Return which option cannot be merged, and why."""
+    for key, value in options.items():
+        config = Config.fromfile(path)
+        try:
+            config.merge_from_dict({key: value})
+        except (KeyError, TypeError, AssertionError, IndexError, AttributeError, ValueError) as refused:
+            above, _, last = key.rpartition(".")
+            why = first_line(refused)
+            if last.isdigit() and isinstance(at(config, above), list):
+                why = f"of a list only a dict's keys can be given, as {key}.KEY, or the whole list as {above}=[...]"
+            return f"{key}={value}: {why}"
+    return first_line(error)
 
 
 def _move_data_root(config: Config, data_root: str) -> None:

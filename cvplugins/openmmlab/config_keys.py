@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from mmengine.config import Config
@@ -12,6 +12,8 @@ from mmengine.config import Config
 from cvplugins.errors import UserError
 from cvplugins.misspelt import slip_of
 from cvplugins.refusals import did_you_mean
+
+from .config_walk import at, walk
 
 __all__ = ["check_file_keys", "check_option_keys"]
 
@@ -68,7 +70,7 @@ def check_option_keys(config: Config, options: Mapping[str, Any]) -> None:
         if first not in config and first not in KEYS:
             _refuse_new_key(dotted, first, config)
         elif first not in KEYS and dotted == first:
-            users = [path for path, _ in _leaves(config) if path.rpartition(".")[2] == first and path != first]
+            users = [part.path for part in walk(config) if part.key == first and part.path != first]
             such = f", such as {' and '.join(users[:3])}" if users else ""
             logger.warning(
                 "--cfg-options %s: a variable of the file, which was read before; this changes nothing, set what it is "
@@ -101,9 +103,7 @@ def check_file_keys(config: Config) -> None:
         else:
             raise UserError(message)
     for dotted, known in PARTS.items():
-        node: Any = config
-        for name in dotted.split("."):
-            node = node.get(name) if isinstance(node, (dict, Config)) else None
+        node = at(config, dotted)
         for key in node if isinstance(node, dict) else ():
             if meant := slip_of(key, known):
                 raise UserError(f"{dotted}.{key} = {node[key]!r}: nothing reads it; did you mean {dotted}.{meant}?")
@@ -145,15 +145,3 @@ def _refuse_misspelt_part(config: Config, dotted: str) -> None:
 def _is_used(key: str, text: str) -> bool:
     """Return whether a config's text has a name elsewhere than where it is assigned."""
     return re.search(rf"(?<!\w){re.escape(key)}(?!\w)(?!\s*=[^=])", text) is not None
-
-
-def _leaves(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    children: Any = ()
-    if isinstance(node, (dict, Config)):
-        children = node.items()
-    elif isinstance(node, (list, tuple)):
-        children = enumerate(node)
-    else:
-        yield path, node
-    for key, child in children:
-        yield from _leaves(child, f"{path}.{key}" if path else str(key))

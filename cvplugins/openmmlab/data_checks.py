@@ -9,12 +9,13 @@ from pathlib import Path
 from mmengine.config import Config
 
 from cvplugins.datasets import read_image_list
-from cvplugins.datasets.samples import draw_missing
-from cvplugins.distributed import gather_objects
+from cvplugins.distributed import gather_objects, rank
 from cvplugins.errors import UserError
+from cvplugins.samples.drawing import draw_missing
 
 from .box_filter import add_box_filter, filters_boxes
 from .class_checks import check_classes, check_heads_of
+from .coco_checks import forget_checks
 from .config import walk_dicts
 from .dataset_checks import CheckedDataset, check_counts, check_dataset
 from .dataset_nodes import DatasetNode, class_of, dataset_nodes, given_classes
@@ -22,7 +23,7 @@ from .evaluator_checks import check_evaluators
 from .image_checks import check_coco_images
 from .segmentation_checks import check_segmentation_data
 from .segmentation_files import check_image_suffixes, clean_lists
-from .written_lists import WrittenLists
+from .written_lists import FOLDER, WrittenLists
 
 __all__ = ["check_data"]
 
@@ -51,12 +52,14 @@ class Changes:
             add_box_filter(dataset)
 
 
-def check_data(config: Config, loaders: tuple[str, ...], full: bool = False) -> None:
+def check_data(
+    config: Config, loaders: tuple[str, ...], full: bool = False, lists: str | os.PathLike[str] | None = None
+) -> None:
     """Check the datasets that the named loaders read; the first process of every node does it for all.
 
     PASCAL VOC's and COCO's annotations and folders of label maps are checked as the framework's loaders will read them:
     files, class names, what labels mean, and boxes. A list of images that its loader would misread (a byte order mark,
-    trailing blanks, flags) is replaced by a clean one in the work dir. With ``skip_broken = True`` in the config, VOC's
+    trailing blanks, flags) is replaced by a clean one. With ``skip_broken = True`` in the config, VOC's
     broken images are left out of that list, and boxes that training cannot use by a step in the pipeline. A sample that
     is missing is drawn first.
 
@@ -64,6 +67,7 @@ def check_data(config: Config, loaders: tuple[str, ...], full: bool = False) -> 
         config: A loaded config with ``work_dir``.
         loaders: Keys such as ``"train_dataloader"``.
         full: Whether to decode every image; else only headers are read.
+        lists: The folder for lists of images; one in the work dir if None.
 
     Raises:
         UserError: Something is missing, broken or contradictory; on every process.
@@ -71,26 +75,29 @@ def check_data(config: Config, loaders: tuple[str, ...], full: bool = False) -> 
     problem, changes = None, Changes()
     if int(os.environ.get("LOCAL_RANK", 0)) == 0:
         try:
-            changes = _check(config, loaders, full)
+            changes = _check(config, loaders, full, lists or Path(config.work_dir) / FOLDER)
         except UserError as error:
             problem = str(error)
     gathered = gather_objects((problem, changes))
     for problem, _ in gathered:
         if problem is not None:
             raise UserError(problem)
+    # Each node's first process has checked its own files, and written lists on its own disk.
+    own = gathered[rank() - int(os.environ.get("LOCAL_RANK", 0))][1]
     for loader in loaders:
         for dataset in dataset_nodes(config, loader):
-            gathered[0][1].apply(dataset)
+            own.apply(dataset)
 
 
-def _check(config: Config, loaders: tuple[str, ...], full: bool) -> Changes:
+def _check(config: Config, loaders: tuple[str, ...], full: bool, lists: str | os.PathLike[str]) -> Changes:
     """Check every dataset, and return what has to be changed."""
+    forget_checks()
     for root in {
         str(node["data_root"]) for name in loaders for node in walk_dicts(config.get(name)) if node.get("data_root")
     }:
         draw_missing(root)
     classes = check_classes(config, loaders)
-    written = WrittenLists(Path(config.work_dir) / "whole_images")
+    written = WrittenLists(lists)
     check_image_suffixes(config, loaders)
     changes = Changes(lists=clean_lists(config, loaders, written))
     check_segmentation_data(config, loaders, full)

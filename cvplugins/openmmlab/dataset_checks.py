@@ -14,10 +14,9 @@ from cvplugins.datasets import (
     ClassCounts,
     VOCSource,
     box_problem,
-    check_spelling,
+    check_objects,
     check_voc_folders,
     check_voc_source,
-    missing_classes,
     read_image_list,
 )
 from cvplugins.datasets.regular_files import stat_regular
@@ -114,16 +113,11 @@ def check_counts(loader: str, checked: Sequence[CheckedDataset], skip_broken: bo
     for each in named:
         logger.info("%s: %s", each.name, each.counts)
         _check_boxes(each, skip_broken)
-    classes, counts = named[0].classes or (), ClassCounts()
-    for each in named:
-        counts.merge(each.counts)
     place = f"{loader} ({', '.join(dict.fromkeys(each.name for each in named))})"
-    check_spelling(classes, counts, place)
-    if all(each.dataset.is_test for each in named):
-        return
-    missing = missing_classes(classes, counts, place)
-    if missing:
-        logger.warning("%s: there is no object to learn from of the classes %s", place, ", ".join(missing))
+    is_trained = not all(each.dataset.is_test for each in named)
+    warning = check_objects(named[0].classes or (), [each.counts for each in named], place, is_trained)
+    if warning:
+        logger.warning(warning)
 
 
 def _check_boxes(checked: CheckedDataset, skip_broken: bool) -> None:

@@ -8,10 +8,10 @@ from typing import Any
 
 from mmengine.config import Config
 
-from cvplugins.datasets import check_coco_file, read_coco_annotations
+from cvplugins.datasets import read_coco_annotations
 from cvplugins.errors import DataError, UserError
 
-from .coco_checks import CocoFile, read_coco_file
+from .coco_checks import CocoFile, check_once, read_coco_file
 from .config import type_name, walk_dicts
 from .dataset_checks import CheckedDataset
 
@@ -53,7 +53,7 @@ def _check_content(path: Path, metric: dict[str, Any]) -> None:
     masks = name == "InstanceSegmentationMetric" or (name == "CocoMetric" and "segm" in kinds)
     # pycocotools takes neither for granted.
     required = ("area", "iscrowd") if name == "CocoMetric" else ()
-    check_coco_file(path, masks="evaluated" if masks else "unread", required=required, other_categories=True)
+    check_once(path, "evaluated" if masks else "unread", required)
     if name in ("DetectionMetric", "InstanceSegmentationMetric"):
         read_coco_annotations(path)
 

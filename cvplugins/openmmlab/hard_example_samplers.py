@@ -41,7 +41,7 @@ class HardExampleSampler(DefaultSampler):
         max_repeats: float = 10,
     ) -> None:
         super().__init__(dataset, shuffle=shuffle, seed=seed, round_up=round_up)
-        self.plan = HardExamplePlan(ratio, max_repeats)
+        self.plan = HardExamplePlan(ratio, max_repeats, keep=3)
 
     def __iter__(self) -> Iterator[int]:
         """Iterate over the indices of this epoch and rank."""
@@ -75,7 +75,7 @@ class InfiniteHardExampleSampler(InfiniteSampler):
         ratio: float = 0.25,
         max_repeats: float = 10,
     ) -> None:
-        self.plan = HardExamplePlan(ratio, max_repeats)
+        self.plan = HardExamplePlan(ratio, max_repeats, keep=3)
         self.part_length: int | None = None
         super().__init__(dataset, shuffle=shuffle, seed=seed)
 

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config, ConfigDict
 from mmengine.registry import DATASETS, init_default_scope
 
-from cvplugins.datasets.image_readers import ImageReader, check_images
-from cvplugins.datasets.label_images import raise_first
+from cvplugins.datasets.image_readers import ImageReader
+from cvplugins.datasets.listed_images import check_listed_images
 from cvplugins.errors import UserError, first_line
 
 from .config import type_name, walk_dicts
@@ -72,15 +71,5 @@ def _build(registry: Any, source: dict[str, Any]) -> Any:
 def _check(dataset: Any, name: str, reader: ImageReader) -> None:
     infos = [dataset.get_data_info(index) for index in range(len(dataset))]
     infos = [info for info in infos if "img_path" in info]
-    sizes = [_size(info) for info in infos]
-    paths = [Path(info["img_path"]) for info in infos]
-    found = check_images(paths, reader, sizes, f"its entry in {dataset.ann_file}")
-    raise_first(found.problems, "cannot be used", ". Mend them, or take them out of the annotation file")
-    for warning in found.warnings:
+    for warning in check_listed_images(infos, "img_path", reader, f"its entry in {dataset.ann_file}"):
         logger.warning("%s: %s: %s", name, dataset.ann_file, warning)
-
-
-def _size(info: dict[str, Any]) -> tuple[int, int] | None:
-    """Return width and height; None where the file says none that could be compared."""
-    width, height = info.get("width"), info.get("height")
-    return (width, height) if isinstance(width, int) and isinstance(height, int) else None

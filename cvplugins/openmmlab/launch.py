@@ -31,6 +31,7 @@ from .checkpoint_readers import check_pretrained, fetch_checkpoint, safe_readers
 from .class_checks import check_trained_classes
 from .config import load_config, type_name
 from .data_checks import check_data
+from .finite_weights import check_finite
 from .inference import use_inference
 from .model_numbers_hook import ModelNumbersHook
 from .processes import joined_processes
@@ -40,8 +41,11 @@ from .summary import LastValidation, summarize
 from .trial import trial_run
 from .undefined_numbers_hook import UndefinedNumbersHook
 from .validations_hook import ValidationsHook
+from .written_lists import keep_lists
 
 __all__ = ["evaluate", "train"]
+
+TRAINED, TESTED = ("train_dataloader", "val_dataloader"), ("test_dataloader",)
 
 
 def train(
@@ -90,18 +94,21 @@ def train(
         check_source(cfg.load_from, "checkpoint", "load_from names it")
     check_unlocked(cfg.work_dir)
     found = _set_start(cfg, resume, overwrite, trust_checkpoint)
-    with joined_processes(cfg), safe_readers(trust_checkpoint), _scratch_folder(cfg, dry_run):
-        check_data(cfg, ("train_dataloader", "val_dataloader"), full)
+    with joined_processes(cfg), safe_readers(trust_checkpoint), _scratch_folder(cfg, dry_run) as lists:
+        check_data(cfg, TRAINED, full, lists)
         if cfg.resume:
             check_trained_classes(cfg, ("train_dataloader",), found, cfg.load_from)
         check_pretrained(cfg.get("model"), trust_checkpoint, download=not dry_run)
-        with trial_run(cfg, "train_loop", "val_loop", batches=dry_run, given=cfg_options or ()) as trial:
-            _check_start(cfg, _unwrapped(trial.model), found)
+        with trial_run(cfg, "train_loop", "val_loop", given=cfg_options or ()) as trial:
+            _check_start(cfg, _unwrapped(trial.runner.model), found)
+            trial.has_weights |= cfg.resume
+            trial.run_first_batches()
         if dry_run:
             return f"config, plugins and data of {config} are fine"
         del trial, found
-        gc.collect()  # they go before the run's own come
+        _free_memory()  # they go before the run's own come
         with locked(cfg.work_dir):
+            keep_lists(cfg, TRAINED, lists)
             runner = build_runner(cfg, "train_loop", "val_loop")
             first_rank_does(lambda: sweep_unfinished(cfg.work_dir))
             if overwrite:
@@ -168,16 +175,19 @@ def evaluate(
     found = open_checkpoint(cfg.load_from, trust_checkpoint)
     if show_dir is not None or label_dir is not None:
         _write_predictions(cfg, show_dir, label_dir)
-    with joined_processes(cfg), safe_readers(trust_checkpoint), _scratch_folder(cfg, dry_run):
-        check_data(cfg, ("test_dataloader",), full)
+    with joined_processes(cfg), safe_readers(trust_checkpoint), _scratch_folder(cfg, dry_run) as lists:
+        check_data(cfg, TESTED, full, lists)
         check_trained_classes(cfg, ("test_dataloader",), found, str(checkpoint))
         use_inference(cfg, mode, scales, flip)
-        with trial_run(cfg, "test_loop", batches=dry_run, given=cfg_options or ()) as trial:
-            check_weights_fit(_unwrapped(trial.model), found, checkpoint)
+        with trial_run(cfg, "test_loop", given=cfg_options or ()) as trial:
+            check_weights_fit(_unwrapped(trial.runner.model), found, checkpoint)
+            check_finite(_unwrapped(trial.runner.model), found, checkpoint)
+            trial.run_first_batches()
         if dry_run:
             return f"config, plugins, data and checkpoint of {config} are fine"
         del trial
-        gc.collect()  # its model goes before the run's own comes
+        _free_memory()  # its model goes before the run's own comes
+        keep_lists(cfg, TESTED, lists)
         runner = build_runner(cfg, "test_loop")
         check_weights_fit(_unwrapped(runner.model), found, checkpoint)
         del found
@@ -203,14 +213,12 @@ def _load(config: str | os.PathLike, work_dir: str | None, options: Mapping | No
 
 
 @contextlib.contextmanager
-def _scratch_folder(cfg: Config, dry_run: bool) -> Iterator[None]:
-    """Let a dry run write its lists of whole images to a folder that is deleted."""
-    if not dry_run:
-        yield
-        return
+def _scratch_folder(cfg: Config, dry_run: bool) -> Iterator[str]:
+    """Yield a folder for lists of images, which go with it unless the run begins; a dry run has it for a work dir."""
     with tempfile.TemporaryDirectory() as folder:
-        cfg.work_dir = folder
-        yield
+        if dry_run:
+            cfg.work_dir = folder
+        yield folder
 
 
 def _require(cfg: Config, config: str | os.PathLike, *keys: str) -> None:
@@ -252,6 +260,8 @@ def _set_start(cfg: Config, resume: str | None, overwrite: bool, trusted: bool) 
 
 def _check_start(cfg: Config, model: nn.Module, found: dict[str, Any]) -> None:
     """Raise ``UserError`` unless the model of the config, and its optimizer, can begin with a checkpoint."""
+    if cfg.get("load_from"):
+        check_finite(model, found, cfg.load_from)
     if cfg.resume:
         check_weights_fit(model, found, cfg.load_from)
         check_optimizer(cfg, model, found, cfg.load_from)
@@ -265,6 +275,12 @@ def _unwrapped(model: nn.Module) -> nn.Module:
     while is_model_wrapper(inner) or isinstance(inner, BaseTTAModel):
         inner = inner.module
     return inner
+
+
+def _free_memory() -> None:
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 def _use_amp(cfg: Config) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -25,9 +24,7 @@ class LayerFreezeHook(MonitorHook):
     gradient of every parameter that trained when it was made.
 
     Args:
-        frozen: As the monitor takes them.
         by_epoch: Whether ``begin`` and ``until`` are epochs instead of iterations, both counted from 0.
-        lr_factors: As the monitor takes them.
     """
 
     # Before hooks that look at what trains
@@ -35,13 +32,8 @@ class LayerFreezeHook(MonitorHook):
     monitor_type = LayerFreezeMonitor
     checkpoint_key = "cvplugins_layer_freeze"
 
-    def __init__(
-        self,
-        frozen: Sequence[Mapping[str, Any]] = (),
-        by_epoch: bool = False,
-        lr_factors: Mapping[str, float] | None = None,
-    ) -> None:
-        super().__init__(frozen=frozen, lr_factors=lr_factors)
+    def __init__(self, *arguments: Any, by_epoch: bool = False, **options: Any) -> None:
+        super().__init__(*arguments, **options)
         self.by_epoch = by_epoch
 
     def before_run(self, runner) -> None:

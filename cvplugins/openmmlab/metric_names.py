@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from mmengine.config import Config
 from mmengine.evaluator import BaseMetric
 from mmengine.hooks import CheckpointHook, EarlyStoppingHook, Hook
 from mmengine.runner import Runner
@@ -12,9 +13,9 @@ from mmengine.runner import Runner
 from cvplugins.monitors import MetricNames
 
 from .config import type_name
+from .config_walk import walk
 from .metrics import PluginMetric
 from .undefined_numbers_hook import flat, monitored_by_checkpoints
-from .validation_loss import ValidationLoss
 
 __all__ = ["check_monitors", "metric_names"]
 
@@ -37,18 +38,18 @@ def check_monitors(runner: Runner) -> None:
     if runner.val_loop is None:
         return
     names = metric_names(runner)
-    for place, name in _monitored(runner):
-        names.check(name, place)
+    for kind, option, name in _monitored(runner):
+        names.check(name, _key_of(runner.cfg, option, name) or f"{kind}: {option}")
 
 
 def metric_names(runner: Runner) -> MetricNames:
-    """Return the names of what the validations of a run can give."""
+    """Return the names of what the validations of a run can give; a hook may say in ``adds`` what comes of it."""
     found = MetricNames(())
     for metric in runner.val_loop.evaluator.metrics:
         found += _of_metric(metric)
     for hook in runner.hooks:
-        if isinstance(hook, ValidationLoss):
-            found += MetricNames(("val/loss",), ("val/",))
+        if hasattr(hook, "adds"):
+            found += hook.adds
         elif _adds_numbers(hook):
             found += MetricNames((), ("",))
     return found
@@ -82,19 +83,28 @@ def _adds_numbers(hook: Hook) -> bool:
     return package not in KNOWN_PACKAGES and type(hook).after_val_epoch is not Hook.after_val_epoch
 
 
-def _monitored(runner: Runner) -> Iterator[tuple[str, str]]:
-    """Yield where a number is monitored, and its name."""
+def _key_of(cfg: Config, option: str, name: str) -> str | None:
+    """Return the config's key that has this value, None if it is a class's default."""
+    for part in walk(cfg):
+        values = part.value if isinstance(part.value, (list, tuple)) else [part.value]
+        if part.path.endswith(f".{option}") and name in values:
+            return part.path
+    return None
+
+
+def _monitored(runner: Runner) -> Iterator[tuple[str, str, str]]:
+    """Yield the kind of each hook or schedule that monitors a number, its option, and the number's name."""
     for hook in runner.hooks:
         kind = type(hook).__name__
         for option, name in getattr(hook, "monitored", dict)().items():
-            yield f"{kind}: {option}", name
+            yield kind, option, name
         if isinstance(hook, CheckpointHook):
-            yield from ((f"{kind}: save_best", name) for name in monitored_by_checkpoints(hook))
+            yield from ((kind, "save_best", name) for name in monitored_by_checkpoints(hook))
         if isinstance(hook, EarlyStoppingHook):
-            yield f"{kind}: monitor", hook.monitor
+            yield kind, "monitor", hook.monitor
     for scheduler in flat(runner.param_schedulers):
         if isinstance(scheduler, Mapping):  # not built yet
             if "type" in scheduler and type_name(scheduler).startswith("ReduceOnPlateau"):
-                yield f"param_scheduler: {type_name(scheduler)}: monitor", scheduler.get("monitor", "loss")
+                yield type_name(scheduler), "monitor", scheduler.get("monitor", "loss")
         elif getattr(scheduler, "need_val_args", False):
-            yield f"param_scheduler: {type(scheduler).__name__}: monitor", scheduler.monitor
+            yield type(scheduler).__name__, "monitor", scheduler.monitor

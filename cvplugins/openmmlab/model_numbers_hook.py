@@ -9,7 +9,7 @@ from mmengine.model import is_model_wrapper
 from mmengine.utils import ManagerMixin
 from torch import Tensor
 
-from cvplugins.distributed import gather_objects, is_distributed, rank
+from cvplugins.distributed import gather_objects, is_distributed
 from cvplugins.model_numbers import ModelNumbers
 from cvplugins.registry import HOOKS
 
@@ -43,8 +43,7 @@ class ModelNumbersHook(Hook):
         """Restore the numbers when a run is resumed."""
         numbers = self._begin(runner)
         if runner._resume and self.checkpoint_key in checkpoint:
-            of_ranks = checkpoint[self.checkpoint_key]
-            numbers.restore(of_ranks[rank()] if rank() < len(of_ranks) else of_ranks[0])
+            numbers.restore_own(checkpoint[self.checkpoint_key])
         if runner._resume:
             put_gradients(runner, checkpoint.get(self.gradients_key, {}))
 

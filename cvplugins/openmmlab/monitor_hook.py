@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,6 +10,7 @@ from mmengine.runner import EpochBasedTrainLoop
 
 from cvplugins.errors import UserError
 from cvplugins.monitors import Monitor, watch_steps
+from cvplugins.options import joined_signature
 
 from .runner_run import RunnerRun, optim_wrappers
 
@@ -20,7 +20,7 @@ __all__ = ["MonitorHook", "check_step", "optim_wrappers"]
 class MonitorHook(Hook):
     """A hook of mmengine around a monitor: its options, its events, and its state in the checkpoint.
 
-    Subclasses give ``monitor_type`` and ``checkpoint_key``.
+    Subclasses give ``monitor_type`` and ``checkpoint_key``; options of their own are keyword-only.
     """
 
     priority = "NORMAL"
@@ -31,10 +31,10 @@ class MonitorHook(Hook):
     _handles: Sequence[Any] = ()
 
     def __init_subclass__(cls) -> None:
-        """Take over the monitor's signature, which messages and documentation show."""
+        """Take over the monitor's options, which messages and documentation show."""
         super().__init_subclass__()
-        if "__init__" not in vars(cls) and "monitor_type" in vars(cls):
-            cls.__signature__ = inspect.signature(cls.monitor_type)
+        if "monitor_type" in vars(cls):
+            cls.__signature__ = joined_signature(cls.monitor_type, cls)
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         try:

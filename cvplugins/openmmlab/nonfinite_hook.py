@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 from mmengine.hooks import CheckpointHook
-from mmengine.optim import OptimWrapper
 from mmengine.runner import IterBasedTrainLoop
 from torch import Tensor
 
@@ -39,7 +38,7 @@ class NonFiniteGuardHook(MonitorHook):
     def before_train_iter(self, runner, batch_idx: int, data_batch: Any = None) -> None:
         """Remember what the iteration starts from."""
         super().before_train_iter(runner, batch_idx, data_batch)
-        wrapper, *others = optim_wrappers(runner).values()
+        wrapper = next(iter(optim_wrappers(runner).values()))
 
         def repeat() -> None:
             with wrapper.optim_context(self.run.model):
@@ -50,18 +49,11 @@ class NonFiniteGuardHook(MonitorHook):
             images=image_names(data_batch),
             inputs=image_tensors(data_batch),
             repeat=None if data_batch is None else repeat,
-            autocast=_autocast(wrapper, self.run.model),
-            is_scaled=any(hasattr(each, "loss_scaler") for each in (wrapper, *others)),
         )
 
     def after_train_iter(self, runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
-        """Guard an iteration without a step: one that only accumulates, or whose step AMP skipped.
-
-        A step that made the weights overflow is found in the next iteration, but before they are validated or saved.
-        """
-        if not self.monitor.is_observed or self._is_used_next(runner):
-            self.monitor.observe(self.run)
-        self.monitor.attempt = Attempt()
+        """Guard what is validated or saved next."""
+        self.monitor.end_iteration(self.run, self._is_used_next(runner))
         _leave_out_of_means(runner)
 
     def after_train_epoch(self, runner) -> None:
@@ -97,11 +89,3 @@ def _leave_out_of_means(runner) -> None:
 
 def _detached(value: Any) -> Any:
     return value.detach() if isinstance(value, Tensor) else [each.detach() for each in value]
-
-
-def _autocast(wrapper: OptimWrapper, model: torch.nn.Module) -> tuple[str, str] | None:
-    if not hasattr(wrapper, "loss_scaler"):
-        return None
-    device = next(model.parameters()).device.type
-    dtype = wrapper.cast_dtype or (torch.bfloat16 if device == "cpu" else torch.float16)
-    return device, str(dtype).removeprefix("torch.")

@@ -40,9 +40,7 @@ class NormPolicyHook(Hook):
         model = runner.model.module if wrapped else runner.model
         trained = _trained(model)
         summary = apply_norm_policy(model, self.rules)
-        runner.logger.info("normalisation policy:\n" + summary.table_of_changes())
-        for warning in summary.warnings:
-            runner.logger.warning(f"normalisation policy: {warning}")
+        summary.tell(runner.logger.info, runner.logger.warning)
         if wrapped and _trained(model) != trained:
             _wrap_again(runner, model)
 

@@ -8,133 +8,67 @@ from typing import Any
 from mmengine.optim import OptimWrapperDict
 from mmengine.registry import OPTIMIZERS
 
-from cvplugins.monitors import EarlyStopping, mode_of, switch_optimizer
+from cvplugins.errors import UserError
+from cvplugins.monitors import OptimizerSwitchMonitor
 from cvplugins.registry import HOOKS
 
 from .evaluation_hook import EvaluationHook
 from .monitor_hook import check_step
+from .runner_run import RunnerRun
 
 __all__ = ["OptimizerSwitchHook"]
 
 
 @HOOKS.register_module()
 class OptimizerSwitchHook(EvaluationHook):
-    """Go on with another optimizer from an iteration or epoch on, or when a metric stops improving.
+    """mmengine's :class:`cvplugins.monitors.OptimizerSwitchMonitor`.
 
-    Parameter groups with their factors on rate and decay, the place in the schedule, gradient clipping and
-    accumulation, the loss scale of AMP and hooks on the optimizer carry over; moments begin anew. See
-    :func:`cvplugins.monitors.switch_optimizer`. A run resumes on either side of the switch.
+    ``optimizer`` is a config as in ``optim_wrapper``, of any registered type. Gradient clipping and accumulation carry
+    over too.
 
     Args:
-        optimizer: Config of the new optimizer, as in ``optim_wrapper``; its ``lr`` stands where the schedule's base
-            rate stood.
-        at: First iteration, or epoch, with the new optimizer, counted from 0; None with ``plateau``.
         by_epoch: Whether ``at`` is an epoch.
-        plateau: Options of :class:`cvplugins.openmmlab.early_stopping_hook.EarlyStoppingHook`: ``monitor``, ``rule``,
-            ``min_delta``, ``patience`` and ``warmup``; switches where that would stop.
     """
 
     priority = "HIGHEST"  # before RuntimeInfoHook logs the rate of the iteration
-    journal_name = "optimizer_switch.jsonl"
+    monitor_type = OptimizerSwitchMonitor
     checkpoint_key = "cvplugins_optimizer_switch"
+    monitor: OptimizerSwitchMonitor
 
-    def __init__(
-        self,
-        optimizer: Mapping[str, Any],
-        at: int | None = None,
-        by_epoch: bool = False,
-        plateau: Mapping[str, Any] | None = None,
-    ) -> None:
-        if (at is None) == (plateau is None):
-            raise ValueError("OptimizerSwitchHook switches either at= a step or at a plateau; set one of them")
-        if at is not None and at < 1:
-            raise ValueError(f"at is {at}; it must be at least 1, else put the optimizer into optim_wrapper")
-        if "type" not in optimizer or "lr" not in optimizer:
-            raise ValueError(f"the new optimizer needs type and lr: dict(type='SGD', lr=0.01), not {dict(optimizer)}")
-        self.optimizer = dict(optimizer)
-        self.at = at
+    def __init__(self, *arguments: Any, by_epoch: bool = False, **options: Any) -> None:
+        super().__init__(*arguments, **options)
         self.by_epoch = by_epoch
-        self.monitor = None
-        self._due = self._switched = self._seen = False
-        if plateau is not None:
-            options = dict(plateau)
-            self.name = options.pop("monitor", None)
-            if self.name is None:
-                raise ValueError("plateau needs the name of a metric: plateau=dict(monitor='val/loss', patience=3)")
-            # Infinities are for others to judge; here they are no progress.
-            mode = mode_of(self.name, options.pop("rule", None))
-            self.monitor = EarlyStopping(mode=mode, check_finite=False, **options)
 
     def before_run(self, runner) -> None:
         """Refuse what cannot be switched before work begins."""
         if isinstance(runner.optim_wrapper, OptimWrapperDict):
-            raise ValueError("OptimizerSwitchHook switches one optimizer, and this run has several")
-        if self.monitor is not None:
-            super().before_run(runner)
+            raise UserError("OptimizerSwitchHook switches one optimizer, and this run has several")
+        super().before_run(runner)
 
     def before_train(self, runner) -> None:
-        """Begin with the journal of plateaus, and see whether the step can come."""
-        if self.at is not None:
-            check_step(runner, "OptimizerSwitchHook: at", self.at, self.by_epoch)
-        if self.monitor is not None:
-            super().before_train(runner)
+        """See whether the step can come."""
+        if self.monitor.at is not None:
+            check_step(runner, "OptimizerSwitchHook: at", self.monitor.at, self.by_epoch)
+        super().before_train(runner)
 
     def before_train_iter(self, runner, batch_idx: int, data_batch: Any = None) -> None:
         """Switch when it is time."""
-        if self.at is not None:
-            self._due = (runner.epoch if self.by_epoch else runner.iter) >= self.at
-        if self._due and not self._switched:
+        if self.monitor.is_time(runner.epoch if self.by_epoch else runner.iter):
             self._switch(runner)
-
-    def after_val_epoch(self, runner, metrics: Mapping[str, Any] | None = None) -> None:
-        """Look for the plateau until it is found."""
-        if self.monitor is not None:
-            super().after_val_epoch(runner, metrics)
-
-    def monitored(self) -> dict[str, str]:
-        """Return the name of the metric of the plateau, if there is one."""
-        return {} if self.monitor is None else {"plateau.monitor": self.name}
-
-    def record(self, runner, metrics: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the monitored value."""
-        return {"metric": self.name, "value": self.value(runner, metrics, self.name, self._seen)}
-
-    def observe(self, runner, record: dict[str, Any], replayed: bool) -> dict[str, Any]:
-        """Decide at a plateau to switch before the next iteration."""
-        self._seen |= record["value"] is not None
-        report = self.monitor.observe(record["value"], record["iteration"])
-        if report and report.stop and not self._due:
-            self._due = True
-            runner.logger.info(f"a plateau of {self.name}: {report.stop}")
-        return {"waited": report and report.waited, "switched": self._due}
-
-    def before_save_checkpoint(self, runner, checkpoint: dict[str, Any]) -> None:
-        """Store the monitor's state, and which optimizer the checkpoint's is."""
-        if self.monitor is not None:
-            super().before_save_checkpoint(runner, checkpoint)
-        state = checkpoint.setdefault(self.checkpoint_key, {})
-        state.update(due=self._due, switched=self._switched)
 
     def after_load_checkpoint(self, runner, checkpoint: dict[str, Any]) -> None:
         """Switch, so that the optimizer fits the state that the runner loads next."""
-        state = checkpoint.get(self.checkpoint_key)
-        if not runner._resume or state is None:
-            return
-        if self.monitor is not None and "monitor" in state:
-            super().after_load_checkpoint(runner, checkpoint)
-        self._due = state["due"]
-        if state["switched"]:
+        super().after_load_checkpoint(runner, checkpoint)
+        if runner._resume and checkpoint.get(self.checkpoint_key, {}).get("switched"):
             self._switch(runner)
 
     def _switch(self, runner) -> None:
-        self._due = self._switched = True
         wrapper = runner.optim_wrapper
-        old = type(wrapper.optimizer).__name__
 
         def build(groups: list[dict[str, Any]]):
-            return OPTIMIZERS.build(dict(self.optimizer, params=groups))
+            return OPTIMIZERS.build(dict(self.monitor.optimizer, params=groups))
 
-        wrapper.optimizer, ratio = switch_optimizer(wrapper.optimizer, build)
+        wrapper.optimizer, ratio = self.monitor.switch(RunnerRun(runner), wrapper.optimizer, build)
         if wrapper.base_param_settings is not None:
             settings = wrapper.base_param_settings
             wrapper.base_param_settings = {**wrapper.optimizer.defaults, **settings, "lr": settings["lr"] * ratio}
@@ -145,10 +79,6 @@ class OptimizerSwitchHook(EvaluationHook):
                 scheduler.base_values = [value * ratio for value in scheduler.base_values]
             elif scheduler.param_name == "momentum":
                 _hand_over_momentum(scheduler, wrapper.optimizer.defaults)
-        runner.logger.info(
-            f"iteration {runner.iter}: {type(wrapper.optimizer).__name__} follows {old}, with "
-            f"{ratio:g} times the learning rate"
-        )
 
 
 def _hand_over_momentum(scheduler, defaults: Mapping[str, Any]) -> None:

@@ -2,32 +2,31 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-from collections.abc import Iterator
+from contextlib import AbstractContextManager
 
 import torch
 import torch.distributed
 from mmengine.config import Config
-from mmengine.dist import init_dist, is_distributed
+from mmengine.dist import init_dist
 
-from cvplugins.distributed import check_process_count
+from cvplugins.distributed import check_process_count, joined
 from cvplugins.errors import UserError
 
 __all__ = ["joined_processes"]
 
 
-@contextlib.contextmanager
-def joined_processes(cfg: Config) -> Iterator[None]:
+def joined_processes(cfg: Config) -> AbstractContextManager[None]:
     """Join the other processes of ``cfg.launcher``, on Gloo if there is no GPU, and leave them in the end.
 
     Raises:
         UserError: More processes than GPUs, or a launcher that needs a GPU where there is none.
     """
     check_process_count(int(os.environ.get("LOCAL_WORLD_SIZE", 1)), torch.cuda.device_count())
-    if cfg.launcher == "none" or is_distributed():
-        yield
-        return
+    return joined(None if cfg.launcher == "none" else lambda: _join(cfg))
+
+
+def _join(cfg: Config) -> None:
     if torch.cuda.is_available():
         init_dist(cfg.launcher, **cfg.get("env_cfg", {}).get("dist_cfg", {"backend": "nccl"}))
     elif cfg.launcher == "pytorch":
@@ -41,7 +40,3 @@ def joined_processes(cfg: Config) -> Iterator[None]:
     if cfg.get("model_wrapper_cfg") is not None:
         # mmengine/runner/runner.py reads the config's key only where no wrapper is named.
         cfg.model_wrapper_cfg.setdefault("find_unused_parameters", cfg.get("find_unused_parameters", False))
-    try:
-        yield
-    finally:
-        torch.distributed.destroy_process_group()

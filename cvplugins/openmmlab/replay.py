@@ -1,4 +1,4 @@
-"""What of a replay is mmengine's: the model from its config, and its losses; see :mod:`cvplugins.replaying`."""
+"""What of a replay is mmengine's: the model from its config, and its losses; see :mod:`cvplugins.cli.replay_files`."""
 
 from __future__ import annotations
 

@@ -91,11 +91,13 @@ def check_optimizer(cfg: Config, model: nn.Module, found: Mapping[str, Any], pat
 def check_weights_reach(model: nn.Module, found: dict[str, Any], path: str | os.PathLike) -> None:
     """Raise ``UserError`` if not one weight of a checkpoint to begin with has name and shape of one of the model's.
 
-    mmengine only logs what does not fit, and the run begins with random weights.
+    mmengine only logs what does not fit, and the run begins with random weights. What fits is loaded here.
     """
     weights = {name.removeprefix("module."): value for name, value in weights_of(found, path).items()}
     own = model.state_dict()
-    if not any(name in own and own[name].shape == value.shape for name, value in weights.items()):
+    fitting = {name: value for name, value in weights.items() if name in own and own[name].shape == value.shape}
+    model.load_state_dict(fitting, strict=False)
+    if not fitting:
         first = f", such as {next(iter(weights))}," if weights else ""
         raise UserError(
             f"checkpoint {path}: none of its {len(weights)} weights{first} fits the model of the config; "

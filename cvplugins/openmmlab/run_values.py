@@ -6,7 +6,6 @@ import importlib.util
 import inspect
 import logging
 import math
-from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -15,13 +14,20 @@ from mmengine.config import Config
 from cvplugins.errors import UserError
 from cvplugins.refusals import did_you_mean, shown
 
+from .config_walk import Part, at, walk
+from .hook_entries import check_hook_entries
+from .loader_values import check_loaders
+from .schedule_values import check_schedules
+
 __all__ = ["check_values"]
 
 DICTS = (
     *("model", "train_dataloader", "val_dataloader", "test_dataloader", "train_cfg", "val_cfg", "test_cfg"),
     *("optim_wrapper", "env_cfg", "randomness", "log_processor", "visualizer", "auto_scale_lr", "default_hooks"),
 )
-PATHS = ("data_root", "ann_file", "work_dir", "load_from")
+OF_LOADERS = ("persistent_workers", "drop_last", "pin_memory", "shuffle")
+RATES = ("lr", "weight_decay", "momentum")
+PATHS = ("data_root", "ann_file", "work_dir", "load_from", "out_dir", "output_dir", "save_dir", "test_out_dir")
 RANDOMNESS = ("seed", "diff_rank_seed", "deterministic")
 SCOPES = ("mmengine", "mmdet", "mmseg", "mmcv", "mmpretrain", "mmpose", "mmrotate", "mmyolo")
 # Numbers that count something, by their paths, and the least of each.
@@ -37,40 +43,42 @@ COUNTS = {
 }
 
 
+FLAGS = (
+    *("resume", "skip_broken", "find_unused_parameters", "env_cfg.cudnn_benchmark", "auto_scale_lr.enable"),
+    *("train_cfg.by_epoch", "randomness.deterministic", "randomness.diff_rank_seed"),
+    *(f"{job}_dataloader.{key}" for job in ("train", "val", "test") for key in OF_LOADERS),
+)
+
+
 def check_values(cfg: Config) -> None:
     """Raise ``UserError`` for lengths and intervals below 1, numbers that are none, and parts of another type."""
     _check_types(cfg)
-    _check_nodes(cfg, "")
     _check_counts(cfg)
     _check_scope(cfg.get("default_scope"))
     _check_clipping(cfg.get("optim_wrapper") or {})
     _check_checkpoint_name((cfg.get("default_hooks") or {}).get("checkpoint") or {})
-    for path, key, value in _numbers(cfg, ""):
-        if isinstance(value, float) and math.isnan(value):
-            raise UserError(f"{path} = {value}: expected a number")
-        if key == "lr" and (math.isinf(value) or value < 0):
-            raise UserError(f"{path} = {value}: a learning rate is a finite number, 0 or more")
-        if key == "interval" and value == 0 and path.startswith(("default_hooks.", "custom_hooks.")):
-            raise UserError(f"{path} = 0: give 1 or more; -1 means never, where the hook knows that")
-        if path == "optim_wrapper.clip_grad.max_norm" and value <= 0:
-            raise UserError(f"{path} = {value}: the norm that gradients are cut to is above 0; leave clip_grad out")
+    for path in FLAGS:
+        value = at(cfg, path)
+        if value is not None and value not in (True, False):  # and not 0 or 1
+            raise UserError(f"{path} = {shown(value)}: expected True or False")
+    check_loaders(cfg)
+    check_schedules(cfg)
+    check_hook_entries(cfg)
+    for part in walk(cfg):
+        _check_part(part)
 
 
 def _check_counts(cfg: Config) -> None:
+    if at(cfg, "auto_scale_lr.enable") and at(cfg, "auto_scale_lr.base_batch_size") is None:
+        raise UserError("auto_scale_lr.base_batch_size = None: expected a whole number, 1 or more, as enable is True")
     for path, least in COUNTS.items():
-        value: Any = cfg
-        for name in path.split("."):
-            value = value.get(name) if isinstance(value, (dict, Config)) else None
+        value = at(cfg, path)
         if value is None:
             continue
         if path.startswith("train_cfg.") and isinstance(value, float) and value.is_integer():
             value = int(value)  # mmengine's loops take 12.0 for 12 (mmengine/runner/loops.py)
         if isinstance(value, bool) or not isinstance(value, int) or value < least:
             raise UserError(f"{path} = {shown(value)}: expected a whole number, {least} or more")
-    for job in ("train", "val", "test"):
-        pipeline = ((cfg.get(f"{job}_dataloader") or {}).get("dataset") or {}).get("pipeline")
-        if pipeline is not None and not isinstance(pipeline, (list, tuple)):
-            raise UserError(f"{job}_dataloader.dataset.pipeline = {shown(pipeline)}: expected a list of transforms")
 
 
 def _check_scope(scope: Any) -> None:
@@ -88,6 +96,13 @@ def _check_clipping(wrapper: dict[str, Any]) -> None:
     if not isinstance(clipping, dict):
         return
     kind = clipping.get("type", "norm")
+    if kind not in ("norm", "value"):
+        guess = did_you_mean(kind, ("norm", "value")) or "expected norm or value"
+        raise UserError(f"optim_wrapper.clip_grad.type = {shown(kind)}: {guess}")
+    for key in ("max_norm", "clip_value"):
+        value = clipping.get(key)
+        if value is not None and (isinstance(value, bool) or not isinstance(value, (int, float))):
+            raise UserError(f"optim_wrapper.clip_grad.{key} = {shown(value)}: expected a number above 0")
     function = torch.nn.utils.clip_grad_value_ if kind == "value" else torch.nn.utils.clip_grad_norm_
     known = [name for name in inspect.signature(function).parameters if name != "parameters"]
     for key in clipping:
@@ -105,32 +120,25 @@ def _check_checkpoint_name(hook: dict[str, Any]) -> None:
         )
 
 
-def _numbers(node: Any, path: str, key: str = "") -> Iterator[tuple[str, str, int | float]]:
-    if isinstance(node, (int, float)) and not isinstance(node, bool):
-        yield path, key, node
-    children: Any = ()
-    if isinstance(node, (dict, Config)):
-        children = node.items()
-    elif isinstance(node, (list, tuple)):
-        children = enumerate(node)
-    for name, child in children:
-        yield from _numbers(child, f"{path}.{name}" if path else str(name), str(name))
-
-
-def _check_nodes(node: Any, path: str) -> None:
-    """Refuse types that are no names, and paths that are numbers, wherever they are."""
-    children: Any = ()
-    if isinstance(node, (dict, Config)):
-        children = node.items()
-    elif isinstance(node, (list, tuple)):
-        children = enumerate(node)
-    for name, child in children:
-        inner = f"{path}.{name}" if path else str(name)
-        if name == "type" and isinstance(child, (int, float, list, tuple, dict)):
-            raise UserError(f"{inner} = {shown(child)}: expected a name, such as 'ResNet'")
-        if name in PATHS and isinstance(child, (int, float)):
-            raise UserError(f"{inner} = {child}: expected a path")
-        _check_nodes(child, inner)
+def _check_part(part: Part) -> None:
+    """Refuse types that are no names, paths that are numbers, and numbers that nothing can use, wherever they are."""
+    path, key, value = part
+    if key == "type" and isinstance(value, (int, float, list, tuple, dict)):
+        raise UserError(f"{path} = {shown(value)}: expected a name, such as 'ResNet'")
+    if key in PATHS and isinstance(value, (int, float)):
+        raise UserError(f"{path} = {value}: expected a path")
+    if key in RATES and value is True:
+        raise UserError(f"{path} = {value}: expected a number")
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return
+    if math.isnan(value):
+        raise UserError(f"{path} = {value}: expected a number")
+    if key == "lr" and (math.isinf(value) or value < 0):
+        raise UserError(f"{path} = {value}: a learning rate is a finite number, 0 or more")
+    if key == "interval" and value == 0 and path.startswith(("default_hooks.", "custom_hooks.")):
+        raise UserError(f"{path} = 0: give 1 or more; -1 means never, where the hook knows that")
+    if path == "optim_wrapper.clip_grad.max_norm" and value <= 0:
+        raise UserError(f"{path} = {value}: the norm that gradients are cut to is above 0; leave clip_grad out")
 
 
 def _check_types(cfg: Config) -> None:
@@ -140,15 +148,14 @@ def _check_types(cfg: Config) -> None:
     for job in ("train", "val", "test"):
         loader = cfg.get(f"{job}_dataloader") or {}
         for key in ("dataset", "sampler") if loader else ():
-            if not isinstance(loader.get(key), dict):
+            is_default = key == "sampler" and loader.get(key, key) is None  # torch's own, as some configs of mmdet say
+            if not isinstance(loader.get(key), dict) and not is_default:
                 raise UserError(f"{job}_dataloader.{key} = {shown(loader.get(key))}: expected a dict")
     for job in ("val", "test"):
         parts = [f"{job}_{part}" for part in ("dataloader", "cfg", "evaluator")]
         absent = [key for key in parts if cfg.get(key) is None]
         if 0 < len(absent) < len(parts):
             raise UserError(f"the config lacks {', '.join(absent)}: {', '.join(parts)} go together, or all are None")
-    if not isinstance(cfg.get("custom_hooks") or [], (list, tuple)):
-        raise UserError(f"custom_hooks = {shown(cfg.custom_hooks)}: expected a list of hooks")
     for key in cfg.get("randomness") or {}:
         if key not in RANDOMNESS:
             guess = did_you_mean(key, RANDOMNESS)
@@ -156,8 +163,3 @@ def _check_types(cfg: Config) -> None:
     level = cfg.get("log_level", "INFO")
     if not isinstance(level, int) and not isinstance(logging.getLevelName(level), int):
         raise UserError(f"log_level = {shown(level)}: expected DEBUG, INFO, WARNING, ERROR or CRITICAL")
-    schedules = cfg.get("param_scheduler") or []
-    for number, schedule in enumerate(schedules if isinstance(schedules, (list, tuple)) else [schedules]):
-        stones = schedule.get("milestones", []) if isinstance(schedule, dict) else []
-        if not isinstance(stones, (list, tuple)) or not all(isinstance(each, int) for each in stones):
-            raise UserError(f"param_scheduler.{number}.milestones = {shown(stones)}: expected a list such as [8, 11]")

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from mmengine.hooks import EMAHook
 from mmengine.model import is_model_wrapper
 from mmengine.optim import OptimWrapper, OptimWrapperDict
 from torch import nn
 from torch.optim import Optimizer
 
-from cvplugins.monitors import Run
+from cvplugins.monitors import MetricNames, Run
+
+from .metric_names import metric_names
+from .undefined_numbers_hook import flat
 
 __all__ = ["RunnerRun", "optim_wrappers"]
 
@@ -63,6 +67,21 @@ class RunnerRun(Run):
         """The averaged models of mmengine's EMAHook and of ours."""
         return [hook.ema_model for hook in self.runner.hooks if isinstance(hook, EMAHook)]
 
+    @property
+    def autocast(self) -> tuple[str, str] | None:
+        """Device and dtype of AmpOptimWrapper, the first one's of several."""
+        wrapper = next(iter(optim_wrappers(self.runner).values()))
+        if not hasattr(wrapper, "loss_scaler"):
+            return None
+        device = next(self.model.parameters()).device.type
+        dtype = wrapper.cast_dtype or (torch.bfloat16 if device == "cpu" else torch.float16)
+        return device, str(dtype).removeprefix("torch.")
+
+    @property
+    def is_scaled(self) -> bool:
+        """Whether a wrapper scales its loss."""
+        return any(hasattr(wrapper, "loss_scaler") for wrapper in optim_wrappers(self.runner).values())
+
     def scale_learning_rates(self, factor: float) -> None:
         """Multiply the rates of the wrappers' groups, and the base rates of mmengine's schedulers."""
         for wrapper in optim_wrappers(self.runner).values():
@@ -70,7 +89,7 @@ class RunnerRun(Run):
                 for key in ("lr", "initial_lr"):
                     if key in group:
                         group[key] *= factor
-        for scheduler in _flat(self.runner.param_schedulers):
+        for scheduler in flat(self.runner.param_schedulers):
             if scheduler.param_name == "lr":
                 scheduler.base_values = [value * factor for value in scheduler.base_values]
 
@@ -99,17 +118,23 @@ class RunnerRun(Run):
         self._loss_at = self.runner.iter
         return float(hub.get_scalar("train/loss").current())
 
+    weights_key = "state_dict"
+
+    @property
+    def tested_models(self) -> list[nn.Module]:
+        """The model, and what EMAHook puts into its place."""
+        return [self.model, *(average.module for average in self.averages)]
+
+    def metric_names(self) -> MetricNames:
+        """Return what the evaluator's metrics and the hooks give."""
+        return metric_names(self.runner)
+
+    def stop(self, reason: str) -> None:
+        """Let the loop end before its next epoch or iteration."""
+        self.runner.train_loop.stop_training = True
+
 
 def optim_wrappers(runner: Any) -> dict[str, OptimWrapper]:
     """Return the optimizer wrappers of a run by their names, ``""`` for the only one."""
     wrapper = runner.optim_wrapper
     return dict(wrapper.items()) if isinstance(wrapper, OptimWrapperDict) else {"": wrapper}
-
-
-def _flat(value: Any) -> Iterator[Any]:
-    """Yield the schedulers; several optimizers have a dict of lists of them."""
-    if isinstance(value, (list, Mapping)):
-        for each in value.values() if isinstance(value, Mapping) else value:
-            yield from _flat(each)
-    elif value is not None:
-        yield value

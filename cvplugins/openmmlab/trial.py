@@ -1,71 +1,124 @@
-"""Build everything that a run needs in a folder that is thrown away, and let one batch through it."""
+"""Build everything that a run needs in a folder that is thrown away."""
 
 from __future__ import annotations
 
 import contextlib
 import copy
 import tempfile
-import traceback
 import uuid
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from mmengine.config import Config
 from mmengine.logging import MessageHub, MMLogger
-from mmengine.model import BaseModel, is_model_wrapper
+from mmengine.model import is_model_wrapper
 from mmengine.registry import OPTIMIZERS, VISBACKENDS, DefaultScope, init_default_scope
 from mmengine.runner import Runner
 from mmengine.visualization import Visualizer
-from torch import nn
 from torch.utils.data import DataLoader
 
-from cvplugins.errors import UserError, first_line
+from cvplugins.errors import UserError
 from cvplugins.paths import check_folder
 from cvplugins.refusals import did_you_mean, shown
 
 from .batch_sizes import check_batch_sizes
-from .building import build_runner, object_path, refusals_named
+from .building import build_runner, refusals_named
 from .config import walk_dicts
+from .first_batch import begin_weights, failures_told, run_first_batches
+from .head_values import check_anchors, check_head_values
 from .metric_names import check_monitors
+from .option_types import check_option_types
+from .paramwise_checks import check_paramwise
 
-__all__ = ["trial_run"]
+__all__ = ["Trial", "trial_run"]
 
 FOLDERS = ("out_dir", "output_dir", "test_out_dir", "overlay_dir", "label_dir", "save_dir")
 FILES = ("outfile_prefix", "out_file_path", "results_path")
 
 
+@dataclass
+class Trial:
+    """A run that is never started.
+
+    Attributes:
+        runner: With every part built.
+        cfg: The config.
+        loops: The loops that it has.
+        given: Keys that the command line gives.
+        has_weights: Whether the model has the weights with which the run begins.
+    """
+
+    runner: Runner
+    cfg: Config
+    loops: tuple[str, ...]
+    given: Collection[str]
+    has_weights: bool
+
+    def run_first_batches(self) -> None:
+        """Let one batch of each loop through model and metrics; the weights change.
+
+        Raises:
+            UserError: A batch fails.
+        """
+        run_first_batches(self.runner, self.cfg, self.loops, has_weights=self.has_weights, given=self.given)
+
+
 @contextlib.contextmanager
-def trial_run(cfg: Config, *loops: str, batches: bool, given: Collection[str] = ()) -> Iterator[Runner]:
-    """Yield a Runner as the run will have it, with every part built; all that it writes is deleted in the end.
+def trial_run(cfg: Config, *loops: str, given: Collection[str] = ()) -> Iterator[Trial]:
+    """Yield a run as it will be, with every part built; all that it writes is deleted in the end.
 
     Args:
         cfg: A loaded config with ``work_dir``; it stays as it is.
         loops: ``"train_loop"``, ``"val_loop"`` or ``"test_loop"``.
-        batches: Whether one batch of each loop goes through model and metrics.
         given: Keys that the command line gives, which are suspected first.
 
     Raises:
-        UserError: A constructor refuses what the config gives it, a loader has nothing to load, or a batch fails.
+        UserError: A constructor refuses what the config gives it, or a loader has nothing to load.
     """
     for path in _outputs(cfg):
         check_folder(path)
     name = f"trial_{uuid.uuid4().hex}"
     with tempfile.TemporaryDirectory() as folder:
         try:
-            runner = build_runner(_trial_config(cfg, name, folder), *loops, given=given)
-            _complete(runner, cfg, given, is_training="train_loop" in loops)
+            _check_options(cfg)
+            runner = _build(_trial_config(cfg, name, folder), loops, given)
+            check_anchors(cfg, runner.model)
+            has_weights = _complete(runner, cfg, given, is_training="train_loop" in loops)
             for loop in loops:
                 if getattr(runner, loop) is not None:
                     _check_loader(getattr(runner, loop).dataloader, f"{loop.removesuffix('_loop')}_dataloader")
                     if loop != "train_loop":
-                        check_batch_sizes(runner, loop)
-            if batches:
-                _run_batches(runner, cfg, loops)
-            yield runner
+                        key = f"{loop.removesuffix('_loop')}_dataloader"
+                        with failures_told(cfg, f"{key} cannot load an image", key, given):
+                            check_batch_sizes(runner, loop)
+            yield Trial(runner, cfg, loops, given, has_weights)
         finally:
             _forget(name)
+
+
+def _check_options(cfg: Config) -> None:
+    """Refuse options whose class takes them and that it cannot use."""
+    if cfg.get("default_scope"):
+        init_default_scope(cfg.default_scope)
+    check_option_types(cfg)
+    check_head_values(cfg)
+
+
+def _build(trial: Config, loops: tuple[str, ...], given: Collection[str]) -> Runner:
+    """Build a Runner; where mmengine cannot tell which of a monitored number is better, look first if there is one."""
+    try:
+        return build_runner(trial, *loops, given=given)
+    except UserError as error:
+        if "Cannot infer the rule" not in str(error.__cause__):
+            raise
+        ruled = copy.deepcopy(trial)
+        for hook in walk_dicts([ruled.get("default_hooks"), ruled.get("custom_hooks")]):
+            if "save_best" in hook or "monitor" in hook:
+                hook["rule"] = "greater"
+        check_monitors(build_runner(ruled, *loops))
+        raise
 
 
 def _trial_config(cfg: Config, name: str, folder: str) -> Config:
@@ -87,8 +140,12 @@ def _trial_config(cfg: Config, name: str, folder: str) -> Config:
     return trial
 
 
-def _complete(runner: Runner, cfg: Config, given: Collection[str], is_training: bool) -> None:
-    """Build what mmengine builds when a training starts: optimizers, schedules, the visualizer's backends."""
+def _complete(runner: Runner, cfg: Config, given: Collection[str], is_training: bool) -> bool:
+    """Build what mmengine builds when a training starts: optimizers, schedules, the visualizer's backends, weights.
+
+    Returns:
+        Whether the model has the weights that its config names.
+    """
     with refusals_named(cfg, given):
         if cfg.get("default_scope"):
             init_default_scope(cfg.default_scope)
@@ -96,16 +153,20 @@ def _complete(runner: Runner, cfg: Config, given: Collection[str], is_training: 
             if isinstance(backend, dict):
                 VISBACKENDS.build({"save_dir": runner.work_dir, **backend})
         if not is_training:
-            return
+            return True  # a test gives it those of its checkpoint
         _check_optimizer(cfg)
+        check_paramwise(cfg, runner.model)
         runner.optim_wrapper = runner.build_optim_wrapper(runner.optim_wrapper)
         runner.scale_lr(runner.optim_wrapper, runner.auto_scale_lr)
         if runner.param_schedulers is not None:
             runner.param_schedulers = runner.build_param_scheduler(runner.param_schedulers)
     check_monitors(runner)
-    with _failures_told(cfg, "a hook cannot begin", "custom_hooks"):
+    with failures_told(cfg, "the model's weights cannot be set", "model", given):
+        has_weights = begin_weights(runner.model.module if is_model_wrapper(runner.model) else runner.model)
+    with failures_told(cfg, "a hook cannot begin", "custom_hooks", given):
         for event in ("before_run", "before_train"):  # where hooks compare their options with the model
             runner.call_hook(event)
+    return has_weights
 
 
 def _check_optimizer(cfg: Config) -> None:
@@ -132,64 +193,6 @@ def _check_loader(loader: DataLoader, key: str) -> None:
                 f"{key}: {len(dataset)} images make no batch of {loader.batch_size}, and drop_last leaves out the "
                 "smaller rest; lower batch_size"
             )
-
-
-def _run_batches(runner: Runner, cfg: Config, loops: Sequence[str]) -> None:
-    model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-    for module in model.modules():
-        if "Pretrained" in str(getattr(module, "init_cfg", None)):
-            module.init_cfg = None  # a download that a trial does not need
-    if hasattr(model, "init_weights"):
-        model.init_weights()
-    for loop in loops:
-        if getattr(runner, loop) is None:
-            continue
-        job = loop.removesuffix("_loop")
-        batch = _first_batch(getattr(runner, loop).dataloader, cfg, f"{job}_dataloader")
-        with _failures_told(cfg, f"one batch of {job}_dataloader does not go through the model", "model"):
-            outputs = _train(model, batch, runner) if job == "train" else _predict(model, batch, job)
-        if job != "train":
-            evaluator = getattr(runner, loop).evaluator
-            with _failures_told(cfg, f"{job}_evaluator cannot read the model's predictions", f"{job}_evaluator"):
-                evaluator.process(data_samples=outputs, data_batch=batch)
-
-
-def _first_batch(loader: DataLoader, cfg: Config, key: str) -> Any:
-    """Load one batch in this process: workers would load several at once."""
-    with _failures_told(cfg, f"{key} cannot load a batch", key):
-        if loader.batch_sampler is None:
-            return next(iter(loader))
-        return loader.collate_fn([loader.dataset[index] for index in next(iter(loader.batch_sampler))])
-
-
-def _train(model: Any, batch: Any, runner: Runner) -> Any:
-    """Compute the loss; the step behind it too if the model has one of its own."""
-    model.train()
-    if type(model).train_step is not BaseModel.train_step:
-        return model.train_step(batch, optim_wrapper=runner.optim_wrapper)
-    inputs = model.data_preprocessor(batch, True)
-    return model.parse_losses(model._run_forward(inputs, mode="loss"))
-
-
-def _predict(model: nn.Module, batch: Any, job: str) -> Any:
-    model.eval()
-    with torch.no_grad():
-        return getattr(model, f"{job}_step")(batch)
-
-
-@contextlib.contextmanager
-def _failures_told(cfg: Config, what: str, within: str) -> Iterator[None]:
-    """Say in one line which part of the config failed at a batch, and where in the code."""
-    try:
-        yield
-    except UserError:
-        raise
-    except Exception as error:
-        frame, line = list(traceback.walk_tb(error.__traceback__))[-1]
-        place = f"{frame.f_globals.get('__name__')}, line {line}"
-        path = object_path(error, cfg, within)
-        said = f"{type(error).__name__}: {first_line(error)}"
-        raise UserError(f"{what}: {path}: {said} ({place}); --traceback shows all of it") from error
 
 
 def _outputs(cfg: Config) -> list[str]:

@@ -12,12 +12,9 @@ from mmengine.logging import MMLogger
 from mmengine.runner.amp import autocast
 from mmengine.structures import BaseDataElement
 from torch import Tensor, nn
-from torch.func import functional_call
 from torch.nn.parallel import DistributedDataParallel
 
-from cvplugins.isolation import alone, fixed_randomness, training_paths
-from cvplugins.model_numbers import kept_numbers
-from cvplugins.monitors import mean_losses
+from cvplugins.monitors import VALIDATION_LOSSES, mean_losses, to_numbers, undisturbed
 from cvplugins.registry import HOOKS
 
 from .ground_truth import fit_to_input, is_empty, resizes_annotations
@@ -32,16 +29,11 @@ GROUND_TRUTH = ("auto", "original", "input")
 class ValidationLoss(Hook):
     """Add the model's losses to the metrics of every validation of an mmdet or mmseg model.
 
-    ``val/loss`` is the mean over the images of the loss of each image alone, ``val/loss_cls`` and so on are its
-    parts, under the names of the training log. So they depend neither on the batch size nor on the number of ranks,
-    and an image that a sampler repeats counts once. It costs one more forward pass an image.
-
-    Layers (batch norm, dropout) are in evaluation mode; a weight average that stands in for the weights
-    (``EMAHook``) is what is measured; precision is that of the validation (``val_cfg=dict(fp16=True)``). What the
-    loss draws (anchors, points, noise) is the same in every validation. Parameters, buffers, numbers that a head
-    counts in (Dynamic R-CNN's thresholds) and random generators stay as they were. A model that predicts by a sliding
-    window gets the whole image, which some with positions of a fixed size refuse. A loss that is not finite stays in
-    the mean, and the log names its part and its images.
+    They are ``val/loss`` and its parts: see :func:`cvplugins.monitors.mean_losses`, and
+    :func:`cvplugins.monitors.undisturbed` for how the model computes them and what stays as it was. A weight average
+    that stands in for the weights (``EMAHook``) is what is measured. Precision is that of the validation
+    (``val_cfg=dict(fp16=True)``), and an image that a sampler repeats counts once. A model that predicts by a sliding
+    window gets the whole image, which some with positions of a fixed size refuse.
 
     Args:
         ground_truth: Pixels in which the annotations arrive: those of the ``"original"`` image (mmdet's and mmseg's
@@ -63,6 +55,8 @@ class ValidationLoss(Hook):
             ]
             default_hooks = dict(checkpoint=dict(save_best='val/loss', rule='less'))
     """
+
+    adds = VALIDATION_LOSSES
 
     def __init__(self, ground_truth: str = "auto", skip_empty: bool = False) -> None:
         if ground_truth not in GROUND_TRUTH:
@@ -135,26 +129,16 @@ class ImageLosses(BaseMetric):
             return None
         sample = fit_to_input(sample, tuple(inputs.shape[-2:]), resized=self.resized, ignore_index=ignore_index)
         call = {"inputs": inputs, "data_samples": [sample], "mode": "loss"}
-        # Copies, because some losses count in theirs (Seesaw).
-        buffers = {name: buffer.clone() for name, buffer in self.model.named_buffers()}
-        with (
-            training_paths(self.model),
-            kept_numbers(self.model, NOT_OF_THE_MODEL),
-            fixed_randomness(inputs.device),
-            alone(),
-            autocast(enabled=self.fp16),
-        ):
-            total, parts = self.model.parse_losses(functional_call(self.model, buffers, (), call))
-        values = {**parts, "loss": torch.as_tensor(total)}
-        # One transfer for all.
-        numbers = torch.stack([value.detach().double().to(inputs.device) for value in values.values()]).tolist()
-        return dict(zip(values, numbers, strict=True))
+        device = inputs.device
+        with undisturbed(self.model, device, NOT_OF_THE_MODEL) as compute, autocast(enabled=self.fp16):
+            total, parts = self.model.parse_losses(compute(**call))
+        return to_numbers({**parts, "loss": torch.as_tensor(total)}, device)
 
     def compute_metrics(self, results: list[tuple[str, dict[str, float] | None]]) -> dict[str, float]:
         """Return the mean of each loss over the images, and of anything else over the images that have it."""
         mean = mean_losses([(image, losses) for image, losses in results if losses is not None])
         for warning in mean.warnings():
-            MMLogger.get_current_instance().warning(f"validation: {warning}")
+            MMLogger.get_current_instance().warning(warning)
         return mean.losses
 
 

@@ -3,10 +3,19 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
-__all__ = ["WrittenLists"]
+from mmengine.config import Config
+
+from cvplugins.distributed import gather_objects
+
+from .dataset_nodes import dataset_nodes
+
+__all__ = ["WrittenLists", "keep_lists"]
+
+FOLDER = "whole_images"
 
 
 class WrittenLists:
@@ -35,3 +44,24 @@ class WrittenLists:
         path = self.folder / f"{name}.txt"
         path.write_text("".join(f"{image}\n" for image in images), encoding="utf-8")
         return str(path)
+
+
+def keep_lists(config: Config, loaders: tuple[str, ...], written: str | os.PathLike[str]) -> None:
+    """Move the lists of a run that begins into its work dir, where its config names them.
+
+    Args:
+        config: A config that :func:`check_data` has changed; it names the new places then.
+        loaders: Keys such as ``"train_dataloader"``.
+        written: The folder that they were written to.
+    """
+    kept = Path(os.path.abspath(config.work_dir), FOLDER)
+    for loader in loaders:
+        for dataset in dataset_nodes(config, loader):
+            path = Path(str(dataset.node.get("ann_file")))
+            if path.parent == Path(os.path.abspath(written)):
+                dataset.node["ann_file"] = str(kept / path.name)
+    if int(os.environ.get("LOCAL_RANK", 0)) == 0:
+        for path in sorted(Path(written).glob("*.txt")):
+            kept.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, kept / path.name)
+    gather_objects(None)  # no process looks for a list before it is there

@@ -37,9 +37,13 @@ def save_figure(figure: Figure, *paths: str | os.PathLike[str]) -> None:
     """
     if not paths:
         return
+    from matplotlib import rc_context
+
     # The layout of many names takes seconds: once is enough.
     figure.draw_without_rendering()
-    figure.set_layout_engine("none")
+    # With an engine that does nothing, "none", savefig would still draw everything twice.
+    with rc_context({"figure.autolayout": False, "figure.constrained_layout.use": False}):
+        figure.set_layout_engine(None)
     for path in map(Path, paths):
         with write_whole(path) as temporary:
             figure.savefig(temporary, format=path.suffix[1:], dpi=100)

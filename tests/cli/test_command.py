@@ -34,7 +34,7 @@ def refusal(capsys, *arguments):
 
 
 def test_the_table_names_every_subcommand():
-    assert COMMANDS == ("train", "test", "evaluate", "convert-weights", "replay", "sample", "doctor")
+    assert COMMANDS == ("train", "test", "evaluate", "data", "convert-weights", "replay", "sample", "doctor")
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -190,9 +190,9 @@ def test_only_the_first_of_several_processes_prints_a_mistake(monkeypatch, capsy
 
 def test_what_the_parsers_repeat_is_what_the_core_has():
     from cvplugins.cli import convert_weights, evaluate
-    from cvplugins.datasets.samples import SAMPLES
     from cvplugins.metrics import DETECTION_RULES
-    from cvplugins.sample_folders import FOLDERS
+    from cvplugins.samples.drawing import SAMPLES
+    from cvplugins.samples.folders import FOLDERS
     from cvplugins.weights import FRAMEWORKS
 
     assert set(DETECTION_RULES) == set(evaluate.RULES)

@@ -57,6 +57,28 @@ def test_files_that_are_missing_or_double(tmp_path, stems, message):
 
 
 @pytest.mark.parametrize(
+    ("stems", "classes", "found"),
+    [
+        (["car", "comp4_det_test_car"], ["car"], "car.txt, comp4_det_test_car.txt"),
+        (["car", "dog", "comp4_det_test_car"], ["car", "dog"], "car.txt, comp4_det_test_car.txt"),
+        (["car", "comp4_det_test_car", "comp4_det_test_dog"], ["car", "dog"], "car.txt, comp4_det_test_car.txt"),
+        (["comp4_car", "comp4_det_test_car"], ["car"], "comp4_car.txt, comp4_det_test_car.txt"),
+        (["car", "results_car", "police_car"], ["car"], "car.txt, results_car.txt"),
+    ],
+)
+def test_two_results_of_one_class_by_two_patterns_are_named(tmp_path, stems, classes, found):
+    """Oracle: nothing says which of the two is meant."""
+    with pytest.raises(DataError, match=f"of class car, .* found {found}"):
+        read_voc_results(written(tmp_path, *stems), classes)
+
+
+@pytest.mark.parametrize("prefix", ["", "comp4_det_test_"])
+def test_files_of_longer_names_are_other_classes(tmp_path, prefix):
+    folder = written(tmp_path, f"{prefix}police_car", **{f"{prefix}car": "a 0.5 1 2 3 4\n"})
+    assert list(read_voc_results(folder, ["car"])) == ["a"]
+
+
+@pytest.mark.parametrize(
     ("line", "message"),
     [
         ("a 0.5 1 2 3", "expected image, score, xmin, ymin, xmax, ymax"),

@@ -108,8 +108,8 @@ def test_a_resumed_run_draws_as_a_straight_one(tmp_path):
     ("options", "message"),
     [
         ({"loader": [[]]}, "list gives its sampler away; train with CvpluginsTrainer"),
-        ({"loader": Loader, "interval": 9}, "interval is 9; it must be at least 10, because"),
-        ({"loss": "loss_cls"}, "the model has no loss 'loss_cls'; it has loss_size, loss_rest"),
+        ({"loader": Loader, "interval": 9}, "interval is 9; it must be at least 10, the iterations"),
+        ({"loss": "loss_cls"}, "the model has no loss 'loss_cls'; it has loss, loss_rest, loss_size"),
     ],
 )
 def test_mistakes(tmp_path, options, message):

@@ -65,11 +65,12 @@ def test_tool_answers_mistakes(tool, tmp_path):
     assert (code, "config.yaml does not exist; add --config" in err) == (2, True)
     for text, part in (
         ("MODEL: {}", "has no MODEL.META_ARCHITECTURE"),
-        ("3", "cannot be built"),
-        ("a: [", "cannot be built: while parsing"),
-        ("MODEL: {META_ARCHITECTURE: Mine}", "call cvplugins.replaying.replay"),
-        ("!!python/object/apply:os.system [exit]", "cannot be built: could not determine a constructor"),
+        ("3", "expected keys and values in it"),
+        ("a: [", "is no YAML: while parsing"),
+        ("MODEL: {META_ARCHITECTURE: Mine}", "call cvplugins.cli.replay_files.replay"),
+        ("!!python/object/apply:os.system [exit]", "tags that run code are not read"),
         (small_config("retinanet").dump(), "is of another model than the config"),
+        ("_BASE_: cvplugins::detectron2/voc_faster_rcnn_R_50_FPN.yaml", "is of another model than the config"),
     ):
         (tmp_path / "config.yaml").write_text(text)
         code, _, err = tool(path)
@@ -116,8 +117,8 @@ def test_accumulated_batches_are_replayed_together(tmp_path, max_replays):
     """The second of two batches is bad; the first draws from the same random generator."""
     from detectron2.engine import SimpleTrainer
 
+    from cvplugins.cli.replay_files import replay
     from cvplugins.detectron2 import NonFiniteGuardHook
-    from cvplugins.replaying import replay
 
     class Twice(SimpleTrainer):
         def run_step(self):

@@ -1,25 +1,43 @@
 """The tools as a user runs them, in processes of their own: train, test, resume after a kill, several processes."""
 
 import json
-import os
 import re
 import signal
 import socket
-import subprocess
 import sys
 import time
 from pathlib import Path
 
 import pytest
 from devkits import small_devkit
-from tool_runs import ENVIRONMENT, TINY, logged_losses, printed, printed_metrics, run, start, summary
+from tool_runs import (
+    ENVIRONMENT,
+    TINY,
+    logged_losses,
+    printed,
+    printed_metrics,
+    run,
+    run_on_ranks,
+    run_until,
+    start,
+    summary,
+)
 
 pytestmark = [pytest.mark.openmmlab, pytest.mark.slow]
+
+NO_DRY_RUN = "for last; do :; done; [ $last = --dry-run ] && exit 0; "
 
 
 @pytest.fixture(scope="module")
 def devkit(sample, tmp_path_factory):
     return small_devkit(sample, tmp_path_factory.mktemp("data") / "VOCdevkit")
+
+
+def script(path, commands):
+    """Write a script of the shell, and return its path."""
+    path.write_text(f"#!/bin/sh\n{commands}\n")
+    path.chmod(0o755)
+    return str(path)
 
 
 @pytest.fixture(scope="module")
@@ -86,20 +104,15 @@ def test_resuming_a_finished_run_validates_its_last_weights(root, straight, devk
 
 
 def test_a_killed_and_resumed_run_equals_the_straight_one(root, straight, devkit, tmp_path):
-    command = [sys.executable, "tools/train.py", TINY, "--work-dir", str(tmp_path), "--resume", "auto"]
+    command = ["tools/train.py", TINY, "--work-dir", tmp_path, "--resume", "auto"]
     command += ["--cfg-options", f"data_root={devkit}"]
-    options = {"cwd": root, "env": ENVIRONMENT, "text": True, "start_new_session": True}
-    with subprocess.Popen(command, stdout=subprocess.PIPE, **options) as process:
-        for line in process.stdout:
-            if re.search(r"Epoch\(train\) +\[2\]\[4/6\]", line):
-                os.killpg(process.pid, signal.SIGKILL)
-    assert process.returncode == -signal.SIGKILL
+    assert run_until(root, r"Epoch\(train\) +\[2\]\[4/6\]", *command).returncode == -signal.SIGKILL
     assert (tmp_path / "epoch_1.pth").is_file()
     assert not (tmp_path / "epoch_2.pth").exists()
     # What a kill within a write leaves behind must not be taken for a checkpoint.
     (tmp_path / ".epoch_2.pth.1.tmp").write_bytes(b"half")
     time.sleep(1)  # the folders of the runs are named by the second
-    output = run(root, *command[1:])
+    output = run(root, *command)
     assert "no checkpoint in" not in output
     resumed, expected = logged_losses(tmp_path), logged_losses(straight[0])
     assert len(expected) == 18
@@ -118,18 +131,33 @@ def test_two_processes_test_as_one_does_at_the_port_that_is_named(
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         monkeypatch.setitem(ENVIRONMENT, "PORT", str(taken.getsockname()[1]))
-        run(root, *command, fails=True)
+        with monkeypatch.context() as patch:  # its dry run costs the imports, and says nothing of the port
+            patch.setitem(ENVIRONMENT, "PYTHON", script(tmp_path / "python", f"{NO_DRY_RUN}exec {sys.executable} $@"))
+            run(root, *command, fails=True)
     two = run(root, *command)
     metrics = [json.loads((folder / "metrics.json").read_text()) for folder in (tested[0], tmp_path)]
     assert metrics[0] == metrics[1]
     assert printed_metrics(tested[1]) == printed_metrics(two)
 
 
+def test_the_script_starts_what_the_test_of_two_processes_starts(root, tmp_path, monkeypatch):
+    """Oracle: the commands by hand, the second of which the test of dist_test.sh runs with its own tool."""
+    record = script(tmp_path / "python", f'echo "$LOCAL_WORLD_SIZE" "$@" >> {tmp_path}/commands')
+    monkeypatch.setitem(ENVIRONMENT, "PYTHON", record)
+    monkeypatch.delitem(ENVIRONMENT, "LOCAL_WORLD_SIZE", raising=False)
+    run(root, "tools/dist_train.sh", TINY, "2", "--seed", "5")
+    job = f"{root}/tools/train.py {TINY} --seed 5"
+    assert (tmp_path / "commands").read_text().splitlines() == [
+        f"2 {job} --dry-run",
+        f" -m torch.distributed.run --standalone --nproc_per_node 2 {job} --launcher pytorch",
+    ]
+
+
 @pytest.mark.distributed
 def test_two_processes_train(root, devkit, tmp_path):
     options = ["--work-dir", tmp_path, "--auto-scale-lr", "--seed", "5", "--cfg-options", f"data_root={devkit}"]
     options += ["train_cfg.max_epochs=1", "train_cfg.val_interval=1"]
-    output = run(root, "tools/dist_train.sh", TINY, "2", *options)
+    output, _ = run_on_ranks(root, 2, "tools/train.py", TINY, *options)
     assert re.search(r"seed: 5\b", output)
     assert "Scaling the original LR by 0.25" in output  # batch 2 instead of 8
     assert "batch 2 (2 processes)" in output

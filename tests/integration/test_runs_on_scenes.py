@@ -145,11 +145,11 @@ def test_two_processes_test_as_one_does(root, straight, tested, few, tmp_path):
 
 
 def test_the_sample_is_learnt(scenes, tmp_path):
-    """A fifth of the sample config's iterations; the whole of it, 2 minutes, reaches 0.604 on one thread (README)."""
+    """A tenth of the sample config's iterations, which reach 0.12; all of them, 2 minutes, reach 0.604 (README)."""
     config, few = "configs/ade20k_mask2former_sample.py", {"val_dataloader.dataset.indices": 12}
-    length = {"train_cfg.max_iters": 80, "train_cfg.val_interval": 80, "param_scheduler.1.end": 80}
+    length = {"train_cfg.max_iters": 40, "train_cfg.val_interval": 40, "param_scheduler.1.end": 40}
     output = train(config, tmp_path, scenes, {**few, **length})
-    assert float(printed_metrics(output)["seg/mIoU"]) > 0.15
+    assert float(printed_metrics(output)["seg/mIoU"]) > 0.08
 
 
 def test_an_untrained_model_scores_nothing_on_the_sample(scenes, tmp_path):
@@ -164,7 +164,7 @@ def test_an_untrained_model_scores_nothing_on_the_sample(scenes, tmp_path):
     model.init_weights()
     torch.save(model.state_dict(), tmp_path / "untrained.pth")
     output = evaluate(config, tmp_path / "untrained.pth", tmp_path, scenes, {"test_dataloader.dataset.indices": 12})
-    assert float(printed_metrics(output)["seg/mIoU"]) < 0.05
+    assert float(printed_metrics(output)["seg/mIoU"]) < 0.03
 
 
 def test_real_images_train_the_whole_r50_config(root, real_ade20k, tmp_path):
@@ -173,6 +173,8 @@ def test_real_images_train_the_whole_r50_config(root, real_ade20k, tmp_path):
     config.write_text(
         f"_base_ = {str(root / 'configs/ade20k_mask2former_r50.py')!r}\n"
         "model = dict(data_preprocessor=dict(size=(96, 96)), backbone=dict(init_cfg=None))\n"
+        "custom_hooks = _base_.custom_hooks\n"
+        "custom_hooks[2].detail_interval = 0\n"  # its figure takes longer than the training
         "train_pipeline = _base_.train_pipeline\n"
         "train_pipeline[2].scales, train_pipeline[3].crop_size = [96, 128], (96, 96)\n"
         "test_pipeline = _base_.test_pipeline\n"

@@ -13,4 +13,4 @@ test_dataloader = val_dataloader
 train_cfg = dict(max_epochs=3, val_interval=3)
 default_hooks = dict(logger=dict(interval=1))
 custom_hooks = _base_.custom_hooks
-custom_hooks[2].interval = 1
+custom_hooks[2].update(interval=1, detail_interval=0)  # its figure takes longer than the training

@@ -32,4 +32,4 @@ test_dataloader = val_dataloader
 train_cfg = dict(max_iters=6, val_interval=6)
 default_hooks = dict(logger=dict(interval=1), checkpoint=dict(interval=2))
 custom_hooks = _base_.custom_hooks
-custom_hooks[2].interval = 1
+custom_hooks[2].update(interval=1, detail_interval=0)  # its figure takes longer than the training

@@ -23,7 +23,7 @@ def devkit(sample, tmp_path):
     ("options", "parts"),
     [
         ([f"{SAVE_BEST}=voc/AP5O"], ["save_best is 'voc/AP5O'", "did you mean voc/AP50"]),
-        (STOP, ["EarlyStoppingHook: monitor is 'voc/precison'", "did you mean voc/precision"]),
+        (STOP, ["custom_hooks.1.monitor is 'voc/precison'", "did you mean voc/precision"]),
         (["val_evaluator.rules=['coco']"], ["save_best is 'voc/AP50_11point'", "did you mean voc/AP50"]),
         (["val_evaluator.prefix=pascal"], ["save_best is 'voc/AP50_11point'", "did you mean pascal/AP50_11point"]),
     ],

@@ -32,7 +32,7 @@ def answer(tmp_path):
     """Replay a file with changed fields; return the one line that it is answered with."""
     from small_runner import SmallModel
 
-    from cvplugins.replaying import replay
+    from cvplugins.cli.replay_files import replay
 
     def _answer(**changes):
         path = tmp_path / "iter_3_rank0.pt"
@@ -92,7 +92,7 @@ def test_a_batch_of_another_model(answer):
 def test_what_was_written_is_replayed(tmp_path):
     from small_runner import SmallModel
 
-    from cvplugins.replaying import load_replay, replay
+    from cvplugins.cli.replay_files import load_replay, replay
 
     path = tmp_path / "iter_3_rank0.pt"
     Replay(**{name: value for name, value in content().items() if name != "format"}).save(path)

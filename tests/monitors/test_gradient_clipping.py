@@ -8,8 +8,8 @@ import torch
 from helpers import needs_torch
 from torch import nn
 
-from cvplugins.monitors import ClippingRule, GradientClipping
-from cvplugins.monitors.gradient_clipping import adaptive_clip_, unscale_fused_
+from cvplugins.monitors import ClippingRule, GradientClipping, Step
+from cvplugins.monitors.gradient_clipping import adaptive_clip_
 
 
 class Net(nn.Module):
@@ -224,7 +224,9 @@ def test_amp_gives_the_same_step_as_no_amp(fused):
         clipping = GradientClipping([ClippingRule(max_norm=0.1)])
 
         def clip(optimizer, *_, clipping=clipping, model=model):
-            clipping.clip_(model.named_parameters(), unscale_fused_(optimizer))
+            step = Step(optimizer)
+            step.unscale()
+            clipping.clip_(model.named_parameters(), step.overflow)
 
         adam.register_step_pre_hook(clip)
         scaler = torch.amp.GradScaler("cpu", init_scale=scale or 1.0, enabled=scale is not None)

@@ -38,11 +38,11 @@ def test_names_that_may_come():
 
 
 def test_undefined_is_no_value_and_unknown_is_an_error():
-    assert value_of({"a": 1}, "a", KNOWN, may_come=False) == 1.0
-    assert value_of({"a": 1}, "b", KNOWN, may_come=True) is None
-    assert value_of({"b": None}, "b", KNOWN, may_come=True) is None
-    with pytest.raises(ValueError, match="there is no 'b' among the metrics of the validation; use one of a"):
-        value_of({"a": 1}, "b", KNOWN, may_come=False)
+    assert value_of({"a": 1}, "a", "early stopping", may_come=False) == 1.0
+    assert value_of({"a": 1}, "b", "early stopping", may_come=True) is None
+    assert value_of({"b": None}, "b", "early stopping", may_come=True) is None
+    with pytest.raises(UserError, match=r"^early stopping: there is no 'b' among the metrics .*; use one of a$"):
+        value_of({"a": 1}, "b", "early stopping", may_come=False)
 
 
 def detections(seed):

@@ -93,16 +93,15 @@ def test_finds_the_wrong_labels_and_draws_them_at_the_ratio(tmp_path, request, p
     assert {each["img_path"] for each in found["images"]} >= set(WRONG)
     assert found["seen"] == SIZE
     assert found["images"][0]["hardness"] > 3
-    assert (found["epoch"], found["iteration"])[0 if "epochs" in plan else 1] == next(iter(plan.values()))
+    assert found.get("epoch") == plan.get("epochs")
+    assert found["iteration"] == run.max_iters
     last = Counter(name for batch in batches[-20:] for name in batch)  # 40 draws
-    hard = {mining._name[index] for index in mining.sampler.plan.pools[max(mining.sampler.plan.pools) - 1]}
+    hard = {mining.monitor.names[index] for index in mining.sampler.plan.pools[max(mining.sampler.plan.pools) - 1]}
     assert sum(last[name] for name in hard) >= 10 - 2
     assert all(last[name] >= 2 for name in WRONG)
     assert len(batches) == run.max_iters
     if "epochs" in plan:
         assert len(batches) == 10 * SIZE / 2  # no more than without
-    log = next(tmp_path.glob("*/*.log")).read_text()
-    assert "hard examples: " in log
 
 
 @pytest.mark.parametrize("plan", [dict(epochs=10), dict(iterations=200)], ids=["epochs", "iterations"])
@@ -143,7 +142,7 @@ def test_killed_and_resumed_equals_straight(tmp_path, request, plan, last, seed,
     )
     assert resumed == straight[-len(resumed) :]
     assert len(resumed) in (60, 40)
-    assert again.monitor.refresh() == mining.monitor.refresh()
+    assert again.monitor.estimates.refresh() == mining.monitor.estimates.refresh()
     assert mining.sampler.plan.pools == again.sampler.plan.pools
     assert any(mining.sampler.plan.pools.values())
 
@@ -155,7 +154,7 @@ def test_resumes_within_an_interval(tmp_path, request):
     start = tmp_path / "s" / "iter_80.pth"
     _, again, resumed = train(tmp_path / "r", request.node.name + "r", load_from=str(start), resume=True, **options)
     assert resumed == straight[80:]
-    assert again.monitor.refresh() == mining.monitor.refresh()
+    assert again.monitor.estimates.refresh() == mining.monitor.estimates.refresh()
 
 
 def test_weights_alone_bring_no_state(tmp_path, request):
@@ -163,14 +162,14 @@ def test_weights_alone_bring_no_state(tmp_path, request):
     _, mining, _ = train(
         tmp_path / "b", request.node.name + "b", epochs=1, load_from=str(tmp_path / "a" / "epoch_3.pth")
     )
-    assert mining.monitor.state_dict()["observations"] == 20
+    assert mining.monitor.estimates.state_dict()["observations"] == 20
 
 
 def test_works_with_a_batch_sampler_that_sorts(tmp_path, request):
     """mmdet's AspectRatioBatchSampler hides the sampler from the loader, and reorders."""
     loader = dict(batch_sampler=dict(type="mmdet.AspectRatioBatchSampler"), num_workers=1, persistent_workers=True)
     _, mining, batches = train(tmp_path, request.node.name, epochs=10, loader=loader)
-    assert {mining._name[index] for index in mining.monitor.refresh().pool} >= set(WRONG)
+    assert {mining.monitor.names[index] for index in mining.monitor.estimates.refresh().pool} >= set(WRONG)
     assert all(len({int(name.split(".")[0]) % 2 for name in batch}) == 1 for batch in batches[: SIZE // 2])
 
 
@@ -179,7 +178,7 @@ def train_on_ranks(folder):
     torch.set_num_threads(1)
     _, mining, batches = train(folder, "ranks", epochs=8, randomness=dict(seed=1))
     names = [name for batch in batches[-10:] for name in batch]
-    return mining.sampler.plan.pools, mining.monitor.refresh(), names
+    return mining.sampler.plan.pools, mining.monitor.estimates.refresh(), names
 
 
 @pytest.mark.distributed
@@ -199,10 +198,6 @@ def test_what_does_not_fit_is_said(tmp_path, request):
     from mmengine.registry import DATA_SAMPLERS, HOOKS
     from small_runner import runner
 
-    with pytest.raises(ValueError, match="interval is 0; it must be at least 1"):
-        HOOKS.build(dict(MINING, interval=0))
-    with pytest.raises(ValueError, match=r"rate is 2; it must be above 0"):
-        HOOKS.build(dict(MINING, rate=2))
     with pytest.raises(ValueError, match=r"exact_interval is -1"):
         HOOKS.build(dict(MINING, exact_interval=-1))
     run = runner(tmp_path / "a", request.node.name + "a", hooks=[MINING])
@@ -214,7 +209,5 @@ def test_what_does_not_fit_is_said(tmp_path, request):
         run.train()
     with pytest.raises(ValueError, match="interval is 3; it must be at least 4"):
         train(tmp_path, request.node.name + "c", iterations=9, hook=dict(interval=3), loader=dict(num_workers=2))
-    with pytest.raises(ValueError, match="the model has no loss 'loss_bbox'; it has loss"):
-        train(tmp_path, request.node.name + "d", epochs=1, hook=dict(loss="loss_bbox"))
     with pytest.raises(ValueError, match="ratio is 2; it must be from 0 to 1"):
         DATA_SAMPLERS.build(dict(type="cvplugins.HardExampleSampler", dataset=range(3), ratio=2))

@@ -101,7 +101,7 @@ def test_the_checkpoint_hook_needs_no_other_hook(tmp_path, request):
         (dict(hooks=[dict(type="EarlyStoppingHook", monitor="coco/bbox_mAP")]), "monitor is 'coco/bbox_mAP'"),
         (
             dict(param_scheduler=[dict(type="ReduceOnPlateauLR", monitor="loss")]),
-            "param_scheduler: ReduceOnPlateauLR: monitor is 'loss'",
+            "ReduceOnPlateauLR: monitor is 'loss'",
         ),
     ],
 )

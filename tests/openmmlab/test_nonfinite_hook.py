@@ -277,7 +277,7 @@ def test_a_file_that_cannot_be_written_does_not_hide_the_fault(start, tmp_path):
 
 
 def test_replay_of_a_given_model(start, tmp_path):
-    from cvplugins.replaying import replay
+    from cvplugins.cli.replay_files import replay
 
     run = start(**poisoned(2), hooks=[GUARD])
     with pytest.raises(NonFiniteError):
@@ -417,14 +417,14 @@ def test_batches_of_detectors_are_loaded_without_running_code(tmp_path):
     import numpy as np
     from small_models import batch
 
-    from cvplugins import replaying
     from cvplugins import safe_loading as core
+    from cvplugins.cli import replay_files
 
     images = batch(masks=True)
     meta = {"img_path": "a.jpg", "scale_factor": (1.0, 1.0), "homography_matrix": np.eye(3, dtype=np.float32)}
     images["data_samples"][0].set_metainfo(meta)
     torch.save(images, tmp_path / "batch.pt")
-    loaded = core.load_plain(tmp_path / "batch.pt", replaying._data_classes(tmp_path / "batch.pt"))
+    loaded = core.load_plain(tmp_path / "batch.pt", replay_files._data_classes(tmp_path / "batch.pt"))
     sample, expected = loaded["data_samples"][0], images["data_samples"][0]
     assert sample.metainfo["img_path"] == "a.jpg"
     assert np.array_equal(sample.gt_instances.masks.masks, expected.gt_instances.masks.masks)

@@ -209,8 +209,8 @@ def generators():
     return random.getstate()[1], np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()
 
 
-@pytest.mark.parametrize("fails", [False, True])
-def test_leaves_everything_as_it_was(fails, monkeypatch):
+def test_leaves_everything_as_it_was_and_is_the_same_again(monkeypatch):
+    """Faster R-CNN samples anchors and boxes at random."""
     model = faster_rcnn()
     model.register_buffer("calls", torch.zeros(()))
     loss = model.roi_head.loss
@@ -219,24 +219,21 @@ def test_leaves_everything_as_it_was(fails, monkeypatch):
     def counting(*args):
         seen.update((name, module.training) for name, module in model.named_modules())
         model.calls += 1
-        if fails:
-            raise RuntimeError("broken head")
         return loss(*args)
 
     monkeypatch.setattr(model.roi_head, "loss", counting)
     image, sample = sample_of(0)
     boxes = sample.gt_instances.bboxes.clone()
-    random.seed(11)  # a state that the loss does not begin with
-    np.random.seed(11)
-    torch.manual_seed(11)
-    weights, randomness = flat_state(model), generators()
-    if fails:
-        with pytest.raises(RuntimeError, match="broken head"):
-            measured(model, [[(image, sample)]])
-    else:
-        measured(model, [[(image, sample)]])
-    assert generators() == randomness
-    assert all(torch.equal(weights[name], value) for name, value in flat_state(model).items())
+    found = []
+    for seed in (11, 12):  # states that the loss does not begin with
+        random.seed(seed)
+        np.random.seed(seed)
+        torch.manual_seed(seed)
+        weights, randomness = flat_state(model), generators()
+        found.append(measured(model, [[(image, sample)]]))
+        assert generators() == randomness
+        assert all(torch.equal(weights[name], value) for name, value in flat_state(model).items())
+    assert found[0] == found[1]
     assert not any(module.training for module in model.modules())
     assert all(value.grad is None for value in model.parameters())
     assert torch.equal(sample.gt_instances.bboxes, boxes)
@@ -245,18 +242,6 @@ def test_leaves_everything_as_it_was(fails, monkeypatch):
     layers = [name for name, module in model.named_modules() if isinstance(module, nn.BatchNorm2d)]
     assert layers
     assert not any(seen[name] for name in layers)
-
-
-def test_dropout_is_off_and_random_draws_are_the_same_every_time():
-    model = segmentor()
-    assert any(isinstance(module, nn.Dropout2d) for module in model.modules())
-    once = measured(model, [[segmentation_sample(0)]])
-    torch.manual_seed(7)
-    assert measured(model, [[segmentation_sample(0)]]) == once
-    model = faster_rcnn()  # samples anchors and boxes at random
-    once = measured(model, [[sample_of(0)]])
-    torch.manual_seed(8)
-    assert measured(model, [[sample_of(0)]]) == once
 
 
 @pytest.mark.parametrize("build", [faster_rcnn, retinanet, fcos, mask2former])
@@ -290,15 +275,6 @@ def test_images_without_labelled_pixels():
     assert measured(model, [[segmentation_sample(0), ignored]], skip_empty=True) == alone
 
 
-def test_parts_that_a_head_leaves_out_count_as_zero(monkeypatch):
-    """So the parts add up to the whole; an accuracy that is not there is no accuracy of 0."""
-    model = segmentor()
-    values = iter([dict(loss_a=2.0, acc=50.0), dict(loss_a=1.0, loss_b=3.0)])
-    monkeypatch.setattr(model, "loss", lambda *_: {name: torch.tensor(value) for name, value in next(values).items()})
-    found = measured(model, [[segmentation_sample(0), segmentation_sample(1)]])
-    assert found == {"val/loss": 3.0, "val/loss_a": 1.5, "val/loss_b": 1.5, "val/acc": 50.0}
-
-
 def test_a_loss_that_is_not_finite_is_named_with_its_image(monkeypatch, caplog):
     from mmengine.logging import MMLogger
 
@@ -320,7 +296,7 @@ def test_a_loss_that_is_not_finite_is_named_with_its_image(monkeypatch, caplog):
         logger.removeHandler(caplog.handler)
     assert np.isnan(found["val/loss"])
     assert np.isfinite(found["val/aux.loss_ce"])
-    assert "validation: decode.loss_ce is not finite in 1 images: 1.png" in caplog.text
+    assert "validation loss: decode.loss_ce is not finite in 1 images: 1.png" in caplog.text
     assert "aux" not in caplog.text
 
 

@@ -13,11 +13,13 @@ from typing import Any
 import torch
 from torch import nn
 
-from .errors import UserError, first_line
-from .monitors import Fault, Replay, reproduce
-from .monitors.random_state import random_state, restore_random_state
-from .plain_pickle import NotPlainError
-from .safe_loading import load_plain
+from cvplugins.detectron2.replay_classes import DATA_CLASSES as DETECTRON2_CLASSES
+from cvplugins.errors import UserError, first_line
+from cvplugins.monitors import Fault, Replay, reproduce
+from cvplugins.monitors.random_state import random_state, restore_random_state
+from cvplugins.openmmlab.replay_classes import DATA_CLASSES as OPENMMLAB_CLASSES
+from cvplugins.plain_pickle import NotPlainError
+from cvplugins.safe_loading import load_plain
 
 __all__ = ["load_replay", "replay"]
 
@@ -26,15 +28,7 @@ ADAPTERS = {"openmmlab": "cvplugins.openmmlab.replay", "detectron2": "cvplugins.
 
 LARGEST_PICKLE = 2**27
 
-# What batches consist of besides tensors and plain data; restoring one only sets attributes.
-DATA_CLASSES = {
-    "mmengine.structures": ("BaseDataElement", "InstanceData", "LabelData", "PixelData"),
-    "mmdet.structures": ("DetDataSample", "ReIDDataSample", "TrackDataSample"),
-    "mmdet.structures.bbox": ("HorizontalBoxes",),
-    "mmdet.structures.mask": ("BitmapMasks", "PolygonMasks"),
-    "mmseg.structures": ("SegDataSample",),
-    "detectron2.structures": ("BitMasks", "Boxes", "Instances", "Keypoints", "PolygonMasks", "RotatedBoxes"),
-}
+DATA_CLASSES = {**OPENMMLAB_CLASSES, **DETECTRON2_CLASSES}
 
 
 def replay(

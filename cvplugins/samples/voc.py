@@ -12,11 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
-from cvplugins.sample_folders import whole_folder
+from cvplugins.datasets.voc import VOC_CLASSES, VOCAnnotation, VOCObject
 
+from .folders import whole_folder
 from .glyphs import GLYPHS
 from .painting import add_clutter, blend, draw_glyph, finish, on_canvas, write_jpeg
-from .voc import VOC_CLASSES, VOCAnnotation, VOCObject
 
 __all__ = ["draw_image", "write_sample"]
 

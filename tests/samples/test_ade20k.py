@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-import cvplugins.datasets.ade20k_sample as generator
+import cvplugins.samples.ade20k as generator
 from cvplugins.cli import main
 from cvplugins.datasets import ADE20K_CLASSES
-from cvplugins.datasets.ade20k_sample import KINDS, STUFF, THINGS, draw_scene, write_ade20k_sample
 from cvplugins.errors import UserError
+from cvplugins.samples.ade20k import KINDS, STUFF, THINGS, draw_scene, write_ade20k_sample
 
 image = pytest.importorskip("PIL.Image")
 

@@ -8,10 +8,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from cvplugins.sample_folders import FOLDERS
-
-from .ade20k_sample import write_ade20k_sample
-from .sample import write_sample
+from .ade20k import write_ade20k_sample
+from .folders import FOLDERS
+from .voc import write_sample
 
 __all__ = ["SAMPLES", "draw_missing", "draw_sample"]
 

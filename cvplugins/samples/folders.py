@@ -1,6 +1,6 @@
 """The folders of the drawn samples: where configs look for them, and how one gets there whole or not at all.
 
-Outside of :mod:`cvplugins.datasets`, whose import takes seconds: a mistake in a path is answered at once.
+Nothing heavy is imported here: a mistake in a path is answered at once.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from .errors import UserError
+from cvplugins.errors import UserError
 
 __all__ = ["FOLDERS", "check_sample_folder", "whole_folder"]
 

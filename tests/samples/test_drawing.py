@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-import cvplugins.datasets.sample as generator
-from cvplugins.datasets.samples import SAMPLES, draw_missing, draw_sample
+import cvplugins.samples.voc as generator
 from cvplugins.errors import UserError
+from cvplugins.samples.drawing import SAMPLES, draw_missing, draw_sample
 
 pytest.importorskip("PIL.Image")
 

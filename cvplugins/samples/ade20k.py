@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
-from cvplugins.sample_folders import whole_folder
+from cvplugins.datasets.ade20k import ADE20K_CLASSES
 
-from .ade20k import ADE20K_CLASSES
+from .folders import whole_folder
 from .glyphs import GLYPHS, Colour, Glyph, Shape
 from .painting import add_clutter, blend, draw_glyph, finish, on_canvas, write_jpeg
 

@@ -13,14 +13,14 @@ from collections import Counter
 import numpy as np
 import pytest
 
-import cvplugins.datasets.painting as painting
-import cvplugins.datasets.sample as generator
+import cvplugins.samples.painting as painting
+import cvplugins.samples.voc as generator
 from cvplugins.cli import main
 from cvplugins.datasets import VOC_CLASSES, check_voc, read_annotation, read_split
-from cvplugins.datasets.glyphs import GLYPHS, Glyph, Shape, rasterise
-from cvplugins.datasets.painting import COLOURS
-from cvplugins.datasets.sample import draw_image, write_sample
 from cvplugins.errors import UserError
+from cvplugins.samples.glyphs import GLYPHS, Glyph, Shape, rasterise
+from cvplugins.samples.painting import COLOURS
+from cvplugins.samples.voc import draw_image, write_sample
 
 image = pytest.importorskip("PIL.Image")
 
@@ -245,7 +245,7 @@ def test_an_error_leaves_nothing_behind(tmp_path, monkeypatch):
 def test_without_pillow_the_message_says_how_to_install_it(tmp_path):
     code = (
         "import sys; sys.modules['PIL'] = None\n"
-        "from cvplugins.datasets.sample import write_sample\n"
+        "from cvplugins.samples.voc import write_sample\n"
         f"try: write_sample({json.dumps(str(tmp_path / 'a'))})\n"
         "except ImportError as error: print(error)"
     )
