@@ -14,7 +14,7 @@ from .inception import InceptionFeatures
 from .instance_segmentation import ImageMasks, InstanceSegmentationMetric, encode_masks
 from .instances import ImageDetections
 from .operating_points import OperatingPoints
-from .ranking import RankedCounts, RocCurve, rank_counts, roc_auc
+from .ranking import RankedCounts, RocCurve, rank_counts
 from .rule_result import RuleResult
 from .segmentation import SegmentationMetric, SegmentationResult
 from .tracked_frame import TrackedFrame
@@ -61,5 +61,4 @@ __all__ = [
     "frechet_distance",
     "inception_score",
     "rank_counts",
-    "roc_auc",
 ]

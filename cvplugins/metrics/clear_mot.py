@@ -2,40 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
-from typing import Any, TypeVar
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from .track_counts import Counts, ratio
 from .track_pairs import EPSILON, Boxes, TrackPairs
 
-__all__ = ["ClearCounts", "Counts", "clear_counts", "match_clear", "ratio"]
+__all__ = ["ClearCounts", "clear_counts", "match_clear"]
 
 Floats = NDArray[np.floating]
 Integers = NDArray[np.int64]
 
 UNMATCHED, NO_ROW, NO_PARTNER = -1, -2, -3
 KEPT = 1000.0  # TrackEval's bonus: what keeps its partner outweighs any sum of IoU
-C = TypeVar("C", bound="Counts")
-
-
-@dataclass(frozen=True)
-class Counts:
-    """Counts that add up over sequences and classes; arrays ``(S, C, ...)``, or a sum of them."""
-
-    def __getitem__(self: C, place: Any) -> C:
-        """Return the counts of some sequences and classes."""
-        return type(self)(*(getattr(self, field.name)[place] for field in fields(self)))
-
-    def reshape(self: C, shape: tuple[int, ...]) -> C:
-        """Return the counts of S * C units as those of S sequences and C classes."""
-        columns = (getattr(self, field.name) for field in fields(self))
-        return type(self)(*(column.reshape(shape + column.shape[1:]) for column in columns))
-
-    def sum(self: C, axis: int | tuple[int, ...]) -> C:
-        """Return the counts summed over sequences (0), classes (1) or both."""
-        return type(self)(*(getattr(self, field.name).sum(axis=axis) for field in fields(self)))
 
 
 @dataclass(frozen=True)
@@ -83,11 +65,6 @@ class ClearCounts(Counts):
             "MTR": ratio(self.mt, tracks),
             "MLR": ratio(self.ml, tracks),
         }
-
-
-def ratio(part: Any, whole: Any) -> float:
-    """Return ``part / whole``, NaN if ``whole`` is 0."""
-    return float(part / whole) if whole else float("nan")
 
 
 def match_clear(pairs: TrackPairs, threshold: float) -> Integers:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .assignment import assign
-from .clear_mot import Counts
+from .track_counts import Counts
 from .track_pairs import EPSILON, TrackPairs, number
 
 __all__ = ["ALPHAS", "HotaCounts", "hota_counts"]

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .assignment import assign
-from .clear_mot import Counts, ratio
+from .track_counts import Counts, ratio
 from .track_pairs import TrackPairs, number
 
 __all__ = ["IdentityCounts", "identity_counts"]

