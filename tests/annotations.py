@@ -85,6 +85,6 @@ def config(train, val=None, model=None, **more):
 
 
 def check(cfg):
-    from cvplugins.openmmlab.data_checks import check_data
+    from cvplugins.openmmlab.data.checks import check_data
 
     check_data(cfg, tuple(key for key in ("train_dataloader", "val_dataloader") if key in cfg))

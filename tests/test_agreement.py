@@ -58,7 +58,7 @@ def results(tmp_path, monkeypatch):
     from cvplugins.datasets import VOC_CLASSES
     from cvplugins.detectron2 import CvpluginsDetectionEvaluator
     from cvplugins.metrics import DetectionResult
-    from cvplugins.openmmlab import detection_metric
+    from cvplugins.openmmlab.metrics import detection as detection_metric
     from cvplugins.reporting import REPORTS, Report, detection_table
 
     monkeypatch.setitem(REPORTS, DetectionResult, Report(detection_table))

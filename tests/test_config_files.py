@@ -69,7 +69,7 @@ def test_the_syntax_of_a_config_is_checked_without_running_it(tmp_path):
 @pytest.mark.parametrize("name", ["voc_faster_rcnn", "ade20k_mask2former_r50"])
 def test_a_config_inherits_by_name_with_mmengine_alone(tmp_path, name):
     """As in upstream's ``tools/train.py``: a process that has imported nothing of ours. Oracle: our loader."""
-    from cvplugins.openmmlab.config import load_config
+    from cvplugins.openmmlab.run.config import load_config
 
     path = tmp_path / "mine.py"
     path.write_text(f"_base_ = __import__('cvplugins').config_path({name!r})\ntrain_dataloader = dict(batch_size=7)\n")

@@ -128,10 +128,10 @@ def run_job(job: str, arguments: argparse.Namespace) -> int:
         check_folder(options["work_dir"], "--work-dir")
     framework = framework_of(options["config"])
     _require(framework)
-    parse = importlib.import_module(f"{framework.adapter}.options").parse_options
+    parse = importlib.import_module(f"{framework.adapter}.run.options").parse_options
     options["cfg_options"] = parse(options["cfg_options"])
     check_own_data(job, options["config"], options["cfg_options"])
-    launch: Any = importlib.import_module(f"{framework.adapter}.launch")
+    launch: Any = importlib.import_module(f"{framework.adapter}.run.launch")
     if not gc.get_freeze_count():
         gc.freeze()  # mmengine collects garbage for every dataset: a third of a second among all that was imported
     summary = getattr(launch, job)(**options)

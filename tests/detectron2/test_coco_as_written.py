@@ -63,7 +63,7 @@ def test_numbers_equal_coco_evaluator(registered, tmp_path, case):
     from detectron2.evaluation import COCOEvaluator
 
     from cvplugins.detectron2 import CvpluginsDetectionEvaluator
-    from cvplugins.detectron2.predictions import DumpPredictions
+    from cvplugins.detectron2.metrics.predictions import DumpPredictions
     from cvplugins.evaluation import evaluate_detections, read_detections, read_truths
 
     annotations, results = AS_WRITTEN[case]

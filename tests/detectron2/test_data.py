@@ -27,7 +27,7 @@ def test_records_are_those_of_detectron2(sample):
     from detectron2.data.datasets.pascal_voc import load_voc_instances
 
     from cvplugins.datasets import VOC_CLASSES
-    from cvplugins.detectron2.data import voc_records
+    from cvplugins.detectron2.data.voc import voc_records
 
     ours = voc_records(sample, "VOC2007", "test")
     difficult = sum(each.pop("difficult") for record in ours for each in record["annotations"])
@@ -51,7 +51,7 @@ def seen_in_training(cfg):
     """How many objects a pass over the images shows to the model."""
     from detectron2.data import DatasetMapper
 
-    from cvplugins.detectron2.loading import training_records
+    from cvplugins.detectron2.data.loading import training_records
 
     mapper = DatasetMapper(cfg, is_train=True)
     return sum(len(mapper(record)["instances"]) for record in training_records(cfg))
@@ -70,7 +70,7 @@ def test_difficult_objects_are_seen_or_ignored(sample, load):
 def test_a_dataset_that_does_not_know_what_is_difficult_is_named(load):
     from detectron2.data import DatasetCatalog
 
-    from cvplugins.detectron2.loading import training_records
+    from cvplugins.detectron2.data.loading import training_records
     from cvplugins.errors import UserError
 
     record = {"file_name": "a.jpg", "height": 1, "width": 1, "annotations": [{"category_id": 0}]}
@@ -92,7 +92,7 @@ def test_a_dataset_that_does_not_know_what_is_difficult_is_named(load):
     ],
 )
 def test_mistakes_are_found_before_any_work(load, keys, message):
-    from cvplugins.detectron2.data import check_data
+    from cvplugins.detectron2.data.checks import check_data
     from cvplugins.errors import UserError
 
     cfg = load(**keys)
@@ -103,7 +103,7 @@ def test_mistakes_are_found_before_any_work(load, keys, message):
 def test_broken_images_are_left_out_if_that_is_wanted(sample, tmp_path, load):
     from detectron2.data import DatasetCatalog
 
-    from cvplugins.detectron2.data import check_data
+    from cvplugins.detectron2.data.checks import check_data
     from cvplugins.errors import UserError
 
     broken = small_devkit(sample, tmp_path / "VOCdevkit")
@@ -120,7 +120,7 @@ def test_broken_images_are_left_out_if_that_is_wanted(sample, tmp_path, load):
 def first_batches(cfg, start, count, workers=0):
     import itertools
 
-    from cvplugins.detectron2.loading import build_training_loader
+    from cvplugins.detectron2.data.loading import build_training_loader
 
     cfg.DATALOADER.NUM_WORKERS = workers
     loader = build_training_loader(cfg)
@@ -139,6 +139,6 @@ def test_a_loader_begins_at_any_batch_with_any_number_of_workers(load):
 
 
 def test_batches_hold_images_of_one_orientation():
-    from cvplugins.detectron2.loading import group_batches
+    from cvplugins.detectron2.data.loading import group_batches
 
     assert list(group_batches([0, 1, 2, 3, 4, 5], [0, 1, 0, 1, 1, 0], 2)) == [[0, 2], [1, 3]]

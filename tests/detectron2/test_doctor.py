@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from doctor_facts import by_name, facts, raised
 
-from cvplugins.detectron2.doctor import PROBES, check
+from cvplugins.detectron2.run.doctor import PROBES, check
 from cvplugins.doctor import Outcome, Status, try_imports
 
 DETECTRON2 = {"version": "0.6", "folder": "/d/detectron2", "has_configs": True, "compiled": True}

@@ -250,7 +250,7 @@ def test_a_lazy_config_of_the_zoo_takes_modules_and_dicts():
     from detectron2.config import LazyConfig, instantiate
 
     from cvplugins.detectron2 import CvpluginsFastRCNNOutputLayers, CvpluginsMaskRCNNConvUpsampleHead, CvpluginsRPN
-    from cvplugins.detectron2.run_files import zoo_folder
+    from cvplugins.detectron2.run.config import zoo_folder
     from cvplugins.losses import BoxIoULoss, DiceLoss
 
     lazy = LazyConfig.load(str(zoo_folder() / "COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_1x.py")).model

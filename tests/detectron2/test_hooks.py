@@ -189,7 +189,7 @@ def test_the_yaml_of_the_documents_validates(root, tmp_path):
     import re
 
     from cvplugins.detectron2 import build_cvplugins_hooks, validate_cvplugins_config
-    from cvplugins.detectron2.hooks import HOOKS
+    from cvplugins.detectron2.hooks.named import HOOKS
 
     pages = [*(root / "docs" / "hooks").glob("*.md"), root / "docs" / "normalization.md"]
     text = "\n".join(page.read_text() for page in pages)
@@ -205,7 +205,7 @@ def test_the_yaml_of_the_documents_validates(root, tmp_path):
 
 def test_every_hook_can_be_imported_from_the_package():
     import cvplugins.detectron2
-    from cvplugins.detectron2.hooks import HOOKS
+    from cvplugins.detectron2.hooks.named import HOOKS
 
     for name, hook in HOOKS:
         assert getattr(cvplugins.detectron2, name) is hook

@@ -26,7 +26,7 @@ def cfg():
 def test_sizes_agree_with_those_of_loaded_images(tmp_path, cfg):
     from detectron2.data.detection_utils import SizeMismatchError, check_image_size, read_image
 
-    from cvplugins.detectron2.image_checks import image_reader
+    from cvplugins.detectron2.data.image_checks import image_reader
 
     contents = [
         encoded(picture(), kind, tag) for kind in ("JPEG", "PNG", "WEBP") for tag in (None, 1, 2, 3, 5, 6, 7, 8)
@@ -50,7 +50,7 @@ def test_a_record_without_size_takes_that_of_the_loaded_image(tmp_path, sample):
     from detectron2.data.detection_utils import check_image_size, read_image
     from devkits import small_devkit
 
-    from cvplugins.detectron2.data import voc_records
+    from cvplugins.detectron2.data.voc import voc_records
 
     devkit = small_devkit(sample, tmp_path / "VOCdevkit")
     for xml in (devkit / "VOC2007" / "Annotations").glob("*.xml"):
@@ -66,7 +66,7 @@ def test_what_pillow_refuses_is_refused(tmp_path, cfg):
 
     from detectron2.data.detection_utils import read_image
 
-    from cvplugins.detectron2.image_checks import image_reader
+    from cvplugins.detectron2.data.image_checks import image_reader
 
     text = b"k\0\0" + zlib.compress(b"a" * (2 << 20))
     for content in (
@@ -83,7 +83,7 @@ def test_what_pillow_refuses_is_refused(tmp_path, cfg):
 def test_a_side_that_resizing_would_lose_is_found(tmp_path, cfg):
     from detectron2.data.transforms import ResizeShortestEdge
 
-    from cvplugins.detectron2.image_checks import image_reader
+    from cvplugins.detectron2.data.image_checks import image_reader
 
     train, test = image_reader(cfg, "train"), image_reader(cfg, "test")
     assert (train.max_ratio, test.max_ratio) == (2 * cfg.INPUT.MAX_SIZE_TRAIN, 2 * cfg.INPUT.MAX_SIZE_TEST)
@@ -96,7 +96,7 @@ def test_a_side_that_resizing_would_lose_is_found(tmp_path, cfg):
 def test_label_maps_whose_values_the_mapper_would_change_are_refused(tmp_path, cfg):
     from detectron2.data.detection_utils import read_image
 
-    from cvplugins.detectron2.image_checks import scene_reader
+    from cvplugins.detectron2.data.image_checks import scene_reader
 
     grey = Image.fromarray(np.array([[0, 1], [2, 3]], np.uint8))
     grey.save(tmp_path / "grey.png")

@@ -35,7 +35,7 @@ def tool(root, tmp_path, monkeypatch, capfd):
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory, devkit):
     """Config and folder of a run of two iterations."""
-    from cvplugins.detectron2.launch import train
+    from cvplugins.detectron2.run.launch import train
 
     folder = tmp_path_factory.mktemp("run")
     keys = {"SOLVER.MAX_ITER": 2, "MODEL.ROI_HEADS.SCORE_THRESH_TEST": 0.0, "TEST.DETECTIONS_PER_IMAGE": 20}
@@ -90,7 +90,7 @@ def test_saved_predictions_are_worth_what_the_model_was(tool, devkit, tmp_path):
     from detectron2.structures import Boxes, Instances
 
     from cvplugins.detectron2 import CvpluginsDetectionEvaluator, load_config, register_voc
-    from cvplugins.detectron2.predictions import DumpPredictions
+    from cvplugins.detectron2.metrics.predictions import DumpPredictions
 
     register_voc(load_config(write_config(tmp_path / "small.yaml", devkit)))
     name = "cvplugins_voc_2007_test"
@@ -161,7 +161,7 @@ def test_a_dry_run_checks_and_writes_nothing(tool, root, trained, tmp_path):
 @pytest.mark.detectron2
 def test_the_learning_rate_follows_the_batch(trained):
     from cvplugins.detectron2 import load_config
-    from cvplugins.detectron2.launch import _use_scaled_lr
+    from cvplugins.detectron2.run.launch import _use_scaled_lr
 
     keys = {"CVPLUGINS.TRAIN.BASE_BATCH_SIZE": 16, "CVPLUGINS.TRAIN.ACCUMULATE": 4, "SOLVER.IMS_PER_BATCH": 2}
     cfg = load_config(trained[0], {**keys, "SOLVER.BASE_LR": 0.02})

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from cvplugins import losses as core
-from cvplugins.detectron2.losses import (
+from cvplugins.detectron2.models.losses import (
     PLACES,
     BoxLoss,
     ClassLoss,
@@ -201,7 +201,7 @@ def test_without_detectron2_the_missing_framework_is_named():
     code = """
 import sys
 sys.modules["detectron2"] = None  # as if it were not installed
-import cvplugins.detectron2, cvplugins.detectron2.losses
+import cvplugins.detectron2, cvplugins.detectron2.models.losses
 try:
     cvplugins.detectron2.CvpluginsRPN
 except ImportError as error:

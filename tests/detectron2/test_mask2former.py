@@ -22,7 +22,7 @@ THEIRS = {
 @pytest.fixture(scope="module", autouse=True)
 def project():
     """Make mask2former known, whichever test comes first."""
-    from cvplugins.detectron2.mask2former_project import import_mask2former
+    from cvplugins.detectron2.mask2former.checkout import import_mask2former
 
     return import_mask2former()
 
@@ -147,7 +147,7 @@ def predictions(objects=(5, 0), queries=6):
 def matched(outputs, targets, original=False, **options):
     from mask2former.modeling.matcher import HungarianMatcher
 
-    from cvplugins.detectron2.mask2former import CvpluginsMatcher
+    from cvplugins.detectron2.mask2former.matcher import CvpluginsMatcher
 
     torch.manual_seed(0)
     kind = HungarianMatcher if original else CvpluginsMatcher
@@ -232,7 +232,7 @@ def test_the_schedule_falls_to_zero_by_the_power():
 
 
 def test_the_import_leaves_no_trace(project):
-    from cvplugins.detectron2.mask2former_project import has_cuda_op
+    from cvplugins.detectron2.mask2former.checkout import has_cuda_op
 
     root = os.environ["MASK2FORMER_ROOT"]
     assert Path(project.__file__).is_relative_to(root)
@@ -243,7 +243,7 @@ def test_the_import_leaves_no_trace(project):
 
 
 def test_a_checkout_that_is_not_there_says_how_to_get_it(tmp_path, monkeypatch):
-    from cvplugins.detectron2.mask2former_project import find_mask2former, import_mask2former
+    from cvplugins.detectron2.mask2former.checkout import find_mask2former, import_mask2former
     from cvplugins.errors import UserError
 
     with pytest.raises(UserError, match="is already imported from"):
@@ -271,7 +271,7 @@ def test_the_projects_attention_is_computed_by_ours():
     """Its Function alone: its layer would hide an error and compute without it. Oracle: its own formula in torch."""
     from mask2former.modeling.pixel_decoder.ops.functions import MSDeformAttnFunction, ms_deform_attn_func
 
-    from cvplugins.detectron2.mask2former_project import has_cuda_op
+    from cvplugins.detectron2.mask2former.checkout import has_cuda_op
 
     rand = torch.Generator().manual_seed(0)
     shapes, starts = torch.tensor([[4, 6], [2, 3]]), torch.tensor([0, 24])

@@ -29,7 +29,7 @@ def test_what_differs_from_the_projects_recipe(root, ours, theirs):
     from detectron2.config import get_cfg
 
     from cvplugins.detectron2 import add_cvplugins_config, load_config, validate_cvplugins_config
-    from cvplugins.detectron2.mask2former_project import add_mask2former_config
+    from cvplugins.detectron2.mask2former.config import add_mask2former_config
 
     recipe = get_cfg()
     add_cvplugins_config(recipe)
@@ -69,7 +69,7 @@ def config(folder, tmp_path_factory):
 @pytest.fixture(scope="module")
 def trained(config, tmp_path_factory):
     """The folder of a run of four iterations."""
-    from cvplugins.detectron2.launch import train
+    from cvplugins.detectron2.run.launch import train
 
     work = tmp_path_factory.mktemp("straight")
     train(config, work_dir=str(work))
@@ -81,7 +81,7 @@ def test_hooks_see_every_loss_and_whole_images(config, trained):
     import json
 
     from cvplugins.detectron2 import build_validation_loader, load_config
-    from cvplugins.detectron2.data import register_datasets
+    from cvplugins.detectron2.data.catalog import register_datasets
 
     lines = [json.loads(line) for line in (trained / "metrics.json").read_text().splitlines()]
     logged = {name: value for line in lines for name, value in line.items()}
@@ -102,7 +102,7 @@ def weights(work):
 
 def test_a_resumed_run_equals_the_straight_one(config, trained, tmp_path):
     """The images, the points and the hooks go on where they were; oracle: the weights of the straight run."""
-    from cvplugins.detectron2.launch import train
+    from cvplugins.detectron2.run.launch import train
 
     (tmp_path / "last_checkpoint").write_text("model_0000001.pth")
     (tmp_path / "model_0000001.pth").write_bytes((trained / "model_0000001.pth").read_bytes())
@@ -116,7 +116,7 @@ def test_what_a_test_writes(config, trained, folder, tmp_path):
     import json
 
     from cvplugins.datasets import ADE20K_CLASSES
-    from cvplugins.detectron2.launch import evaluate
+    from cvplugins.detectron2.run.launch import evaluate
     from cvplugins.evaluation import evaluate_label_images
 
     out, maps, drawn = tmp_path / "metrics.json", tmp_path / "maps", tmp_path / "drawn"
@@ -146,8 +146,8 @@ def test_sizes_are_averaged_as_the_project_does(config, trained):
     from detectron2.data.transforms import ResizeShortestEdge
 
     from cvplugins.detectron2 import CvpluginsTrainer, load_config
-    from cvplugins.detectron2.data import register_datasets
-    from cvplugins.detectron2.test_time import use_inference, with_several_sizes
+    from cvplugins.detectron2.data.catalog import register_datasets
+    from cvplugins.detectron2.mask2former.test_time import use_inference, with_several_sizes
 
     cfg = load_config(config)
     register_datasets(cfg)
@@ -179,7 +179,7 @@ def test_sizes_are_averaged_as_the_project_does(config, trained):
     ],
 )
 def test_what_mask2former_cannot_do_is_said_before_any_work(config, options, message):
-    from cvplugins.detectron2.launch import evaluate
+    from cvplugins.detectron2.run.launch import evaluate
     from cvplugins.errors import UserError
 
     with pytest.raises(UserError, match=message):
@@ -191,7 +191,9 @@ def test_a_failed_run_is_replayed_in_a_process_that_knows_nothing_of_the_project
 
     written = tmp_path / "config.yaml"
     written.write_text(load_config(config).dump())
-    code = f"from cvplugins.detectron2.replay import build_model; print(type(build_model({str(written)!r})).__name__)"
+    code = (
+        f"from cvplugins.detectron2.run.replay import build_model; print(type(build_model({str(written)!r})).__name__)"
+    )
     assert run_code(root, code).split()[-1:] == ["CvpluginsMaskFormer"]
 
 
@@ -202,7 +204,7 @@ def test_the_sample_learns_and_is_evaluated(root, tmp_path, monkeypatch):
     from detectron2.evaluation import SemSegEvaluator
 
     from cvplugins.detectron2 import CvpluginsSegmentationEvaluator, CvpluginsTrainer, load_config
-    from cvplugins.detectron2.data import register_datasets
+    from cvplugins.detectron2.data.catalog import register_datasets
     from cvplugins.randomness import seed_everything
 
     monkeypatch.chdir(root)
@@ -233,7 +235,7 @@ def test_the_sample_learns_and_is_evaluated(root, tmp_path, monkeypatch):
 
 def test_real_images(real_ade20k, tmp_path):
     """Three real photographs and their label maps train, are evaluated, drawn and written."""
-    from cvplugins.detectron2.launch import evaluate, train
+    from cvplugins.detectron2.run.launch import evaluate, train
 
     cfg = small_mask2former(scenes=real_ade20k / "ADEChallengeData2016")
     cfg.SOLVER.update(MAX_ITER=2, CHECKPOINT_PERIOD=100)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from cvplugins.detectron2.norm import apply_norm_policy, norm_rules
+from cvplugins.detectron2.models.norm import apply_norm_policy, norm_rules
 from cvplugins.errors import UserError
 from cvplugins.norm import NormRule
 

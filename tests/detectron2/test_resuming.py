@@ -18,7 +18,7 @@ pytestmark = pytest.mark.detectron2
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory, devkit):
     """Config and folder of a run of two iterations, with a checkpoint after each and the last one's copy."""
-    from cvplugins.detectron2.launch import train
+    from cvplugins.detectron2.run.launch import train
 
     folder = tmp_path_factory.mktemp("finished")
     keys = {"SOLVER.MAX_ITER": 2, "SOLVER.CHECKPOINT_PERIOD": 1, "TEST.DETECTIONS_PER_IMAGE": 5}
@@ -38,7 +38,7 @@ def work(finished, tmp_path):
 @pytest.fixture
 def start(finished, work):
     """Check or begin a training in the copy, which must not change a file if it is refused."""
-    from cvplugins.detectron2.launch import train
+    from cvplugins.detectron2.run.launch import train
 
     def _start(dry_run=True, **options):
         before = {path: path.read_bytes() for path in work.rglob("*") if path.is_file()}
@@ -65,7 +65,7 @@ BAD_POINTERS = {
 @pytest.mark.parametrize("pointer", BAD_POINTERS)
 def test_the_newest_checkpoint_is_found_without_a_good_pointer(work, pointer):
     """Oracle: the numbers in the names; model_final is of the last iteration until the run is made longer."""
-    from cvplugins.detectron2.run_checkpoint import last_checkpoint
+    from cvplugins.detectron2.run.run_checkpoint import last_checkpoint
 
     if BAD_POINTERS[pointer] is None:
         (work / "last_checkpoint").unlink()
@@ -168,7 +168,7 @@ class Harmful:
 
 
 def test_weights_to_begin_with_are_opened_by_the_dry_run(finished, tmp_path, monkeypatch):
-    from cvplugins.detectron2.launch import train
+    from cvplugins.detectron2.run.launch import train
 
     monkeypatch.chdir(tmp_path)
     torch.save({"model": {}, "beside": Harmful()}, "evil.pth")
@@ -201,7 +201,7 @@ def test_proposals_are_opened_before_detectron2_does(tmp_path, monkeypatch):
     from detectron2.data.build import load_proposals_into_dataset
     from detectron2.structures import BoxMode
 
-    from cvplugins.detectron2.proposals import check_proposals
+    from cvplugins.detectron2.data.proposals import check_proposals
 
     monkeypatch.chdir(tmp_path)
     boxes = {
@@ -232,7 +232,7 @@ def test_proposals_are_opened_before_detectron2_does(tmp_path, monkeypatch):
 
 
 def test_a_work_dir_in_use(finished, tmp_path):
-    from cvplugins.detectron2.launch import train
+    from cvplugins.detectron2.run.launch import train
 
     (tmp_path / "work").mkdir()
     child = owner(tmp_path / "work")
@@ -247,7 +247,7 @@ def test_a_work_dir_in_use(finished, tmp_path):
 
 @pytest.mark.parametrize("address", ["detectron3://model.pkl", "s4://bucket/model.pth"])
 def test_an_address_that_no_reader_knows(address):
-    from cvplugins.detectron2.run_checkpoint import check_exists
+    from cvplugins.detectron2.run.run_checkpoint import check_exists
     from cvplugins.errors import UserError
 
     for known in ("detectron2://ImageNetPretrained/MSRA/R-50.pkl", "https://a.org/model.pth"):

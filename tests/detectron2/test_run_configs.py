@@ -15,7 +15,7 @@ def test_what_differs_from_the_zoo(root, model):
     from detectron2.config import get_cfg
 
     from cvplugins.detectron2 import add_cvplugins_config, load_config, validate_cvplugins_config
-    from cvplugins.detectron2.run_files import zoo_folder
+    from cvplugins.detectron2.run.config import zoo_folder
 
     zoo = get_cfg()
     add_cvplugins_config(zoo)
@@ -37,7 +37,7 @@ def test_what_differs_from_the_zoo(root, model):
 
 def test_the_sample_is_the_fpn_model_shrunk(root):
     from cvplugins.detectron2 import load_config, register_voc, validate_cvplugins_config
-    from cvplugins.detectron2.data import check_data
+    from cvplugins.detectron2.data.checks import check_data
 
     cfg = load_config(
         root / FOLDER / "voc_faster_rcnn_sample.yaml", {"CVPLUGINS.DATA.ROOT": str(root / "data/sample/VOCdevkit")}
@@ -55,7 +55,7 @@ def test_the_sample_is_the_fpn_model_shrunk(root):
 
 def test_options_of_the_command_line(root):
     from cvplugins.detectron2 import load_config
-    from cvplugins.detectron2.options import parse_options
+    from cvplugins.detectron2.run.options import parse_options
 
     tokens = ["SOLVER.MAX_ITER=10", "SOLVER.BASE_LR", "0.01", "CVPLUGINS.LOSSES.CLS.type=FocalLoss"]
     tokens += ["CVPLUGINS.LOSSES.CLS.gamma=1.5", "DATASETS.TEST", "('a', 'b')", "OUTPUT_DIR=a=b"]
@@ -84,7 +84,7 @@ def test_options_of_the_command_line(root):
 )
 def test_mistakes_in_files_and_options(tmp_path, text, options, message):
     from cvplugins.detectron2 import load_config
-    from cvplugins.detectron2.options import parse_options
+    from cvplugins.detectron2.run.options import parse_options
     from cvplugins.errors import UserError
 
     path = tmp_path / "broken.yaml"

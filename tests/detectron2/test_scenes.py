@@ -18,7 +18,7 @@ def registered(root, **data):
     from detectron2.config import get_cfg
 
     from cvplugins.detectron2 import add_cvplugins_config
-    from cvplugins.detectron2.ade20k import register_ade20k
+    from cvplugins.detectron2.data.ade20k import register_ade20k
 
     cfg = get_cfg()
     add_cvplugins_config(cfg)
@@ -101,7 +101,7 @@ def check_mapper(cfg, converted):
     """Both mappers draw the same crops and flips from the same seed."""
     from detectron2.data import DatasetCatalog
 
-    from cvplugins.detectron2.mappers import build_mapper
+    from cvplugins.detectron2.data.mappers import build_mapper
     from cvplugins.randomness import seed_everything
 
     ours, theirs = build_mapper(cfg, [VAL]), build_mapper(cfg, [converted])
@@ -123,7 +123,7 @@ def test_detectron2s_mapper_gets_the_converted_labels(folder, converted):
 def test_mask2formers_mapper_gets_the_converted_labels(folder, converted):
     from small_mask2former import small_mask2former
 
-    from cvplugins.detectron2.ade20k import register_ade20k
+    from cvplugins.detectron2.data.ade20k import register_ade20k
 
     cfg = small_mask2former(scenes=folder)
     register_ade20k(cfg)
@@ -131,7 +131,7 @@ def test_mask2formers_mapper_gets_the_converted_labels(folder, converted):
 
 
 def test_two_kinds_of_label_maps_do_not_mix(folder, converted):
-    from cvplugins.detectron2.mappers import build_mapper
+    from cvplugins.detectron2.data.mappers import build_mapper
     from cvplugins.errors import UserError
 
     with pytest.raises(UserError, match="some have label maps that begin with 1"):
@@ -168,7 +168,7 @@ def test_the_evaluator_equals_sem_seg_evaluator_on_the_converted_labels(folder, 
 def test_written_label_maps_have_the_labels_of_the_files(folder, converted, tmp_path, name, first):
     from detectron2.data import DatasetCatalog
 
-    from cvplugins.detectron2.predictions import WriteLabelMaps
+    from cvplugins.detectron2.metrics.predictions import WriteLabelMaps
 
     registered(folder)
     guess = torch.arange(12).reshape(3, 4)
@@ -181,7 +181,7 @@ def test_written_label_maps_have_the_labels_of_the_files(folder, converted, tmp_
 
 
 def check(root, **data):
-    from cvplugins.detectron2.data import check_data
+    from cvplugins.detectron2.data.checks import check_data
 
     check_data(registered(root, **data), [VAL])
 
@@ -216,7 +216,7 @@ def test_missing_data_says_how_to_get_it(tmp_path):
 
 
 def test_another_number_of_classes_is_found(folder):
-    from cvplugins.detectron2.data import check_data
+    from cvplugins.detectron2.data.checks import check_data
     from cvplugins.errors import UserError
 
     cfg = registered(folder)
@@ -230,7 +230,7 @@ def test_detectron2s_own_dataset_hints_at_ours(tmp_path, converted):
     from detectron2.config import get_cfg
     from detectron2.data import MetadataCatalog
 
-    from cvplugins.detectron2.ade20k import check_scenes
+    from cvplugins.detectron2.data.ade20k import check_scenes
     from cvplugins.errors import UserError
 
     metadata = MetadataCatalog.get("ade20k_sem_seg_val")

@@ -235,7 +235,7 @@ def test_another_optimizer_at_a_plateau(tmp_path):
 
 def test_throughput_counts_images_and_knows_the_evaluations(tmp_path):
     from cvplugins.detectron2 import ThroughputHook
-    from cvplugins.detectron2.throughput_hook import _evaluations_left
+    from cvplugins.detectron2.hooks.throughput import _evaluations_left
 
     left = []
 

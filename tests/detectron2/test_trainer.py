@@ -43,7 +43,7 @@ def test_accumulated_gradients_of_two_processes_are_those_of_one_big_batch(big_b
 
 
 def run(config, **options):
-    from cvplugins.detectron2.launch import train
+    from cvplugins.detectron2.run.launch import train
 
     return train(config, **options)
 

@@ -45,7 +45,7 @@ def run(tmp_path, request):
 
 
 def detection(devkit, hooks):
-    from cvplugins.openmmlab.config import load_config
+    from cvplugins.openmmlab.run.config import load_config
 
     config = load_config("tests/integration/tiny.py", {"data_root": str(devkit)})
     config.train_cfg.update(max_epochs=3, val_interval=1)

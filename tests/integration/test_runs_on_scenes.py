@@ -33,13 +33,13 @@ def options(work_dir, data, **settings):
 
 
 def train(config, work_dir, data, settings=None, **more):
-    from cvplugins.openmmlab import launch
+    from cvplugins.openmmlab.run import launch
 
     return launch.train(config, **options(work_dir, data, **(settings or {})), **more)
 
 
 def evaluate(config, checkpoint, work_dir, data, settings=None, **more):
-    from cvplugins.openmmlab import launch
+    from cvplugins.openmmlab.run import launch
 
     more = {name: str(value) if isinstance(value, Path) else value for name, value in more.items()}
     return launch.evaluate(config, checkpoint, **options(work_dir, data, **(settings or {})), **more)
@@ -156,7 +156,7 @@ def test_an_untrained_model_scores_nothing_on_the_sample(scenes, tmp_path):
     import torch
     from mmengine.registry import MODELS
 
-    from cvplugins.openmmlab.config import load_config
+    from cvplugins.openmmlab.run.config import load_config
 
     config = "configs/ade20k_mask2former_sample.py"
     torch.manual_seed(0)

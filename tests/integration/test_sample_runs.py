@@ -21,7 +21,7 @@ def test_an_untrained_model_scores_nothing_on_the_sample(root, tmp_path):
     from mmdet.registry import MODELS
     from mmengine.registry import init_default_scope
 
-    from cvplugins.openmmlab.config import load_config
+    from cvplugins.openmmlab.run.config import load_config
 
     init_default_scope("mmdet")
     torch.manual_seed(0)

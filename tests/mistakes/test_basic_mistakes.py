@@ -95,8 +95,8 @@ def test_truncated_jpeg(refused, devkit):
 
 
 def test_broken_images_can_be_left_out(root, devkit, tmp_path):
-    from cvplugins.openmmlab.config import load_config
-    from cvplugins.openmmlab.data_checks import check_data
+    from cvplugins.openmmlab.data.checks import check_data
+    from cvplugins.openmmlab.run.config import load_config
 
     image_id = first_id(devkit)
     truncate(devkit, image_id)

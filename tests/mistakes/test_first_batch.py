@@ -64,8 +64,8 @@ def test_a_list_without_broken_images_is_not_written_before_the_run_begins(refus
 
 def test_a_skipping_guard_may_pass_over_one_batch():
     """The second batch decides where a hook would go on after the first."""
-    from cvplugins.openmmlab.first_batch import try_batches
-    from cvplugins.openmmlab.first_step import NotFiniteError
+    from cvplugins.openmmlab.run.first_batch import try_batches
+    from cvplugins.openmmlab.run.first_step import NotFiniteError
 
     def step(batch):
         if batch == "bad":

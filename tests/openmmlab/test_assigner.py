@@ -160,7 +160,7 @@ def test_mask2former_head_of_mmseg():
     from mmseg.registry import MODELS
     from mmseg.structures import SegDataSample
 
-    from cvplugins.openmmlab.config import make_mmseg_configs_reachable
+    from cvplugins.openmmlab.run.config import make_mmseg_configs_reachable
 
     make_mmseg_configs_reachable()
     from mmengine.config import Config

@@ -19,8 +19,8 @@ def turned(image):
 
 
 def runner(config, folder, tmp_path, **options):
-    from cvplugins.openmmlab.building import build_runner
-    from cvplugins.openmmlab.config import load_config
+    from cvplugins.openmmlab.run.building import build_runner
+    from cvplugins.openmmlab.run.config import load_config
 
     cfg = load_config(config, {"data_root": str(folder), **options})
     cfg.work_dir = str(tmp_path / "work")
@@ -30,7 +30,7 @@ def runner(config, folder, tmp_path, **options):
 
 def test_mmseg(tmp_path, scenes, root, monkeypatch):
     """Oracle: mmseg's preprocessor, which refuses the batch that the loader makes."""
-    from cvplugins.openmmlab.batch_sizes import check_batch_sizes
+    from cvplugins.openmmlab.data.batch_sizes import check_batch_sizes
 
     monkeypatch.chdir(root)
     folder = small_scenes(scenes, tmp_path / "ADEChallengeData2016", (("training", 1), ("validation", 3)))
@@ -51,7 +51,7 @@ def test_mmseg(tmp_path, scenes, root, monkeypatch):
 
 def test_mmdet(tmp_path, sample, root, monkeypatch, caplog):
     """Oracle: mmdet's preprocessor, which pads the batch."""
-    from cvplugins.openmmlab.batch_sizes import check_batch_sizes
+    from cvplugins.openmmlab.data.batch_sizes import check_batch_sizes
 
     monkeypatch.chdir(root)
     folder = small_devkit(sample, tmp_path / "VOCdevkit")

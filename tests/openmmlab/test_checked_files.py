@@ -6,7 +6,7 @@ pytestmark = pytest.mark.openmmlab
 
 
 def test_a_file_is_checked_again_only_for_more_or_when_it_changes(tmp_path, monkeypatch):
-    from cvplugins.openmmlab import coco_checks
+    from cvplugins.openmmlab.data import coco_checks
 
     calls = []
     monkeypatch.setattr(coco_checks, "check_coco_file", lambda path, **options: calls.append(options["masks"]))

@@ -29,7 +29,7 @@ def test_checkpoints_are_written_and_the_oldest_deleted(train):
 
 
 def test_a_checkpoint_of_ours_is_opened_safely(train):
-    from cvplugins.openmmlab.checkpoint import open_checkpoint
+    from cvplugins.openmmlab.run.checkpoint import open_checkpoint
 
     checkpoint = open_checkpoint(train() / "epoch_3.pth")
     assert set(checkpoint["state_dict"]) == {"first.weight", "first.bias", "last.weight", "last.bias"}
@@ -38,7 +38,7 @@ def test_a_checkpoint_of_ours_is_opened_safely(train):
 
 def test_dying_while_writing_leaves_the_old_checkpoint(train, tmp_path, monkeypatch):
     """Every checkpoint that exists can be read; what a SIGKILL does is tested with the tools."""
-    from cvplugins.openmmlab.checkpoint import find_checkpoint, open_checkpoint
+    from cvplugins.openmmlab.run.checkpoint import find_checkpoint, open_checkpoint
 
     class Killed(BaseException):
         pass
@@ -66,7 +66,7 @@ def test_dying_while_writing_leaves_the_old_checkpoint(train, tmp_path, monkeypa
 
 @pytest.mark.parametrize("pointer", [None, "", "/elsewhere/epoch_2.pth", "epoch_99.pth"])
 def test_newest_checkpoint_is_found_without_a_good_pointer(tmp_path, pointer):
-    from cvplugins.openmmlab.checkpoint import find_checkpoint
+    from cvplugins.openmmlab.run.checkpoint import find_checkpoint
 
     for count in (2, 10, 9):
         (tmp_path / f"epoch_{count}.pth").write_bytes(b"x")
@@ -78,7 +78,7 @@ def test_newest_checkpoint_is_found_without_a_good_pointer(tmp_path, pointer):
 
 
 def test_pointer_counts_when_its_file_is_the_newest(tmp_path):
-    from cvplugins.openmmlab.checkpoint import find_checkpoint
+    from cvplugins.openmmlab.run.checkpoint import find_checkpoint
 
     for age, name in enumerate(["iter_500.pth", "epoch_9.pth"]):
         (tmp_path / name).write_bytes(b"x")
@@ -88,7 +88,7 @@ def test_pointer_counts_when_its_file_is_the_newest(tmp_path):
 
 
 def test_no_checkpoint(tmp_path):
-    from cvplugins.openmmlab.checkpoint import find_checkpoint
+    from cvplugins.openmmlab.run.checkpoint import find_checkpoint
 
     assert find_checkpoint(tmp_path) is None
     assert find_checkpoint(tmp_path / "absent") is None
@@ -106,7 +106,7 @@ def old_form(value, path):
 @pytest.mark.parametrize("write", [torch.save, old_form])
 def test_code_in_a_checkpoint_does_not_run(tmp_path, monkeypatch, write):
     from cvplugins.errors import UserError
-    from cvplugins.openmmlab.checkpoint import open_checkpoint
+    from cvplugins.openmmlab.run.checkpoint import open_checkpoint
 
     monkeypatch.chdir(tmp_path)
     write({"state_dict": {}, "meta": Harmful()}, tmp_path / "bad.pth")
@@ -130,7 +130,7 @@ def test_getattr_in_a_checkpoint_names_statistics_only(tmp_path, name):
     from mmengine.logging.history_buffer import HistoryBuffer
 
     from cvplugins.errors import UserError
-    from cvplugins.openmmlab.checkpoint import open_checkpoint
+    from cvplugins.openmmlab.run.checkpoint import open_checkpoint
 
     torch.save({"meta": Getattr(HistoryBuffer, name)}, tmp_path / "bad.pth")
     with pytest.raises(UserError, match=r"holds more than weights and plain data \(getattr\("):
@@ -138,7 +138,7 @@ def test_getattr_in_a_checkpoint_names_statistics_only(tmp_path, name):
 
 
 def test_a_trusted_checkpoint_may_hold_anything(tmp_path, monkeypatch):
-    from cvplugins.openmmlab.checkpoint import open_checkpoint
+    from cvplugins.openmmlab.run.checkpoint import open_checkpoint
 
     monkeypatch.chdir(tmp_path)
     torch.save({"state_dict": {}, "meta": Harmful()}, tmp_path / "bad.pth")
@@ -150,7 +150,7 @@ def test_numbers_written_under_numpy_1_or_2_are_plain_data(tmp_path):
     """Files hold the name of a NumPy function, which moved; here both names, by editing the file."""
     import numpy as np
 
-    from cvplugins.openmmlab.checkpoint import open_checkpoint
+    from cvplugins.openmmlab.run.checkpoint import open_checkpoint
 
     values = {"array": np.arange(3, dtype=np.uint8), "number": np.float16(2.5), "flag": np.bool_(True)}
     path = tmp_path / "numbers.pth"
@@ -170,7 +170,7 @@ def test_numbers_written_under_numpy_1_or_2_are_plain_data(tmp_path):
 @pytest.mark.parametrize("content", [b"version 1 of a pointer to a large file", b"<html>", b"x" * 5000])
 def test_what_is_no_checkpoint_is_not_called_dangerous(tmp_path, content):
     from cvplugins.errors import UserError
-    from cvplugins.openmmlab.checkpoint import open_checkpoint
+    from cvplugins.openmmlab.run.checkpoint import open_checkpoint
 
     (tmp_path / "page.pth").write_bytes(content)
     for trusted in (False, True):
@@ -180,7 +180,7 @@ def test_what_is_no_checkpoint_is_not_called_dangerous(tmp_path, content):
 
 def test_a_checkpoint_is_a_dict(tmp_path):
     from cvplugins.errors import UserError
-    from cvplugins.openmmlab.checkpoint import open_checkpoint
+    from cvplugins.openmmlab.run.checkpoint import open_checkpoint
 
     torch.save([1, 2], tmp_path / "list.pth")
     with pytest.raises(UserError, match="it holds a list, not a dict"):
@@ -190,7 +190,7 @@ def test_a_checkpoint_is_a_dict(tmp_path):
 @pytest.mark.parametrize("cut", [0, 10, 500])
 def test_a_broken_checkpoint_is_named(tmp_path, cut):
     from cvplugins.errors import UserError
-    from cvplugins.openmmlab.checkpoint import open_checkpoint
+    from cvplugins.openmmlab.run.checkpoint import open_checkpoint
 
     path = tmp_path / "half.pth"
     torch.save({"state_dict": nn.Linear(50, 50).state_dict()}, path)
@@ -203,7 +203,7 @@ def test_a_broken_checkpoint_is_named(tmp_path, cut):
 
 def test_weights_of_another_architecture_are_refused():
     from cvplugins.errors import UserError
-    from cvplugins.openmmlab.checkpoint import check_weights_fit
+    from cvplugins.openmmlab.run.checkpoint import check_weights_fit
 
     model = nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 1))
     check_weights_fit(model, {"state_dict": model.state_dict()}, "a.pth")

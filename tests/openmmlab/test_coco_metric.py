@@ -80,7 +80,7 @@ def test_equals_coco_metric_to_the_last_bits(tmp_path, stats, seed, from_file):
     """File names sort otherwise than the image ids, and scores are tied: pycocotools goes by the ids."""
     from mmdet.evaluation import CocoMetric
 
-    from cvplugins.openmmlab.detection_metric import DetectionMetric
+    from cvplugins.openmmlab.metrics.detection import DetectionMetric
 
     path, samples = scene(tmp_path, seed)
     path = path if from_file else None
@@ -93,7 +93,7 @@ def test_equals_coco_metric_to_the_last_bits(tmp_path, stats, seed, from_file):
 def test_preset_gives_its_default_numbers(tmp_path, stats):
     from mmdet.evaluation import CocoMetric
 
-    from cvplugins.openmmlab.detection_metric import DetectionMetric
+    from cvplugins.openmmlab.metrics.detection import DetectionMetric
 
     path, samples = scene(tmp_path, 3, num_images=3, copies=300, most_objects=12)
     found = evaluated(DetectionMetric(rules=["coco_mmdet"], ann_file=path), samples)
@@ -108,7 +108,7 @@ def test_preset_gives_its_default_numbers(tmp_path, stats):
 
 def test_joined_datasets_may_share_image_ids(tmp_path):
     """Of two images of one id the path decides, so that no image is lost."""
-    from cvplugins.openmmlab.detection_metric import DetectionMetric
+    from cvplugins.openmmlab.metrics.detection import DetectionMetric
 
     _, samples = scene(tmp_path, 0)
     joined = [*samples, *({**each, "img_path": f"other/{each['img_path']}"} for each in samples)]

@@ -7,7 +7,7 @@ pytestmark = pytest.mark.openmmlab
 
 @pytest.fixture
 def load(tmp_path):
-    from cvplugins.openmmlab.config import load_config
+    from cvplugins.openmmlab.run.config import load_config
 
     def _load(text, options=None):
         path = tmp_path / "config.py"
@@ -31,7 +31,7 @@ def refused(load):
 
 def test_missing_file_names_the_closest(tmp_path):
     from cvplugins.errors import UserError
-    from cvplugins.openmmlab.config import load_config
+    from cvplugins.openmmlab.run.config import load_config
 
     (tmp_path / "voc_faster_rcnn.py").write_text("")
     with pytest.raises(UserError, match=r"voc_faster_rcn.py does not exist; did you mean .*voc_faster_rcnn.py\?"):

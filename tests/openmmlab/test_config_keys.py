@@ -13,7 +13,7 @@ pytestmark = pytest.mark.openmmlab
 @pytest.mark.parametrize("package", ["mmdet", "mmseg"])
 def test_no_name_of_the_zoo_is_taken_for_a_slip(package):
     from cvplugins.misspelt import slip_of
-    from cvplugins.openmmlab.config_keys import KEYS, SURE, _is_used
+    from cvplugins.openmmlab.run.config_keys import KEYS, SURE, _is_used
 
     folder = Path(find_spec(package).origin).parent / ".mim" / "configs"
     texts = defaultdict(list)

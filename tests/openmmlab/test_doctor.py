@@ -8,8 +8,8 @@ import pytest
 from doctor_facts import DEVICE, by_name, distribution, facts, installed, raised, torch
 
 from cvplugins.doctor import Installer, Outcome, Status, try_imports
-from cvplugins.openmmlab.doctor import PROBES, check
-from cvplugins.openmmlab.doctor_files import Files, read_bounds, read_extensions, read_files
+from cvplugins.openmmlab.run.doctor import PROBES, check
+from cvplugins.openmmlab.run.doctor_files import Files, read_bounds, read_extensions, read_files
 
 FORKS = installed(
     distribution("onedl-mmengine", "0.10.12", "mmengine"),

@@ -26,7 +26,7 @@ def detection_sample(**meta):
 
 
 def test_boxes_masks_and_labels_are_scaled_and_padded_in_a_copy():
-    from cvplugins.openmmlab.ground_truth import fit_to_input
+    from cvplugins.openmmlab.data.ground_truth import fit_to_input
 
     sample = detection_sample()
     fitted = fit_to_input(sample, (10, 20))
@@ -49,7 +49,7 @@ def test_boxes_masks_and_labels_are_scaled_and_padded_in_a_copy():
 def test_box_types_are_scaled_in_a_copy():
     from mmdet.structures.bbox import HorizontalBoxes
 
-    from cvplugins.openmmlab.ground_truth import fit_to_input
+    from cvplugins.openmmlab.data.ground_truth import fit_to_input
 
     sample = detection_sample()
     sample.gt_instances.bboxes = HorizontalBoxes(sample.gt_instances.bboxes)
@@ -58,7 +58,7 @@ def test_box_types_are_scaled_in_a_copy():
 
 
 def test_resized_ground_truth_is_only_padded():
-    from cvplugins.openmmlab.ground_truth import fit_to_input
+    from cvplugins.openmmlab.data.ground_truth import fit_to_input
 
     fitted = fit_to_input(detection_sample(), (8, 8), resized=True, ignore_index=0)
     assert fitted.gt_instances.bboxes.tolist() == [[2, 1, 5, 3]]
@@ -70,7 +70,7 @@ def test_without_resize_there_is_no_scale():
     from mmengine.structures import PixelData
     from mmseg.structures import SegDataSample
 
-    from cvplugins.openmmlab.ground_truth import fit_to_input
+    from cvplugins.openmmlab.data.ground_truth import fit_to_input
 
     label = torch.arange(6).reshape(1, 2, 3)
     sample = SegDataSample(gt_sem_seg=PixelData(data=label))
@@ -78,7 +78,7 @@ def test_without_resize_there_is_no_scale():
 
 
 def test_padding_at_the_left_is_refused():
-    from cvplugins.openmmlab.ground_truth import fit_to_input
+    from cvplugins.openmmlab.data.ground_truth import fit_to_input
 
     with pytest.raises(ValueError, match=r"a.jpg: the pipeline pads at the top and the left \(border="):
         fit_to_input(detection_sample(border=[1, 9, 1, 19]), (10, 20))
@@ -96,7 +96,7 @@ def test_padding_at_the_left_is_refused():
 def test_the_pipeline_says_in_which_pixels_annotations_arrive(steps, resized):
     from types import SimpleNamespace
 
-    from cvplugins.openmmlab.ground_truth import resizes_annotations
+    from cvplugins.openmmlab.data.ground_truth import resizes_annotations
 
     pipeline = SimpleNamespace(transforms=[type(step, (), {})() for step in steps])
     plain = SimpleNamespace(pipeline=pipeline)
@@ -109,7 +109,7 @@ def test_empty():
     from mmengine.structures import InstanceData, PixelData
     from mmseg.structures import SegDataSample
 
-    from cvplugins.openmmlab.ground_truth import is_empty
+    from cvplugins.openmmlab.data.ground_truth import is_empty
 
     sample = detection_sample()
     assert not is_empty(sample)

@@ -127,7 +127,7 @@ def test_training_plan_counts_repeats_repeats_and_warns_of_the_learning_rate(sta
 def test_result_files_lie_beside_the_log(start):
     from mmengine.registry import METRICS
 
-    from cvplugins.openmmlab.hooks import ResultFilesHook
+    from cvplugins.openmmlab.hooks.result_files import ResultFilesHook
 
     unset, own = (
         METRICS.build(dict(type="cvplugins.VOCDetectionMetric", out_dir=out_dir)) for out_dir in (None, "own")

@@ -16,7 +16,7 @@ FLAGS = ("color", "grayscale", "unchanged", "color_ignore_orientation", "graysca
 
 
 def reader(**options):
-    from cvplugins.openmmlab.image_readers import image_reader
+    from cvplugins.openmmlab.data.image_readers import image_reader
 
     return image_reader([{"type": "mmdet.LoadImageFromFile", **options}])
 
@@ -40,7 +40,7 @@ def test_the_size_is_that_of_the_loaded_image(tmp_path):
 
 
 def test_only_the_plain_loader_is_known():
-    from cvplugins.openmmlab.image_readers import image_reader
+    from cvplugins.openmmlab.data.image_readers import image_reader
 
     assert image_reader([{"type": "LoadMultiChannelImageFromFiles"}]) is None
     assert image_reader(None) is None
@@ -70,7 +70,7 @@ def test_sizes_that_a_backend_refuses_are_refused(tmp_path, backend, sizes):
 def test_a_side_that_resizing_would_lose_is_found(tmp_path, resize):
     from mmcv.transforms import TRANSFORMS  # mmdet's Resize inherits from mmcv's
 
-    from cvplugins.openmmlab.image_readers import image_reader
+    from cvplugins.openmmlab.data.image_readers import image_reader
 
     step = TRANSFORMS.build(resize | ({"scales": [(60, 40)]} if "scales" in resize else {}))
     limits = image_reader([{"type": "LoadImageFromFile"}, resize])
@@ -88,7 +88,7 @@ def test_a_side_that_resizing_would_lose_is_found(tmp_path, resize):
 def test_a_side_that_mmsegs_resizing_would_lose_is_found():
     from mmseg.datasets.transforms import ResizeShortestEdge
 
-    from cvplugins.openmmlab.image_readers import image_reader
+    from cvplugins.openmmlab.data.image_readers import image_reader
 
     step = {"type": "RandomChoiceResize", "scales": [40], "resize_type": "ResizeShortestEdge", "max_size": 60}
     limits = image_reader([{"type": "LoadImageFromFile"}, step])
@@ -100,7 +100,7 @@ def test_a_side_that_mmsegs_resizing_would_lose_is_found():
 def test_labels_are_read_as_mmseg_reads_them(tmp_path):
     from mmseg.datasets.transforms import LoadAnnotations
 
-    from cvplugins.openmmlab.image_readers import scene_reader
+    from cvplugins.openmmlab.data.image_readers import scene_reader
 
     values = np.array([[0, 1, 0], [2, 1, 3]], np.uint8)
     grey, palette = Image.fromarray(values), Image.fromarray(values).convert("P")

@@ -14,7 +14,7 @@ CONFIG = "tests/integration/tiny_mask2former.py"
 
 @pytest.fixture
 def config(root, monkeypatch):
-    from cvplugins.openmmlab.config import load_config
+    from cvplugins.openmmlab.run.config import load_config
 
     monkeypatch.chdir(root)
     return load_config(CONFIG)
@@ -38,7 +38,7 @@ def scores(model, image):
 
 
 def test_nothing_given_changes_nothing(config):
-    from cvplugins.openmmlab.inference import use_inference
+    from cvplugins.openmmlab.models.inference import use_inference
 
     before = copy.deepcopy(config.to_dict())
     use_inference(config)
@@ -46,7 +46,7 @@ def test_nothing_given_changes_nothing(config):
 
 
 def test_one_window_as_large_as_the_image_is_the_whole_image(config):
-    from cvplugins.openmmlab.inference import use_inference
+    from cvplugins.openmmlab.models.inference import use_inference
 
     image = torch.randint(0, 255, (3, 64, 64), generator=torch.Generator().manual_seed(0)).float()
     whole = scores(build(config), image)
@@ -57,7 +57,7 @@ def test_one_window_as_large_as_the_image_is_the_whole_image(config):
 
 def test_windows_are_averaged_where_they_overlap(config):
     """By hand: two windows of 64 columns over an image of 96; upstream's model fails here, with Mask2Former's head."""
-    from cvplugins.openmmlab.inference import use_inference
+    from cvplugins.openmmlab.models.inference import use_inference
 
     image = torch.randint(0, 255, (3, 64, 96), generator=torch.Generator().manual_seed(0)).float()
     plain = build(config)
@@ -71,7 +71,7 @@ def test_windows_are_averaged_where_they_overlap(config):
 
 
 def test_windows_of_the_config_are_kept(config):
-    from cvplugins.openmmlab.inference import use_inference
+    from cvplugins.openmmlab.models.inference import use_inference
 
     config.model.test_cfg = dict(mode="whole", crop_size=(32, 48), stride=(16, 16))
     use_inference(config, mode="slide")
@@ -79,7 +79,7 @@ def test_windows_of_the_config_are_kept(config):
 
 
 def test_scales_and_flips_multiply(config):
-    from cvplugins.openmmlab.inference import use_inference
+    from cvplugins.openmmlab.models.inference import use_inference
 
     pipeline = copy.deepcopy(config.test_dataloader.dataset.pipeline)
     use_inference(config, scales=[0.5, 1.5], flip=True)
@@ -119,15 +119,15 @@ def test_scores_are_averaged_as_they_are():
 
 @pytest.mark.parametrize("options", [{"mode": "slide"}, {"flip": True}, {"scales": [1.0]}])
 def test_a_detector_is_refused(root, options):
-    from cvplugins.openmmlab.config import load_config
-    from cvplugins.openmmlab.inference import use_inference
+    from cvplugins.openmmlab.models.inference import use_inference
+    from cvplugins.openmmlab.run.config import load_config
 
     with pytest.raises(UserError, match="are for mmseg's models"):
         use_inference(load_config(root / "configs/voc_faster_rcnn_sample.py"), **options)
 
 
 def test_what_the_config_lacks_is_named(config):
-    from cvplugins.openmmlab.inference import use_inference
+    from cvplugins.openmmlab.models.inference import use_inference
 
     config.model.data_preprocessor.pop("size")
     with pytest.raises(UserError, match=r"model\.test_cfg\.crop_size"):

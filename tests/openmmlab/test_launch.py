@@ -22,7 +22,7 @@ def checkpoint(tmp_path):
 def start(resume_from, **config):
     from mmengine.config import Config
 
-    from cvplugins.openmmlab.launch import _set_start
+    from cvplugins.openmmlab.run.launch import _set_start
 
     config = Config(config)
     _set_start(config, resume_from, False, False)
@@ -52,7 +52,7 @@ def test_weights_to_begin_with_are_no_run_to_resume(checkpoint):
 def test_unused_parameters_of_the_config_reach_the_wrapper(monkeypatch, wrapper):
     from mmengine.config import Config
 
-    from cvplugins.openmmlab.processes import joined_processes
+    from cvplugins.openmmlab.run.processes import joined_processes
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with socket.socket() as free:

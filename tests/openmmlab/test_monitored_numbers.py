@@ -19,7 +19,7 @@ def evaluator(values):
     """An evaluator of a metric whose precision is undefined where ``values`` has None."""
     from mmengine.evaluator import Evaluator
 
-    from cvplugins.openmmlab.metrics import PluginMetric
+    from cvplugins.openmmlab.metrics.base import PluginMetric
 
     class Sometimes(PluginMetric):
         default_prefix = "voc"
@@ -107,7 +107,7 @@ def test_the_checkpoint_hook_needs_no_other_hook(tmp_path, request):
 )
 def test_names_that_never_come(tmp_path, request, options, place):
     from cvplugins.errors import UserError
-    from cvplugins.openmmlab.metric_names import check_monitors
+    from cvplugins.openmmlab.run.metric_names import check_monitors
 
     run = validated(tmp_path, request.node.name, [None], **options)
     with pytest.raises(UserError) as caught:
@@ -119,7 +119,7 @@ def test_names_that_never_come(tmp_path, request, options, place):
 
 
 def test_names_that_may_come(tmp_path, request):
-    from cvplugins.openmmlab.metric_names import check_monitors
+    from cvplugins.openmmlab.run.metric_names import check_monitors
 
     hooks = [dict(type="cvplugins.ValidationLoss"), dict(type="cvplugins.GeneralizationHook", val_metric="voc/AP50")]
     check_monitors(validated(tmp_path, request.node.name, [None], hooks, save_best="auto"))
@@ -140,7 +140,7 @@ def test_what_the_usual_metrics_of_mmdet_and_mmseg_give():
     from mmdet.evaluation import VOCMetric
     from mmseg.evaluation import IoUMetric
 
-    from cvplugins.openmmlab.metric_names import _of_metric
+    from cvplugins.openmmlab.run.metric_names import _of_metric
 
     voc = VOCMetric(iou_thrs=[0.5, 0.75])
     voc.dataset_meta = {"classes": ("cat", "dog"), "dataset_type": "VOC2012"}

@@ -367,7 +367,7 @@ def test_tool_replays_a_faster_rcnn_that_met_a_nan(tool, tmp_path, sample):
     from mmengine.registry import init_default_scope
     from mmengine.runner import Runner
 
-    from cvplugins.openmmlab.config import load_config
+    from cvplugins.openmmlab.run.config import load_config
 
     devkit = small_devkit(sample, tmp_path / "VOCdevkit")
     cfg = load_config("tests/integration/tiny.py", {"data_root": str(devkit)})

@@ -5,7 +5,7 @@ import argparse
 import pytest
 
 from cvplugins.errors import UserError
-from cvplugins.openmmlab.options import parse_options
+from cvplugins.openmmlab.run.options import parse_options
 
 ALIKE = [
     *("5", "1e-3", "1_000", "true", "False", "None", "word", "'quoted'", "-1", "", "a.b", "nan_x", "/data/VOC"),

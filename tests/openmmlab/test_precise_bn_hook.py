@@ -125,7 +125,7 @@ def test_the_batch_sampler_of_mmdet_is_kept():
     from mmengine.dataset import DefaultSampler
     from torch.utils.data import BatchSampler
 
-    from cvplugins.openmmlab.precise_bn_hook import _like
+    from cvplugins.openmmlab.hooks.precise_bn import _like
 
     sampler = DefaultSampler(Numbers(), seed=0)
     assert type(_like(AspectRatioBatchSampler(sampler, 2), sampler)) is AspectRatioBatchSampler

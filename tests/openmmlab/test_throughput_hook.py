@@ -75,7 +75,7 @@ def validations_by_running(loop, maximum, interval, begin, done):
 def test_validations_to_come_are_those_of_the_loops(maximum, interval, begin):
     from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop
 
-    from cvplugins.openmmlab.throughput_hook import _validations_left
+    from cvplugins.openmmlab.hooks.throughput import _validations_left
 
     for kind in (EpochBasedTrainLoop, IterBasedTrainLoop):
         loop = object.__new__(kind)
@@ -101,7 +101,7 @@ def test_validations_to_come_are_those_of_the_loops(maximum, interval, begin):
     ],
 )
 def test_images_of_a_batch_are_counted(batch):
-    from cvplugins.openmmlab.throughput_hook import _images
+    from cvplugins.openmmlab.hooks.throughput import _images
 
     assert _images(batch) == 2
 
@@ -109,7 +109,7 @@ def test_images_of_a_batch_are_counted(batch):
 def test_validation_is_timed_and_resumes(start, tmp_path):
     from mmengine.evaluator import BaseMetric
 
-    from cvplugins.openmmlab.throughput_hook import ThroughputHook
+    from cvplugins.openmmlab.hooks.throughput import ThroughputHook
 
     class Slow(BaseMetric):
         def process(self, data_batch, data_samples):

@@ -161,7 +161,7 @@ def test_distractors_absorb_and_other_classes_are_left_out():
 
 
 def test_videos_are_named_by_what_tells_them_apart():
-    from cvplugins.openmmlab.tracking_metric import _short_names
+    from cvplugins.openmmlab.metrics.tracking import _short_names
 
     assert _short_names({"d/train/A/img1", "d/train/B/img1"}) == {"d/train/A/img1": "A", "d/train/B/img1": "B"}
     assert _short_names({"d/A", "d/B/A"}) == {"d/A": "A", "d/B/A": "B/A"}

@@ -119,7 +119,7 @@ def measured(model, batches, **options):
     """The metrics that the hook's metric gives for batches of (image, sample)."""
     from mmengine.logging import MMLogger
 
-    from cvplugins.openmmlab.validation_loss import ImageLosses
+    from cvplugins.openmmlab.hooks.validation_loss import ImageLosses
 
     MMLogger.get_instance("test")
     metric = ImageLosses(model, **options)
@@ -301,7 +301,7 @@ def test_a_loss_that_is_not_finite_is_named_with_its_image(monkeypatch, caplog):
 
 
 def test_what_the_pipeline_does_not_load_is_named():
-    from cvplugins.openmmlab.validation_loss import ImageLosses
+    from cvplugins.openmmlab.hooks.validation_loss import ImageLosses
 
     model = mask2former()
     image, sample = sample_of(0)
@@ -329,7 +329,7 @@ def on_a_rank(count):
     from torch.nn.parallel import DistributedDataParallel
 
     from cvplugins.distributed import rank, world_size
-    from cvplugins.openmmlab.validation_loss import ImageLosses
+    from cvplugins.openmmlab.hooks.validation_loss import ImageLosses
 
     found = []
     for total in (count, -(-count // world_size()) * world_size()):  # as they are, and padded by a sampler

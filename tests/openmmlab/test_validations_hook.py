@@ -119,7 +119,7 @@ def straight(tmp_path_factory):
 )
 def test_killed_and_resumed_is_the_straight_run(tmp_path, request, straight, event, step):
     """Killed in the validation of the best weights, or of others; before, within or after it, or in the next epoch."""
-    from cvplugins.openmmlab.checkpoint import find_checkpoint
+    from cvplugins.openmmlab.run.checkpoint import find_checkpoint
 
     name = request.node.name
     with pytest.raises(Killed):
