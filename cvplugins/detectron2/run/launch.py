@@ -6,7 +6,7 @@ import gc
 import logging
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,8 @@ from cvplugins.detectron2.mask2former.test_time import use_inference, with_sever
 from cvplugins.detectron2.metrics.predictions import DrawPredictions, DumpPredictions, WriteLabelMaps
 from cvplugins.distributed import first_rank_does
 from cvplugins.errors import UserError
-from cvplugins.files import check_out, hand_over, kept_copy, sweep_unfinished, write_whole
+from cvplugins.files import hand_over, kept_copy, sweep_unfinished, write_whole
+from cvplugins.launching import Evaluation, Training
 from cvplugins.monitors import EarlyStoppingMonitor
 from cvplugins.paths import check_folder, check_source, is_address
 from cvplugins.reporting import summary_lines, write_metrics
@@ -61,144 +62,90 @@ logger = logging.getLogger(__name__)
 WRITTEN = ("config.yaml", "last_checkpoint", "log.txt", "metrics.json", "model_final.pth")
 
 
-def train(
-    config: str | os.PathLike[str],
-    *,
-    work_dir: str | None = None,
-    resume: str | None = None,
-    overwrite: bool = False,
-    amp: bool = False,
-    auto_scale_lr: bool = False,
-    seed: int | None = None,
-    cfg_options: Mapping[str, Any] | None = None,
-    launcher: str = "none",
-    trust_checkpoint: bool = False,
-    dry_run: bool = False,
-    full: bool = False,
-) -> str:
+def train(config: str | os.PathLike[str], **options: Any) -> str:
     """Train, evaluate and return a summary for people.
 
     Args:
         config: Config file.
-        work_dir: Where everything is written; the config's ``OUTPUT_DIR``, or ``work_dirs/<config name>`` if None.
-        resume: A checkpoint, or ``"auto"`` for the newest whole one in the work dir.
-        overwrite: Whether to delete the checkpoints of an earlier run in the work dir; else a new run is refused there.
-        amp: Train in mixed precision (GPU only).
-        auto_scale_lr: Scale the learning rate by the real batch size over ``CVPLUGINS.TRAIN.BASE_BATCH_SIZE``.
-        seed: Seed of all randomness; the config's if None.
-        cfg_options: Dotted config keys and their new values.
-        launcher: ``"none"`` or ``"pytorch"`` (torchrun).
-        trust_checkpoint: Allow a checkpoint to run code while it is loaded.
-        dry_run: Check the config, the plugins, the data and the checkpoint, and train nothing.
-        full: Decode every image for the check; else only headers are read.
+        options: Those of :class:`~cvplugins.launching.Training`.
 
     Raises:
         UserError: Something is wrong that the user can mend.
     """
-    cfg = _load(config, work_dir, cfg_options)
-    cfg.SOLVER.AMP.ENABLED |= amp
+    job = Training(config=config, **options)
+    cfg = _load(config, job.work_dir, job.cfg_options)
+    cfg.SOLVER.AMP.ENABLED |= job.amp
     if cfg.SOLVER.AMP.ENABLED and cfg.MODEL.DEVICE == "cpu":
         raise UserError("--amp (SOLVER.AMP.ENABLED) needs a GPU; leave it out, or set the key to False, for the CPU")
-    if auto_scale_lr:
+    if job.auto_scale_lr:
         _use_scaled_lr(cfg)
-    if seed is not None:
-        cfg.SEED = seed
+    if job.seed is not None:
+        cfg.SEED = job.seed
     _require(cfg, config, "TRAIN")
-    if resume is None and cfg.MODEL.WEIGHTS:
+    if job.resume is None and cfg.MODEL.WEIGHTS:
         path, mark, query = cfg.MODEL.WEIGHTS.partition("?")  # of a file too, Detectron2 reads what follows itself
         source = f"{path}{mark}{query}" if is_address(path) else path
         check_source(source, "checkpoint", "give the path of a .pth or .pkl file")
     check_unlocked(cfg.OUTPUT_DIR)
-    start = _find_start(cfg, resume, overwrite, trust_checkpoint)
-    with joined_processes(launcher):
-        check_proposals(cfg, trust_checkpoint)
-        check_data(cfg, (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST), full)
-        given = (cfg_options or (), own_keys(config))
+    start = _find_start(cfg, job.resume, job.overwrite, job.trust_checkpoint)
+    with joined_processes(job.launcher):
+        check_proposals(cfg, job.trust_checkpoint)
+        check_data(cfg, (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST), job.full)
+        given = (job.cfg_options or (), own_keys(config))
         with refusals_named(cfg, given):
             check_monitors(cfg, build_cvplugins_hooks(cfg), CvpluginsTrainer.build_evaluator)
         trial_training(
-            cfg, lambda model: _begin(cfg, model, start, trust_checkpoint, download=not dry_run), given=given
+            cfg, lambda model: _begin(cfg, model, start, job.trust_checkpoint, download=not job.dry_run), given=given
         )
-        if dry_run:
-            return f"config, plugins and data of {config} are fine"
+        if job.dry_run:
+            return job.is_fine
         gc.collect()  # it goes before the run's own comes
         with locked(cfg.OUTPUT_DIR):
             _set_up(cfg)
             first_rank_does(lambda: sweep_unfinished(cfg.OUTPUT_DIR))
-            if overwrite:
+            if job.overwrite:
                 first_rank_does(lambda: run_folder(cfg.OUTPUT_DIR).clear(keep=[cfg.MODEL.WEIGHTS]))
-            trainer = CvpluginsTrainer(cfg, trust_checkpoint)
-            if resume == "auto" and start is None:
+            trainer = CvpluginsTrainer(cfg, job.trust_checkpoint)
+            if job.resume == "auto" and start is None:
                 logger.info("no checkpoint in %s to resume from: training starts at the beginning", cfg.OUTPUT_DIR)
             with loading_explained(start or cfg.MODEL.WEIGHTS):
                 trainer.resume_or_load(start or False)
             return _run(trainer)
 
 
-def evaluate(
-    config: str | os.PathLike[str],
-    checkpoint: str | os.PathLike[str],
-    *,
-    out: str | None = None,
-    show_dir: str | None = None,
-    label_dir: str | None = None,
-    mode: str | None = None,
-    scales: Sequence[float] | None = None,
-    flip: bool = False,
-    work_dir: str | None = None,
-    cfg_options: Mapping[str, Any] | None = None,
-    launcher: str = "none",
-    trust_checkpoint: bool = False,
-    dry_run: bool = False,
-    full: bool = False,
-) -> str:
+def evaluate(config: str | os.PathLike[str], checkpoint: str | os.PathLike[str], **options: Any) -> str:
     """Evaluate a checkpoint and return a summary for people.
 
     Args:
         config: Config file.
-        checkpoint: Checkpoint file or its address; its weights must be those of the config's model.
-        out: ``X.json`` for the metrics, or ``X.pkl`` for the predictions in the form of mmdet's own dump, which
-            ``tools/evaluate.py`` reads.
-        show_dir: Where images with the predictions are drawn.
-        label_dir: Where label maps are written as PNG images, as the benchmark's server takes them.
-        mode: Nothing but None, or ``"whole"``: Detectron2's models see images whole.
-        scales: Sizes over which Mask2Former averages, as factors of ``INPUT.MIN_SIZE_TEST``.
-        flip: Whether it averages with the mirrored image.
-        work_dir: Where everything is written; the config's ``OUTPUT_DIR``, or ``work_dirs/<config name>`` if None.
-        cfg_options: Dotted config keys and their new values.
-        launcher: ``"none"`` or ``"pytorch"`` (torchrun).
-        trust_checkpoint: Allow the checkpoint to run code while it is loaded.
-        dry_run: Check the config, the plugins, the data and the checkpoint, and evaluate nothing.
-        full: Decode every image for the check; else only headers are read.
+        checkpoint: Its weights must be those of the config's model.
+        options: Those of :class:`~cvplugins.launching.Evaluation`.
 
     Raises:
         UserError: Something is wrong that the user can mend.
     """
-    check_out(out)
-    for folder, option in ((show_dir, "--show-dir"), (label_dir, "--label-dir")):
-        if folder is not None:
-            check_folder(folder, option)
-    cfg = _load(config, work_dir, cfg_options)
+    job = Evaluation(config=config, checkpoint=checkpoint, **options)
+    cfg = _load(config, job.work_dir, job.cfg_options)
     _require(cfg, config, "TEST")
-    use_inference(cfg, mode, scales, flip)
-    _check_outputs(cfg, out, label_dir)
-    with joined_processes(launcher):
-        check_proposals(cfg, trust_checkpoint)
-        check_data(cfg, cfg.DATASETS.TEST, full)
-        given = (cfg_options or (), own_keys(config))
+    use_inference(cfg, job.mode, job.scales, job.flip)
+    _check_outputs(cfg, job.out, job.label_dir)
+    with joined_processes(job.launcher):
+        check_proposals(cfg, job.trust_checkpoint)
+        check_data(cfg, cfg.DATASETS.TEST, job.full)
+        given = (job.cfg_options or (), own_keys(config))
         with refusals_named(cfg, given):
             model = CvpluginsTrainer.build_model(cfg)
-        RunCheckpointer(model, trusted=trust_checkpoint).load_whole(checkpoint)
+        RunCheckpointer(model, trusted=job.trust_checkpoint).load_whole(checkpoint)
         trial_evaluation(cfg, model, given=given)
-        if dry_run:
-            return f"config, plugins, data and checkpoint of {config} are fine"
+        if job.dry_run:
+            return job.is_fine
         _set_up(cfg)
-        evaluators = [_evaluator(cfg, name, out, show_dir, label_dir) for name in cfg.DATASETS.TEST]
+        evaluators = [_evaluator(cfg, name, job.out, job.show_dir, job.label_dir) for name in cfg.DATASETS.TEST]
         results = CvpluginsTrainer.test(cfg, with_several_sizes(cfg, model), evaluators)
-        if out is not None and comm.is_main_process():
-            if out.endswith(".json"):
-                write_metrics(kept_copy(cfg.OUTPUT_DIR, out), _flat(results))
-            for path in dict.fromkeys(_dump_path(cfg, out, name) for name in cfg.DATASETS.TEST):
+        if job.out is not None and comm.is_main_process():
+            if job.out.endswith(".json"):
+                write_metrics(kept_copy(cfg.OUTPUT_DIR, job.out), _flat(results))
+            for path in dict.fromkeys(_dump_path(cfg, job.out, name) for name in cfg.DATASETS.TEST):
                 hand_over(kept_copy(cfg.OUTPUT_DIR, path), path)
         return _summary(cfg, results, checkpoint)
 
@@ -288,8 +235,6 @@ def _dump_path(cfg: CfgNode, out: str, dataset_name: str) -> Path:
 
 def _find_start(cfg: CfgNode, resume: str | None, overwrite: bool, trusted: bool) -> str | None:
     """Return the checkpoint to go on with, None to begin with ``MODEL.WEIGHTS``."""
-    if overwrite and resume:
-        raise UserError("--overwrite begins anew and --resume goes on: give one of them")
     folder = run_folder(cfg.OUTPUT_DIR)
     for name in WRITTEN:
         if Path(cfg.OUTPUT_DIR, name).is_dir():

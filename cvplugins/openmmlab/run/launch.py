@@ -6,7 +6,7 @@ import contextlib
 import gc
 import os
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,8 @@ from torch import nn
 
 from cvplugins.distributed import first_rank_does
 from cvplugins.errors import UserError
-from cvplugins.files import check_out, hand_over, kept_copy, sweep_unfinished
+from cvplugins.files import hand_over, kept_copy, sweep_unfinished
+from cvplugins.launching import Evaluation, Training
 from cvplugins.openmmlab.data.checks import check_data
 from cvplugins.openmmlab.data.class_checks import check_trained_classes
 from cvplugins.openmmlab.data.written_lists import keep_lists
@@ -48,72 +49,49 @@ __all__ = ["evaluate", "train"]
 TRAINED, TESTED = ("train_dataloader", "val_dataloader"), ("test_dataloader",)
 
 
-def train(
-    config: str | os.PathLike,
-    *,
-    work_dir: str | None = None,
-    resume: str | None = None,
-    overwrite: bool = False,
-    amp: bool = False,
-    auto_scale_lr: bool = False,
-    seed: int | None = None,
-    cfg_options: Mapping[str, Any] | None = None,
-    launcher: str = "none",
-    trust_checkpoint: bool = False,
-    dry_run: bool = False,
-    full: bool = False,
-) -> str:
+def train(config: str | os.PathLike[str], **options: Any) -> str:
     """Train, evaluate and return a summary for people.
 
     Args:
         config: Config file.
-        work_dir: Where everything is written; ``work_dirs/<config name>`` if None.
-        resume: A checkpoint, or ``"auto"`` for the newest whole one in the work dir; what the config says if None.
-        overwrite: Whether to delete the checkpoints of an earlier run in the work dir; else a new run is refused there.
-        amp: Train in mixed precision (GPU only).
-        auto_scale_lr: Scale the learning rate by the real batch size over ``auto_scale_lr.base_batch_size``.
-        seed: Seed of all randomness; the config's if None.
-        cfg_options: Dotted config keys and their new values.
-        launcher: ``"none"``, ``"pytorch"`` (torchrun), ``"slurm"`` or ``"mpi"``.
-        trust_checkpoint: Allow a checkpoint to run code while it is loaded.
-        dry_run: Check the config, the plugins, the data and the checkpoint, and train nothing.
-        full: Decode every image for the check; else only headers are read.
+        options: Those of :class:`~cvplugins.launching.Training`.
 
     Raises:
         UserError: Something is wrong that the user can mend.
     """
-    cfg = _load(config, work_dir, cfg_options, launcher)
+    job = Training(config=config, **options)
+    cfg = _load(config, job.work_dir, job.cfg_options, job.launcher)
     _require(cfg, config, "train_dataloader", "train_cfg", "optim_wrapper")
-    if amp:
+    if job.amp:
         _use_amp(cfg)
-    if auto_scale_lr:
+    if job.auto_scale_lr:
         _use_scaled_lr(cfg, config)
-    if seed is not None:
-        cfg.merge_from_dict({"randomness": {"seed": seed}})
-    if resume is None and cfg.get("load_from"):
+    if job.seed is not None:
+        cfg.merge_from_dict({"randomness": {"seed": job.seed}})
+    if job.resume is None and cfg.get("load_from"):
         check_source(cfg.load_from, "checkpoint", "load_from names it")
     check_unlocked(cfg.work_dir)
-    found = _set_start(cfg, resume, overwrite, trust_checkpoint)
-    with joined_processes(cfg), safe_readers(trust_checkpoint), _scratch_folder(cfg, dry_run) as lists:
-        check_data(cfg, TRAINED, full, lists)
+    found = _set_start(cfg, job)
+    with joined_processes(cfg), safe_readers(job.trust_checkpoint), _scratch_folder(cfg, job.dry_run) as lists:
+        check_data(cfg, TRAINED, job.full, lists)
         if cfg.resume:
             check_trained_classes(cfg, ("train_dataloader",), found, cfg.load_from)
-        check_pretrained(cfg.get("model"), trust_checkpoint, download=not dry_run)
-        with trial_run(cfg, "train_loop", "val_loop", given=cfg_options or ()) as trial:
+        check_pretrained(cfg.get("model"), job.trust_checkpoint, download=not job.dry_run)
+        with trial_run(cfg, "train_loop", "val_loop", given=job.cfg_options or ()) as trial:
             _check_start(cfg, _unwrapped(trial.runner.model), found)
             trial.has_weights |= cfg.resume
             trial.run_first_batches()
-        if dry_run:
-            return f"config, plugins and data of {config} are fine"
+        if job.dry_run:
+            return job.is_fine
         del trial, found
         _free_memory()  # they go before the run's own come
         with locked(cfg.work_dir):
             keep_lists(cfg, TRAINED, lists)
             runner = build_runner(cfg, "train_loop", "val_loop")
             first_rank_does(lambda: sweep_unfinished(cfg.work_dir))
-            if overwrite:
+            if job.overwrite:
                 first_rank_does(lambda: _folder(cfg).clear(keep=[cfg.get("load_from")]))
-            if not cfg.resume and resume == "auto":
+            if not cfg.resume and job.resume == "auto":
                 runner.logger.info(f"no checkpoint in {cfg.work_dir} to resume from: training starts at the beginning")
             validation = LastValidation()
             for hook in (validation, ModelNumbersHook(), UndefinedNumbersHook(), ValidationsHook()):
@@ -127,79 +105,49 @@ def train(
             return summarize(runner, validation.metrics, find_checkpoint(runner.work_dir), runner.val_loop.evaluator)
 
 
-def evaluate(
-    config: str | os.PathLike,
-    checkpoint: str | os.PathLike,
-    *,
-    out: str | None = None,
-    show_dir: str | None = None,
-    label_dir: str | None = None,
-    mode: str | None = None,
-    scales: Sequence[float] | None = None,
-    flip: bool = False,
-    work_dir: str | None = None,
-    cfg_options: Mapping[str, Any] | None = None,
-    launcher: str = "none",
-    trust_checkpoint: bool = False,
-    dry_run: bool = False,
-    full: bool = False,
-) -> str:
+def evaluate(config: str | os.PathLike[str], checkpoint: str | os.PathLike[str], **options: Any) -> str:
     """Evaluate a checkpoint and return a summary for people.
 
     Args:
         config: Config file.
-        checkpoint: Checkpoint file or its https address; its weights must be those of the config's model.
-        out: ``X.json`` for the metrics, or ``X.pkl`` for the predictions as OpenMMLab's own tools dump them.
-        show_dir: Where images with the predictions are drawn.
-        label_dir: Where predictions are written as PNG label maps, as the benchmark's server takes them (mmseg).
-        mode: ``"whole"`` or ``"slide"``, whether mmseg's models see images whole or in windows; the config's if None.
-        scales: Sizes over which mmseg's models average, as factors of the test pipeline's.
-        flip: Whether mmseg's models average with the mirrored image.
-        work_dir: Where everything is written; ``work_dirs/<config name>`` if None.
-        cfg_options: Dotted config keys and their new values.
-        launcher: ``"none"``, ``"pytorch"`` (torchrun), ``"slurm"`` or ``"mpi"``.
-        trust_checkpoint: Allow the checkpoint to run code while it is loaded.
-        dry_run: Check the config, the plugins, the data and the checkpoint, and evaluate nothing.
-        full: Decode every image for the check; else only headers are read.
+        checkpoint: Its weights must be those of the config's model.
+        options: Those of :class:`~cvplugins.launching.Evaluation`.
 
     Raises:
         UserError: Something is wrong that the user can mend.
     """
-    check_out(out)
-    for folder, option in ((show_dir, "--show-dir"), (label_dir, "--label-dir")):
-        if folder is not None:
-            check_folder(folder, option)
-    cfg = _load(config, work_dir, cfg_options, launcher)
+    job = Evaluation(config=config, checkpoint=checkpoint, **options)
+    cfg = _load(config, job.work_dir, job.cfg_options, job.launcher)
     _require(cfg, config, "test_dataloader", "test_cfg", "test_evaluator")
     cfg.load_from, cfg.resume = str(fetch_checkpoint(checkpoint)), False
-    found = open_checkpoint(cfg.load_from, trust_checkpoint)
-    if show_dir is not None or label_dir is not None:
-        _write_predictions(cfg, show_dir, label_dir)
-    with joined_processes(cfg), safe_readers(trust_checkpoint), _scratch_folder(cfg, dry_run) as lists:
-        check_data(cfg, TESTED, full, lists)
+    found = open_checkpoint(cfg.load_from, job.trust_checkpoint)
+    if job.show_dir is not None or job.label_dir is not None:
+        _write_predictions(cfg, job.show_dir, job.label_dir)
+    with joined_processes(cfg), safe_readers(job.trust_checkpoint), _scratch_folder(cfg, job.dry_run) as lists:
+        check_data(cfg, TESTED, job.full, lists)
         check_trained_classes(cfg, ("test_dataloader",), found, str(checkpoint))
-        use_inference(cfg, mode, scales, flip)
-        with trial_run(cfg, "test_loop", given=cfg_options or ()) as trial:
+        use_inference(cfg, job.mode, job.scales, job.flip)
+        with trial_run(cfg, "test_loop", given=job.cfg_options or ()) as trial:
             check_weights_fit(_unwrapped(trial.runner.model), found, checkpoint)
             check_finite(_unwrapped(trial.runner.model), found, checkpoint)
             trial.run_first_batches()
-        if dry_run:
-            return f"config, plugins, data and checkpoint of {config} are fine"
+        if job.dry_run:
+            return job.is_fine
         del trial
         _free_memory()  # its model goes before the run's own comes
         keep_lists(cfg, TESTED, lists)
         runner = build_runner(cfg, "test_loop")
         check_weights_fit(_unwrapped(runner.model), found, checkpoint)
         del found
-        if out is not None and not out.endswith(".json"):
+        if job.out is not None and job.dumps:
             dump = "mmdet.DumpDetResults" if cfg.get("default_scope") == "mmdet" else "DumpResults"
-            kept = str(kept_copy(cfg.work_dir, out))
+            kept = str(kept_copy(cfg.work_dir, job.out))
             runner.test_evaluator.metrics.append(METRICS.build({"type": dump, "out_file_path": kept}))
         metrics = runner.test()
-        if out is not None and is_main_process():
-            if out.endswith(".json"):
-                write_metrics(kept_copy(cfg.work_dir, out), metrics)
-            hand_over(kept_copy(cfg.work_dir, out), out)
+        if job.out is not None and is_main_process():
+            if job.out.endswith(".json"):
+                write_metrics(kept_copy(cfg.work_dir, job.out), metrics)
+            hand_over(kept_copy(cfg.work_dir, job.out), job.out)
         return summarize(runner, metrics, checkpoint, runner.test_evaluator)
 
 
@@ -231,26 +179,29 @@ def _folder(cfg: Config) -> RunFolder:
     return run_folder(cfg.work_dir, (cfg.get("default_hooks") or {}).get("checkpoint"))
 
 
-def _set_start(cfg: Config, resume: str | None, overwrite: bool, trusted: bool) -> dict[str, Any]:
+def _set_start(cfg: Config, job: Training) -> dict[str, Any]:
     """Set ``load_from`` and ``resume`` of the config, and return the checkpoint to begin with, opened safely."""
+    resume = job.resume
     if resume is None and cfg.get("resume"):
         resume = cfg.get("load_from") or "auto"
-    if overwrite and resume:
-        raise UserError("--overwrite begins anew and --resume goes on: give one of them")
+    job.check_start(resume)
     start, found = None, {}
     if resume == "auto":
-        start, found = _folder(cfg).newest_whole(lambda path: open_for_resume(cfg, path, trusted)) or (None, {})
+        start, found = _folder(cfg).newest_whole(lambda path: open_for_resume(cfg, path, job.trust_checkpoint)) or (
+            None,
+            {},
+        )
     elif resume:
         start = fetch_checkpoint(resume)
-        found = open_for_resume(cfg, start, trusted)
-    if not overwrite and not (resume == "auto" and start):
+        found = open_for_resume(cfg, start, job.trust_checkpoint)
+    if not job.overwrite and not (resume == "auto" and start):
         _folder(cfg).check_free(start)
     cfg.resume = start is not None
     if start is None:
         if not cfg.get("load_from"):
             return {}
         start = fetch_checkpoint(cfg.load_from)
-        found = open_checkpoint(start, trusted)
+        found = open_checkpoint(start, job.trust_checkpoint)
     cfg.load_from = str(start)
     if cfg.resume and cfg.get("randomness", {}).get("seed") is None:
         # mmengine takes the seed over only after it has built model and loaders.
