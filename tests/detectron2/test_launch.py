@@ -199,7 +199,7 @@ OPENMMLAB = ("mmengine", "mmcv", "mmdet", "mmseg")
     ],
 )
 def test_a_job_imports_no_other_framework(root, adapter, others):
-    code = f"import sys, cvplugins.{adapter}.launch; print([name for name in {others} if name in sys.modules])"
+    code = f"import sys, cvplugins.{adapter}.run.launch; print([name for name in {others} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, timeout=300)
     assert done.stdout.strip() == "[]", done.stderr
 

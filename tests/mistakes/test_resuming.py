@@ -139,6 +139,7 @@ def test_going_on_from_elsewhere_overwrites_nothing_either(train, work, state, t
     ids=lambda content: str(content),
 )
 def test_a_broken_newest_checkpoint_is_passed_over(train, built, work, state, caplog, content):
+    from cvplugins.launching import Training
     from cvplugins.openmmlab.run.launch import _set_start
 
     torch.save(state, work / "epoch_2.pth")
@@ -164,7 +165,7 @@ def test_a_broken_newest_checkpoint_is_passed_over(train, built, work, state, ca
         else:
             cfg = copy.deepcopy(built[0])
             cfg.work_dir = str(work)
-            _set_start(cfg, "auto", False, False)
+            _set_start(cfg, Training(config="a.py", resume="auto"))
             assert cfg.load_from == str(work / "epoch_2.pth")
     warned = [record.getMessage() for record in caplog.records if "goes on from epoch_2.pth" in record.getMessage()]
     assert len(warned) == 1

@@ -22,10 +22,11 @@ def checkpoint(tmp_path):
 def start(resume_from, **config):
     from mmengine.config import Config
 
+    from cvplugins.launching import Training
     from cvplugins.openmmlab.run.launch import _set_start
 
     config = Config(config)
-    _set_start(config, resume_from, False, False)
+    _set_start(config, Training(config="a.py", resume=resume_from))
     return config
 
 
