@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field
 from pathlib import Path
 
 from mmengine.config import Config
@@ -14,7 +13,7 @@ from cvplugins.errors import UserError
 from cvplugins.openmmlab.run.config import walk_dicts
 from cvplugins.samples.drawing import draw_missing
 
-from .box_filter import add_box_filter, filters_boxes
+from .changes import Changes
 from .class_checks import check_classes, check_heads_of
 from .coco_checks import forget_checks
 from .dataset_checks import CheckedDataset, check_counts, check_dataset
@@ -28,46 +27,24 @@ from .written_lists import FOLDER, WrittenLists
 __all__ = ["check_data"]
 
 
-@dataclass
-class Changes:
-    """What datasets read in place of what the config says, by their keys.
-
-    Attributes:
-        classes: Names from a file of them, without what mmengine would misread.
-        lists: Lists of images.
-        filtered: Datasets whose pipeline leaves out boxes that training cannot use.
-    """
-
-    classes: dict[str, tuple[str, ...]] = field(default_factory=dict)
-    lists: dict[str, str] = field(default_factory=dict)
-    filtered: list[str] = field(default_factory=list)
-
-    def apply(self, dataset: DatasetNode) -> None:
-        """Change a dataset in the config."""
-        if dataset.key in self.classes:
-            dataset.node["metainfo"]["classes"] = self.classes[dataset.key]
-        if dataset.key in self.lists:
-            dataset.node["ann_file"] = self.lists[dataset.key]
-        if dataset.key in self.filtered and not filters_boxes(dataset):
-            add_box_filter(dataset)
-
-
 def check_data(
     config: Config, loaders: tuple[str, ...], full: bool = False, lists: str | os.PathLike[str] | None = None
-) -> None:
+) -> Changes:
     """Check the datasets that the named loaders read; the first process of every node does it for all.
 
     PASCAL VOC's and COCO's annotations and folders of label maps are checked as the framework's loaders will read them:
-    files, class names, what labels mean, and boxes. A list of images that its loader would misread (a byte order mark,
-    trailing blanks, flags) is replaced by a clean one. With ``skip_broken = True`` in the config, VOC's
-    broken images are left out of that list, and boxes that training cannot use by a step in the pipeline. A sample that
-    is missing is drawn first.
+    files, class names, what labels mean, and boxes. The config stays as it is. A sample that is missing is drawn first.
 
     Args:
         config: A loaded config with ``work_dir``.
         loaders: Keys such as ``"train_dataloader"``.
         full: Whether to decode every image; else only headers are read.
         lists: The folder for lists of images; one in the work dir if None.
+
+    Returns:
+        What has to be changed in the config before it is built: a list of images that its loader would misread (a byte
+        order mark, trailing blanks, flags) is replaced by a clean one. With ``skip_broken = True`` in the config, VOC's
+        broken images are left out of that list, and boxes that training cannot use by a step in the pipeline.
 
     Raises:
         UserError: Something is missing, broken or contradictory; on every process.
@@ -83,10 +60,7 @@ def check_data(
         if problem is not None:
             raise UserError(problem)
     # Each node's first process has checked its own files, and written lists on its own disk.
-    own = gathered[rank() - int(os.environ.get("LOCAL_RANK", 0))][1]
-    for loader in loaders:
-        for dataset in dataset_nodes(config, loader):
-            own.apply(dataset)
+    return gathered[rank() - int(os.environ.get("LOCAL_RANK", 0))][1]
 
 
 def _check(config: Config, loaders: tuple[str, ...], full: bool, lists: str | os.PathLike[str]) -> Changes:

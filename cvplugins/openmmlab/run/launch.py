@@ -73,7 +73,7 @@ def train(config: str | os.PathLike[str], **options: Any) -> str:
     check_unlocked(cfg.work_dir)
     found = _set_start(cfg, job)
     with joined_processes(cfg), safe_readers(job.trust_checkpoint), _scratch_folder(cfg, job.dry_run) as lists:
-        check_data(cfg, TRAINED, job.full, lists)
+        check_data(cfg, TRAINED, job.full, lists).apply(cfg, TRAINED)
         if cfg.resume:
             check_trained_classes(cfg, ("train_dataloader",), found, cfg.load_from)
         check_pretrained(cfg.get("model"), job.trust_checkpoint, download=not job.dry_run)
@@ -124,7 +124,7 @@ def evaluate(config: str | os.PathLike[str], checkpoint: str | os.PathLike[str],
     if job.show_dir is not None or job.label_dir is not None:
         _write_predictions(cfg, job.show_dir, job.label_dir)
     with joined_processes(cfg), safe_readers(job.trust_checkpoint), _scratch_folder(cfg, job.dry_run) as lists:
-        check_data(cfg, TESTED, job.full, lists)
+        check_data(cfg, TESTED, job.full, lists).apply(cfg, TESTED)
         check_trained_classes(cfg, ("test_dataloader",), found, str(checkpoint))
         use_inference(cfg, job.mode, job.scales, job.flip)
         with trial_run(cfg, "test_loop", given=job.cfg_options or ()) as trial:
