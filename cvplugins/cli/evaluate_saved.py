@@ -12,7 +12,7 @@ from cvplugins.datasets import DataError
 from cvplugins.datasets.text_files import read_text
 from cvplugins.errors import UserError
 from cvplugins.evaluation.label_pairs import label_pairs
-from cvplugins.evaluation.saved_detections import evaluate_detections, read_detections
+from cvplugins.evaluation.saved_detections import compares_masks, evaluate_detections, read_detections
 from cvplugins.evaluation.truths import read_truths
 from cvplugins.paths import check_folder
 
@@ -81,14 +81,14 @@ def evaluate_saved(
             ignore_index=ignore_index,
             boundary=boundary,
         )
-        return _report(segmented, folder, "segmentation")
+        return _report(segmented, folder, "sem_seg")
     truths = read_truths(annotations, split=split, classes=names)
     found = read_detections(predictions, truths, trust_pickle=trust_pickle, masks=not boxes)
-    masks = False if boxes else None
+    masks = not boxes and compares_masks(found, truths)
     result = evaluate_detections(
         found, truths, rules=rules, iou_thresholds=iou_thresholds, score_threshold=score_threshold, masks=masks
     )
-    return _report(result, folder, "detection")
+    return _report(result, folder, "segm" if masks else "bbox")
 
 
 def _report(result: Any, folder: Path | None, name: str) -> str:

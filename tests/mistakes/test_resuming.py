@@ -77,7 +77,7 @@ FINE = (0, [f"config, plugins and data of {TINY} are fine"], "")
 
 
 def test_a_new_run_overwrites_no_checkpoint(train, work):
-    for name in ("epoch_12.pth", "iter_500.pth", "best_voc_AP50_epoch_3.pth", "best_weights.pth"):
+    for name in ("epoch_12.pth", "iter_500.pth", "best_bbox_AP50_epoch_3.pth", "best_weights.pth"):
         (work / name).write_bytes(b"of an earlier run")
         for dry in (True, False):
             code, _, error = train(dry=dry)

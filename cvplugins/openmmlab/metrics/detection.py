@@ -26,8 +26,8 @@ IGNORED = ("difficult", "crowd")
 class DetectionMetric(PluginMetric):
     """Everything about detections of any dataset of mmdet; see :class:`cvplugins.metrics.DetectionMetric`.
 
-    Logs ``detection/AP``, ``detection/AP50``, ``detection/AP_small``, ``detection/AR100``, ``detection/F1`` and so on,
-    ``detection/AP/<class>``, and a table; writes ``detection_results.json`` and figures of the curves, the errors and
+    Logs ``bbox/AP``, ``bbox/AP50``, ``bbox/AP_small``, ``bbox/AR100``, ``bbox/F1`` and so on,
+    ``bbox/AP/<class>``, and a table; writes ``bbox_results.json`` and figures of the curves, the errors and
     the confusion matrix as PNG and SVG.
 
     The ground truth is what the dataset loads, ``gt_instances`` and ``ignored_instances``, in float32; mmdet drops the
@@ -52,7 +52,7 @@ class DetectionMetric(PluginMetric):
         DataError: ``ann_file`` cannot be read.
     """
 
-    default_prefix = "detection"
+    default_prefix = "bbox"
     core: type[Core] = Core
 
     def __init__(
@@ -152,8 +152,8 @@ class DetectionMetric(PluginMetric):
 class VOCDetectionMetric(DetectionMetric):
     """AP and AR by PASCAL VOC's and by COCO's rules, and all else that :class:`DetectionMetric` gives.
 
-    Takes the place of mmdet's ``VOCMetric``. Logs ``voc/AP50``, ``voc/AP50_11point``, ``voc/AP``, ``voc/AR100`` and so
-    on, ``voc/AP50/<class>``, and a table; writes ``voc_results.json`` and figures.
+    Takes the place of mmdet's ``VOCMetric``. Logs ``bbox/AP50``, ``bbox/AP50_11point``, ``bbox/AP``, ``bbox/AR100`` and
+    so on, ``bbox/AP50/<class>``, and a table; writes ``bbox_results.json`` and figures.
 
     Args:
         rules: See :class:`DetectionMetric`.
@@ -163,7 +163,7 @@ class VOCDetectionMetric(DetectionMetric):
         prefix: See :class:`PluginMetric`.
     """
 
-    default_prefix = "voc"
+    default_prefix = "bbox"
 
     def __init__(
         self,

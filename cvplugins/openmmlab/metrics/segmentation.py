@@ -30,8 +30,8 @@ class SegmentationMetric(PluginMetric):
     """IoU, accuracy, Dice, F-score, kappa and more; see :class:`cvplugins.metrics.SegmentationMetric`.
 
     Takes the place of mmseg's ``IoUMetric``, whose mIoU, mAcc and aAcc it gives, as shares of 1 instead of rounded
-    per cent. Logs ``seg/mIoU``, ``seg/aAcc``, ``seg/mAcc``, ``seg/mDice`` and so on, ``seg/IoU/<class>``, and a
-    table; writes ``seg_results.json`` and ``seg_figure`` as PNG and SVG.
+    per cent. Logs ``sem_seg/mIoU``, ``sem_seg/aAcc``, ``sem_seg/mAcc``, ``sem_seg/mDice`` and so on,
+    ``sem_seg/IoU/<class>``, and a table; writes ``sem_seg_results.json`` and ``sem_seg_figure`` as PNG and SVG.
 
     Each image is counted once, whatever the sampler padded, by mmengine's own rule. The ranks then exchange one sum of
     counts, whose size does not depend on the number of images.
@@ -41,7 +41,7 @@ class SegmentationMetric(PluginMetric):
         out_dir, collect_device, prefix: See :class:`PluginMetric`.
     """
 
-    default_prefix = "seg"
+    default_prefix = "sem_seg"
 
     def __init__(
         self,

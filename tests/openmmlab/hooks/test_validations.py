@@ -9,9 +9,9 @@ pytestmark = pytest.mark.openmmlab
 SCORES = [0.1, 0.4, 0.6, 0.3, 0.2, 0.5]
 HOOKS = [
     dict(type="cvplugins.ValidationsHook"),
-    dict(type="cvplugins.EarlyStoppingHook", monitor="voc/score", rule="greater", patience=9, restore_best=False),
+    dict(type="cvplugins.EarlyStoppingHook", monitor="bbox/score", rule="greater", patience=9, restore_best=False),
 ]
-PLATEAU = dict(type="ReduceOnPlateauLR", monitor="voc/score", rule="greater", patience=0, factor=0.5)
+PLATEAU = dict(type="ReduceOnPlateauLR", monitor="bbox/score", rule="greater", patience=0, factor=0.5)
 
 
 class Killed(Exception):
@@ -49,7 +49,7 @@ def run(folder, name, hooks, scores=SCORES, by_epoch=True, **options):
     from small_runner import Numbers, runner
 
     class Given(BaseMetric):
-        default_prefix = "voc"
+        default_prefix = "bbox"
         runner = None
 
         def process(self, data_batch, data_samples):
@@ -64,7 +64,7 @@ def run(folder, name, hooks, scores=SCORES, by_epoch=True, **options):
         type="cvplugins.AtomicCheckpointHook",
         interval=1 if by_epoch else 4,
         by_epoch=by_epoch,
-        save_best="voc/score",
+        save_best="bbox/score",
         rule="greater",
     )
     if not by_epoch:
@@ -100,9 +100,9 @@ def straight(tmp_path_factory):
     found = run(folder, "straight_validations", [])
     found.train()
     result = outcome(folder, found)
-    assert result[1] == ["best_voc_score_epoch_3.pth"]  # by hand: 0.6
+    assert result[1] == ["best_bbox_score_epoch_3.pth"]  # by hand: 0.6
     assert result[2] == [0.0025]  # halved after 0.3 and after 0.2; the schedule ends before the last
-    assert [json.loads(line)["metrics"]["voc/score"] for line in result[0]["validations.jsonl"].splitlines()] == SCORES
+    assert [json.loads(line)["metrics"]["bbox/score"] for line in result[0]["validations.jsonl"].splitlines()] == SCORES
     return result
 
 
@@ -146,7 +146,7 @@ def test_iterations(tmp_path, request):
     found = run(tmp_path / "straight", f"{name}_straight", [], by_epoch=False)
     found.train()
     expected = outcome(tmp_path / "straight", found)
-    assert expected[1] == ["best_voc_score_iter_12.pth"]
+    assert expected[1] == ["best_bbox_score_iter_12.pth"]
     from mmengine.hooks import Hook
 
     class Kill(Hook):

@@ -47,15 +47,15 @@ def test_equals_voc_metric(mode):
     samples = [data_sample(image) for image in random_images(0, count=30)]
     metrics = [dict(type="cvplugins.VOCDetectionMetric"), dict(type="VOCMetric", eval_mode=mode)]
     found = evaluate_samples(samples, metrics)
-    ours = found["voc/AP50_11point" if mode == "11points" else "voc/AP50"]
+    ours = found["bbox/AP50_11point" if mode == "11points" else "bbox/AP50"]
     np.testing.assert_allclose(ours, found["pascal_voc/mAP"], atol=2e-7)  # float32 there
 
 
 def test_keys_and_values_are_those_of_the_core():
     images = random_images(1, count=20)
     found = evaluate_samples([data_sample(image) for image in images], dict(type="cvplugins.VOCDetectionMetric"))
-    assert found == {f"voc/{name}": value for name, value in evaluate(images).scalars().items()}
-    assert {"voc/AP50", "voc/AP50_11point", "voc/AP", "voc/AP75", "voc/AR100", "voc/AP50/cat"} <= set(found)
+    assert found == {f"bbox/{name}": value for name, value in evaluate(images).scalars().items()}
+    assert {"bbox/AP50", "bbox/AP50_11point", "bbox/AP", "bbox/AP75", "bbox/AR100", "bbox/AP50/cat"} <= set(found)
 
 
 def test_box_types_of_mmdet_and_half_precision_are_taken():
@@ -65,7 +65,7 @@ def test_box_types_of_mmdet_and_half_precision_are_taken():
     samples = [data_sample(image, boxes=lambda value: HorizontalBoxes(torch.tensor(value))) for image in images]
     for sample in samples:
         sample.pred_instances.scores = sample.pred_instances.scores.bfloat16()
-    assert "voc/AP50" in evaluate_samples(samples, dict(type="cvplugins.VOCDetectionMetric"))
+    assert "bbox/AP50" in evaluate_samples(samples, dict(type="cvplugins.VOCDetectionMetric"))
 
 
 def test_writes_results_and_figure(tmp_path):
@@ -89,4 +89,4 @@ def test_two_images_of_one_id_are_two_images():
     images = random_images(1, count=2)
     samples = [data_sample(image) for image in images]
     samples[1].set_metainfo(dict(img_id=samples[0].img_id))
-    assert "voc/AP50" in evaluate_samples(samples, dict(type="cvplugins.VOCDetectionMetric"))
+    assert "bbox/AP50" in evaluate_samples(samples, dict(type="cvplugins.VOCDetectionMetric"))

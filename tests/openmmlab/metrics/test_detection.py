@@ -101,7 +101,7 @@ def test_equals_coco_metric(scene, ours, theirs):
         dict(type=f"cvplugins.{ours}", ann_file=path),
         dict(type="CocoMetric", ann_file=path, metric=theirs, proposal_nums=(1, 10, 100), classwise=True),
     )
-    prefix = {"bbox": "detection", "segm": "segm"}[theirs]
+    prefix = theirs
     names = {"AP": "mAP", "AP50": "mAP_50", "AP75": "mAP_75", "AP_small": "mAP_s", "AP_medium": "mAP_m"}
     for name, other in names.items():
         # mmdet rounds to three decimals.
@@ -131,8 +131,8 @@ def test_equals_coco_metric_whatever_ids_are(scene):
         dict(type="CocoMetric", ann_file=path, metric="bbox", proposal_nums=(1, 10, 100)),
     )
     for name, other in {"AP": "mAP", "AP50": "mAP_50", "AP75": "mAP_75"}.items():
-        assert found[f"detection/{name}"] == pytest.approx(found[f"coco/bbox_{other}"], abs=5.1e-4)
-    assert found["detection/AP"] > 0.1
+        assert found[f"bbox/{name}"] == pytest.approx(found[f"coco/bbox_{other}"], abs=5.1e-4)
+    assert found["bbox/AP"] > 0.1
 
 
 def test_categories_in_another_order_than_the_classes(scene):
@@ -154,7 +154,7 @@ def test_loaded_ground_truth_is_that_of_the_file_but_for_sizes(scene, metric):
     loaded = evaluate(samples, dict(type=f"cvplugins.{metric}"))
     assert set(loaded) - {name for name in loaded if "_" in name} <= set(from_file)
     for name in ("AP", "AP50", "AR100", "F1", "FPPI", "AP/cat"):
-        prefix = "detection" if metric == "DetectionMetric" else "segm"
+        prefix = "bbox" if metric == "DetectionMetric" else "segm"
         assert loaded[f"{prefix}/{name}"] == pytest.approx(from_file[f"{prefix}/{name}"], abs=1e-12)
 
 
@@ -162,10 +162,10 @@ def test_ignored_instances_are_crowds_or_difficult(scene):
     samples, _ = scene
     names = ("difficult", "crowd")
     found = [evaluate(samples, dict(type="cvplugins.DetectionMetric", ignored=name)) for name in names]
-    assert found[0]["detection/AP"] != found[1]["detection/AP"]
+    assert found[0]["bbox/AP"] != found[1]["bbox/AP"]
     assert found[1] == evaluate(samples, dict(type="cvplugins.DetectionMetric"))
     voc = evaluate(samples, dict(type="cvplugins.DetectionMetric", rules="voc2007"))
-    assert {"detection/AP50", "detection/AP50_area", "detection/AP50/cat"} <= set(voc)
+    assert {"bbox/AP50", "bbox/AP50_area", "bbox/AP50/cat"} <= set(voc)
 
 
 def test_rules_from_a_config(scene):

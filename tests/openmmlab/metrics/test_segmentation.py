@@ -49,7 +49,7 @@ def test_equals_mmseg():
     ]
     found = evaluate_samples([data_sample(index) for index in range(COUNT)], metrics)
     for name in ("aAcc", "mIoU", "mAcc", "mDice"):
-        assert 100 * found[f"seg/{name}"] == pytest.approx(found[name], abs=0.0051)  # rounded to 2 digits there
+        assert 100 * found[f"sem_seg/{name}"] == pytest.approx(found[name], abs=0.0051)  # rounded to 2 digits there
 
 
 def test_numbers_of_each_class_equal_mmseg(tmp_path):
@@ -74,8 +74,8 @@ def test_numbers_of_each_class_equal_mmseg(tmp_path):
                 assert written[name][measure] is None
             else:
                 assert written[name][measure] == pytest.approx(value, rel=1e-14)
-        assert (f"seg/IoU/{name}" in found) == (name != "never")
-        assert found.get(f"seg/IoU/{name}") == written[name]["IoU"]
+        assert (f"sem_seg/IoU/{name}" in found) == (name != "never")
+        assert found.get(f"sem_seg/IoU/{name}") == written[name]["IoU"]
         assert written[name]["labelled_pixels"] == totals[3][index]
 
 
@@ -103,11 +103,11 @@ def test_writes_results_and_figures(tmp_path):
     metric = METRICS.build(dict(type="cvplugins.SegmentationMetric", out_dir=tmp_path, boundary=True))
     found = evaluate_samples([data_sample(index) for index in range(3)], metric)
     written = json.loads(metric.written["results"].read_text())
-    assert written["mean"]["mIoU"] == found["seg/mIoU"]
+    assert written["mean"]["mIoU"] == found["sem_seg/mIoU"]
     assert np.shape(written["confusion_matrix"]) == (5, 5)
     assert written["settings"]["rule"] == "mmseg"
     assert sorted(each.name for each in tmp_path.iterdir()) == [
-        *("seg_figure.png", "seg_figure.svg", "seg_results.json"),
+        *("sem_seg_figure.png", "sem_seg_figure.svg", "sem_seg_results.json"),
     ]
 
 

@@ -70,7 +70,7 @@ def test_newest_checkpoint_is_found_without_a_good_pointer(tmp_path, pointer):
 
     for count in (2, 10, 9):
         (tmp_path / f"epoch_{count}.pth").write_bytes(b"x")
-    (tmp_path / "best_voc_AP50_epoch_11.pth").write_bytes(b"x")
+    (tmp_path / "best_bbox_AP50_epoch_11.pth").write_bytes(b"x")
     if pointer is not None:
         (tmp_path / "last_checkpoint").write_text(pointer)
         os.utime(tmp_path / "epoch_2.pth", (0, 0))
