@@ -94,7 +94,7 @@ def test_torch_hubs_own_cache_counts_where_the_checksum_in_the_name_is_right(tmp
 def test_detectron2s_addresses_too(server):
     """Its own cache knows the path of an address alone."""
     pytest.importorskip("detectron2")
-    from cvplugins.detectron2.run.run_checkpoint import RunCheckpointer, is_at_hand
+    from cvplugins.detectron2.run.resume_checks import RunCheckpointer, is_at_hand
 
     first = f"{server}/a/epoch_12.pth?key=1&matching_heuristics=True"
     assert not is_at_hand(first)

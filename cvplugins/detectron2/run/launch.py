@@ -42,7 +42,7 @@ from .config import load_config, own_keys
 from .config_node import validate_cvplugins_config
 from .metric_names import check_monitors
 from .processes import joined_processes
-from .run_checkpoint import (
+from .resume_checks import (
     RunCheckpointer,
     check_exists,
     check_optimizer,

@@ -37,7 +37,7 @@ from cvplugins.monitors import MetricNames
 
 from .accumulation import AccumulatingTrainer
 from .metric_names import metric_names
-from .run_checkpoint import RunCheckpointer
+from .resume_checks import RunCheckpointer
 from .run_node import optimizer_options
 
 __all__ = ["CvpluginsTrainer"]

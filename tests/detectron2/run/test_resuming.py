@@ -65,7 +65,7 @@ BAD_POINTERS = {
 @pytest.mark.parametrize("pointer", BAD_POINTERS)
 def test_the_newest_checkpoint_is_found_without_a_good_pointer(work, pointer):
     """Oracle: the numbers in the names; model_final is of the last iteration until the run is made longer."""
-    from cvplugins.detectron2.run.run_checkpoint import last_checkpoint
+    from cvplugins.detectron2.run.resume_checks import last_checkpoint
 
     if BAD_POINTERS[pointer] is None:
         (work / "last_checkpoint").unlink()
@@ -247,7 +247,7 @@ def test_a_work_dir_in_use(finished, tmp_path):
 
 @pytest.mark.parametrize("address", ["detectron3://model.pkl", "s4://bucket/model.pth"])
 def test_an_address_that_no_reader_knows(address):
-    from cvplugins.detectron2.run.run_checkpoint import check_exists
+    from cvplugins.detectron2.run.resume_checks import check_exists
     from cvplugins.errors import UserError
 
     for known in ("detectron2://ImageNetPretrained/MSRA/R-50.pkl", "https://a.org/model.pth"):
