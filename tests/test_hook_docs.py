@@ -21,6 +21,10 @@ def described(text):
     return re.findall(r"^##? (\w+)$", text, re.MULTILINE)
 
 
+def in_the_reference(adapter):
+    return set(re.findall(r"^::: (\S+)$", (DOCS / "api" / f"{adapter}.md").read_text(encoding="utf-8"), re.MULTILINE))
+
+
 @openmmlab
 def test_every_hook_has_a_section_and_a_link_in_the_index():
     from cvplugins.registry import HOOKS
@@ -31,6 +35,28 @@ def test_every_hook_has_a_section_and_a_link_in_the_index():
     assert names <= set(links)
     for name, page in links.items():
         assert name in described(PAGES[page]), f"{name} is not on {page}"
+
+
+@openmmlab
+def test_every_module_of_openmmlabs_hooks_and_metrics_is_in_the_reference():
+    """The oracle is where mmengine looks; the modules of losses and norms stand with the core's."""
+    from cvplugins import registry
+
+    modules = {kind.get(name).__module__ for kind in (registry.HOOKS, registry.METRICS) for name in kind.names()}
+    assert modules <= in_the_reference("openmmlab")
+
+
+@pytest.mark.detectron2
+def test_every_hook_of_detectron2_is_exported_and_on_the_pages():
+    """The oracle is the list that ``CVPLUGINS.HOOKS`` reads."""
+    import cvplugins.detectron2
+    from cvplugins.detectron2.hooks.named import HOOKS
+
+    hooks = dict(HOOKS)
+    assert set(hooks) <= set(cvplugins.detectron2.__all__)
+    shown = "\n".join(block for text in PAGES.values() for block in blocks(text, "yaml"))
+    assert [name for name in hooks if f"type: {name}" not in shown] == []
+    assert {hook.__module__ for hook in hooks.values()} <= in_the_reference("detectron2")
 
 
 @openmmlab
