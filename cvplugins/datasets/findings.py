@@ -19,13 +19,13 @@ QUOTED = r"(?P<value>\[.*?\]|\{.*?\}|'[^']*'|\"[^\"]*\"|[^\s,;]+)"
 DETAILS = tuple(
     re.compile(pattern)
     for pattern in (
+        r"is (?P<value>\d+ x \d+) pixels",
         rf"(?P<key><\w+>|[a-z]\w*\[\d+\](?:\.\w+)?)(?: \(image [^)]*\))? is {QUOTED}",
         r"(?P<key>[a-z]\w*\[\d+\](?:\.\w+)?)",
         r"(?P<key><[\w/]+>)",
         r"(?P<key>label) (?P<value>-?\d+)",
         r"(?P<key>object) (?P<value>'[^']*')",
         r"(?P<key>box) (?P<value>\([^)]*\))",
-        r"is (?P<value>\d+ x \d+) pixels",
         r"names (?P<key>image) (?P<value>\S+)",
     )
 )

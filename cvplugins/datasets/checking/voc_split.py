@@ -69,7 +69,8 @@ def _report_broken(source: VOCSource, reasons: Sequence[str], classes: Container
             findings.error("images", reason)
             continue
         # The reader stops at the first mistake of a file.
-        findings.error("annotations", *(annotation_problems(file, classes) if reason[-1:] != "?" else ()), reason)
+        problems = annotation_problems(file, classes)
+        findings.error("annotations", *(problems if len(problems) > 1 else [reason]))
 
 
 def _check_names(name: str, classes: Sequence[str] | None, counts: ClassCounts, findings: Findings) -> None:
