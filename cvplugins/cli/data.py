@@ -3,8 +3,9 @@
 Examples:
   cvplugins data get voc0712                       into data/VOCdevkit, where the configs look for it
   cvplugins data get ade20k /data --archives ~/Downloads
+  cvplugins data prove my_config.py                does a perfect prediction score 1?
 
-`cvplugins data get --help` has its options.
+`cvplugins data get --help` has its options, and so have the others.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from types import ModuleType
 
 __all__ = ["add_arguments", "run"]
 
-ACTIONS = ("get",)
+ACTIONS = ("get", "prove")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -26,6 +26,7 @@ __all__ = [
     "check_seed",
     "existing_config",
     "framework_of",
+    "require_framework",
     "run_job",
 ]
 
@@ -127,7 +128,7 @@ def run_job(job: str, arguments: argparse.Namespace) -> int:
     if options["work_dir"] is not None:
         check_folder(options["work_dir"], "--work-dir")
     framework = framework_of(options["config"])
-    _require(framework)
+    require_framework(framework)
     parse = importlib.import_module(f"{framework.adapter}.run.options").parse_options
     options["cfg_options"] = parse(options["cfg_options"])
     check_own_data(job, options["config"], options["cfg_options"])
@@ -140,7 +141,7 @@ def run_job(job: str, arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _require(framework: Framework) -> None:
+def require_framework(framework: Framework) -> None:
     """Raise ``UserError`` if a package is missing; found without importing any."""
     for package in framework.packages:
         found = importlib.util.find_spec(package)
