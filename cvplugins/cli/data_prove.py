@@ -3,7 +3,7 @@
 Examples:
   cvplugins data prove voc_faster_rcnn_sample
   cvplugins data prove my_config.py --images 500 --json proof.json
-  cvplugins data prove my_config.yaml --overfit 8        and can the model learn 8 images by heart?
+  cvplugins data prove my_config.yaml --cfg-options CVPLUGINS.DATA.ROOT=/data/VOCdevkit
 
 Every number below 1 is printed with the step that loses it and the images. The exit code is 0 when all is perfect,
 1 when something is lost, 2 for a mistake in the call.
@@ -24,8 +24,6 @@ from cvplugins.files import check_out, write_whole
 from .frameworks import existing_config, framework_of, require_framework
 
 __all__ = ["add_arguments", "run"]
-
-ITERATIONS = 300
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

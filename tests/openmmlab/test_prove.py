@@ -48,9 +48,6 @@ def broken():
         return tensor
 
     def mirror(tensor):
-        return WIDTH - tensor[:, [2, 1, 0, 3]] * 1.0 if False else _mirrored(tensor)
-
-    def _mirrored(tensor):
         made = tensor.clone()
         made[:, 0], made[:, 2] = WIDTH - tensor[:, 2], WIDTH - tensor[:, 0]
         return made
@@ -124,11 +121,11 @@ def scenes_config(folder):
         for part in ("images", "labels"):
             (folder / part / split).mkdir(parents=True)
         for number in range(3):
-            small = rng.integers(0, 4, (4, 6), dtype=np.uint8) * (1 if number else 1)
+            small = rng.integers(0, 4, (4, 6), dtype=np.uint8)
             label = np.kron(small, np.ones((10, 10), np.uint8))
             Image.new("RGB", (WIDTH, HEIGHT), "gray").save(folder / "images" / split / f"{number}.jpg")
             Image.fromarray(label).save(folder / "labels" / split / f"{number}.png")
-    load = [{"type": "LoadImageFromFile"}, {"type": "LoadAnnotations", "reduce_zero_label": True}]
+    load = [{"type": "LoadImageFromFile"}, {"type": "LoadAnnotations"}]
     resize = {"type": "Resize", "scale": (90, 60), "keep_ratio": True}
     crop = [{"type": "RandomCrop", "crop_size": (30, 30)}, {"type": "RandomFlip", "prob": 0.5}]
     pack = {"type": "PackSegInputs"}

@@ -29,14 +29,17 @@ def nearest(config: Config, loader: str, dataset: DatasetNode) -> DatasetNode:
     if not found:
         raise UserError(f"the config has no {loader}.dataset")
     kind = class_of(dataset.node, config.get("default_scope"))
-    return next((each for each in found if class_of(each.node, config.get("default_scope")) is kind), found[0])
+    kinds = [class_of(each.node, config.get("default_scope")) for each in found]
+    alike = (each for each, other in zip(found, kinds, strict=True) if other is kind)
+    related = (each for each, other in zip(found, kinds, strict=True) if _is_same_format(other, kind))
+    return next(alike, None) or next(related, found[0])
 
 
 def read_as(config: Config, files: DatasetNode, rules: DatasetNode) -> dict[str, Any]:
     """Return a dataset of the config with the files of one and everything else of another."""
     node = copy.deepcopy(dict(rules.node))
     kinds = [class_of(each.node, config.get("default_scope")) for each in (files, rules)]
-    if kinds[0] is not kinds[1]:  # the files are of another format
+    if not _is_same_format(*kinds):
         node["type"] = files.node["type"]
         if "classes" not in (node.get("metainfo") or {}):
             names = (getattr(kinds[1], "METAINFO", None) or {}).get("classes")
@@ -49,13 +52,21 @@ def read_as(config: Config, files: DatasetNode, rules: DatasetNode) -> dict[str,
     return node
 
 
+def _is_same_format(first: type | None, second: type | None) -> bool:
+    """Return whether a class reads what another one reads: one's own dataset often inherits from the framework's."""
+    if first is None or second is None:
+        return first is second
+    return issubclass(first, second) or issubclass(second, first)
+
+
 def build_reader(node: dict[str, Any], key: str) -> Any:
     """Build a dataset without a pipeline.
 
     Raises:
         UserError: It cannot be read.
     """
-    plain = {**copy.deepcopy(node), "pipeline": []}
+    # mmengine cannot serialize a list that a filter has emptied.
+    plain = {**copy.deepcopy(node), "pipeline": [], "serialize_data": False}
     plain.pop("indices", None)
     try:
         dataset = DATASETS.build(plain)

@@ -134,7 +134,8 @@ def trace_boxes(
         if "data_samples" in results:
             trace.sample = results["data_samples"]
             matrix = trace.to_input if way_back else np.eye(3)
-            trace.links.append(Link(name, _packed(trace.sample, matrix, masks)))
+            packed = _packed(trace.sample, matrix, masks)
+            trace.links += [] if packed is None else [Link(name, packed)]
             return trace
         if results.get("homography_matrix") is not None:
             trace.to_input = np.asarray(results["homography_matrix"], np.float64)
@@ -194,7 +195,8 @@ def _loaded(results: Mapping[str, Any], matrix: NDArray[np.float64], masks: bool
     return _objects(results["gt_bboxes"], labels, ignored, matrix, results.get("gt_masks") if masks else None)
 
 
-def _packed(sample: Any, matrix: NDArray[np.float64], masks: bool) -> Objects:
+def _packed(sample: Any, matrix: NDArray[np.float64], masks: bool) -> Objects | None:
+    """Return what a data sample has; None if the pipeline loads no annotations, as where a metric has its own file."""
     parts = [
         _objects(
             each.bboxes,
@@ -206,6 +208,8 @@ def _packed(sample: Any, matrix: NDArray[np.float64], masks: bool) -> Objects:
         for each, flag in ((sample.gt_instances, False), (sample.get("ignored_instances"), True))
         if each is not None and "bboxes" in each
     ]
+    if not parts:
+        return None
     kept = None
     if all(each.masks is not None for each in parts):
         kept = [mask for each in parts for mask in each.masks or ()]
