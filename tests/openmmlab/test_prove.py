@@ -83,7 +83,6 @@ def broken():
 
 
 def devkit_config(folder, metric="VOCMetric"):
-    from mmengine.config import Config
 
     objects = [(NAMES[number % 2], box) for number, box in enumerate(BOXES)]
     images = {f"00{number}": [objects[number], objects[(number + 1) % 4]] for number in range(4)}

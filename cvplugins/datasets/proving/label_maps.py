@@ -90,7 +90,9 @@ def _by_label(
     if len(pairs[0]) > 6 and not one_each:
         return [Difference("content", "another label map, or one that has moved", int(differs.sum()))]
     return [
-        Difference("class", f"{_label(a, names, ignore_index)} becomes {_label(b, after_names, ignore_index)}", int(count))
+        Difference(
+            "class", f"{_label(a, names, ignore_index)} becomes {_label(b, after_names, ignore_index)}", int(count)
+        )
         for (a, b), count in zip(pairs.T.tolist(), counts, strict=True)
     ]
 

@@ -9,7 +9,9 @@ from collections.abc import Mapping
 __all__ = ["numbers_below_perfect"]
 
 # What comes after is a threshold, a size or a class; AR of few detections an image is less than 1 for many objects.
-PERFECT = re.compile(r"(bbox_|segm_)?(m?AP|AR@?100|AR@300|AR@1000|mIoU|fwIoU|IoU|BoundaryIoU|[map]A[cC][cC]|mDice|.*_precision$)")
+PERFECT = re.compile(
+    r"(bbox_|segm_)?(m?AP|AR@?100|AR@300|AR@1000|mIoU|fwIoU|IoU|BoundaryIoU|[map]A[cC][cC]|mDice|.*_precision$)"
+)
 SMALL = 0.0006  # some evaluators round to three decimals, or to two of per cent
 
 

@@ -78,7 +78,9 @@ def object_differences(
     new = np.setdiff1d(np.arange(len(after)), [second for _, second in pairs])
     width, height = size
     clipped = np.clip(before.boxes[left], 0, [width, height, width, height])
-    cut = [(left[i], new[j]) for i, j in _equal_pairs(clipped, after.boxes[new], before.labels[left], after.labels[new])]
+    cut = [
+        (left[i], new[j]) for i, j in _equal_pairs(clipped, after.boxes[new], before.labels[left], after.labels[new])
+    ]
     if cut:
         found.append(Difference("clipped", "boxes are clipped to the image", len(cut), expected=True))
         found += _of_pairs(before, after, cut, names, after_names or names)

@@ -165,7 +165,9 @@ def check_counterparts(
         others = (each for each in first if each != image)
         owner = next((each for each in others if not compare(first[each], second[image])), None)
         if owner is not None and _is_something(second[image]):
-            proof.add(step, Difference("other image", "an image has the content of another one", 1), f"{image} ({owner}'s)")
+            proof.add(
+                step, Difference("other image", "an image has the content of another one", 1), f"{image} ({owner}'s)"
+            )
             continue
         for difference in found:
             proof.add(step, difference, image)

@@ -146,9 +146,7 @@ class BoxProof:
             for difference in object_differences(listed, truths, self.size, self.names, file.names):
                 self.proof.add(step, difference, name)
 
-    def _trained(
-        self, train: Any, index: int | None, steps: Sequence[tuple[str, Any]], with_masks: bool
-    ) -> Objects:
+    def _trained(self, train: Any, index: int | None, steps: Sequence[tuple[str, Any]], with_masks: bool) -> Objects:
         """Return the objects of an image as the loss gets them, in the pixels of the file."""
         if index is None:
             return _NOTHING
