@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,7 +37,8 @@ class Objects:
         return len(self.labels)
 
 
-class Difference(NamedTuple):
+@dataclass(frozen=True)
+class Difference:
     """What became of some objects or pixels.
 
     Attributes:
@@ -224,13 +225,13 @@ def _fitted_ways(before: Boxes, after: Boxes) -> list[tuple[str, Callable[[Boxes
     ways: list[tuple[str, Callable[[Boxes], Boxes]]] = []
     for partner in partners:
         shift = np.median(after[partner] - before, axis=0)
-        ways.append((_shift_text(shift), lambda boxes, shift=shift: boxes + shift))
+        ways.append((_shift_text(shift), partial(np.add, shift)))
         with np.errstate(divide="ignore", invalid="ignore"):
             ratio = after[partner] / before
         x, y = (float(np.nanmedian(np.where(np.isfinite(ratio), ratio, np.nan)[:, side])) for side in (2, 3))
         if np.isfinite(x) and np.isfinite(y):
             text = f"boxes are scaled by {x:.4g} in x and {y:.4g} in y"
-            ways.append((text, lambda boxes, x=x, y=y: boxes * np.array([x, y, x, y])))
+            ways.append((text, partial(np.multiply, np.array([x, y, x, y]))))
     return ways
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -139,7 +140,7 @@ def check_chain(proof: Proof, image: str, chain: Sequence[Link], compare: Compar
         chain: Its places in order.
         compare: Returns what changed between two places.
     """
-    for before, after in zip(chain, chain[1:], strict=False):
+    for before, after in itertools.pairwise(chain):
         for difference in compare(before.found, after.found):
             proof.add(after.step, difference, image)
 

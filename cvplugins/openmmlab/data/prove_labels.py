@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -89,8 +90,8 @@ class LabelProof:
                     self.proof.add(place, difference, name)
             height, width = trace.sample.ori_shape[:2]
             if truth.shape != (height, width):
-                text = f"evaluation compares in the image's pixels, but the label map is {truth.shape[1]} x {truth.shape[0]}"
-                text += "; load annotations after resizing"
+                shape = f"{truth.shape[1]} x {truth.shape[0]}"
+                text = f"the label map is {shape}, not the image's {width} x {height}; load annotations after resizing"
                 self.proof.add(trace.links[-1].step, Difference("size", text, 1), name)
                 continue
             prediction = self._prediction(learnt.get(name), truth)
@@ -134,7 +135,7 @@ class LabelProof:
                 place = f"model.decode_head.ignore_index={self.ignore_index}"
                 self.proof.add(place, difference, name)
             links = self._trace(train.get_data_info(places[name]), whole, index).links
-            for before, after in zip(links, links[1:], strict=False):
+            for before, after in itertools.pairwise(links):
                 for difference in stray_labels(before.found, after.found, (self.ignore_index, 255)):
                     self.proof.add(after.step, difference, name)
         # In which of the two a difference arose, the chains say.
