@@ -5,6 +5,7 @@ Examples:
   cvplugins data get ade20k /data --archives ~/Downloads
   cvplugins data check data/VOCdevkit              all that is wrong with it, at once
   cvplugins data stats data/VOCdevkit --figure voc.png    what is in it, and what to set for it
+  cvplugins data prove my_config.py                does a perfect prediction score 1?
 
 `cvplugins data get --help` has the options of one of them.
 """
@@ -17,7 +18,7 @@ from types import ModuleType
 
 __all__ = ["add_arguments", "run"]
 
-ACTIONS = ("get", "check", "stats")
+ACTIONS = ("get", "check", "stats", "prove")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

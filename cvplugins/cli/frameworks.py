@@ -31,6 +31,7 @@ __all__ = [
     "check_seed",
     "existing_config",
     "framework_of",
+    "require_framework",
     "run_job",
 ]
 
@@ -132,7 +133,7 @@ def run_job(job: str, arguments: argparse.Namespace) -> int:
     if options["work_dir"] is not None:
         check_folder(options["work_dir"], "--work-dir")
     framework = framework_of(options["config"])
-    _require(framework)
+    require_framework(framework)
     parse = importlib.import_module(f"{framework.adapter}.run.options").parse_options
     options["cfg_options"] = parse(options["cfg_options"])
     check_own_data(job, options["config"], options["cfg_options"])
@@ -158,14 +159,14 @@ def check_config_data(config: str, options: Sequence[str], findings: Findings, f
         UserError: The framework is missing, or the config cannot be read.
     """
     framework = framework_of(config)
-    _require(framework)
+    require_framework(framework)
     parse = importlib.import_module(f"{framework.adapter}.run.options").parse_options
     adapter: Any = importlib.import_module(f"{framework.adapter}.data.config_data")
     found: dict[str, list[Path]] = adapter.examine_config(config, parse(options), findings, full)
     return found
 
 
-def _require(framework: Framework) -> None:
+def require_framework(framework: Framework) -> None:
     """Raise ``UserError`` if a package is missing; found without importing any."""
     for package in framework.packages:
         found = importlib.util.find_spec(package)
