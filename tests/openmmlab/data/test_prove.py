@@ -342,3 +342,17 @@ def test_each_broken_link_of_label_maps_is_named(tmp_path, broken, change, step,
     proof = prove(cfg)
     assert not proof.is_perfect
     assert any(step in each.step and text in each.step + each.text for each in proof.losses), proof.lines()
+
+
+def test_the_command(root, monkeypatch, capsys, tmp_path):
+    """The committed sample is perfect, and a mistake is one line."""
+    from cvplugins.cli import main
+
+    monkeypatch.chdir(root)
+    assert (
+        main(["data", "prove", "voc_faster_rcnn_sample", "--images", "3", "--json", str(tmp_path / "proof.json")]) == 0
+    )
+    assert capsys.readouterr().out.splitlines()[-1].startswith("perfect: ")
+    assert json.loads((tmp_path / "proof.json").read_text())
+    assert main(["data", "prove", "no_such_config"]) == 2
+    assert capsys.readouterr().err.startswith("error: config no_such_config does not exist")
