@@ -120,7 +120,7 @@ def _draw_classes(axes: Axes, found: DataStatistics, shown: np.ndarray, names: S
             axes.barh(places, found.small_medium_large[shown, kind], left=left, color=color, label=title)
             left += found.small_medium_large[shown, kind]
         axes.set_xlabel("objects; small: below 32 x 32 pixels, large: from 96 x 96 on")
-        axes.legend(loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=3, frameon=False, fontsize=8)
+        axes.legend(loc="lower left", bbox_to_anchor=(0.0, 1.0), ncol=3, frameon=False, fontsize=8)
     axes.set_yticks(places, names, fontsize=8)
     axes.set_ylim(len(shown) - 0.4, -0.6)
 
