@@ -23,7 +23,7 @@ from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
-from cvplugins.openmmlab.config import load_config
+from cvplugins.openmmlab.run.config import load_config
 
 ROOT = Path(__file__).parents[1]
 WARM_UP = 2  # iterations

@@ -17,7 +17,7 @@ from detectron2.modeling import build_model
 from detectron2.structures import Instances
 from detectron2.utils.events import EventStorage
 
-from cvplugins.detectron2.run_files import load_config
+from cvplugins.detectron2.run.config import load_config
 from cvplugins.ops.deformable_attention import multi_scale_deformable_attention
 
 MIB = 2**20

@@ -23,7 +23,7 @@ from mmengine.structures import InstanceData, PixelData
 from mmseg.structures import SegDataSample
 from torch.profiler import ProfilerActivity, profile
 
-from cvplugins.openmmlab.config import load_config
+from cvplugins.openmmlab.run.config import load_config
 
 MIB = 2**20
 

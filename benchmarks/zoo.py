@@ -29,6 +29,7 @@ import mmcv.ops
 import mmdet.utils
 import mmseg.utils
 import torch
+from cvplugins.openmmlab.run.compat import make_mmseg_configs_reachable
 from mmengine.config import Config
 from mmengine.logging import MessageHub
 from mmengine.model import revert_sync_batchnorm
@@ -37,7 +38,6 @@ from mmengine.registry import MODELS, init_default_scope
 from torch import nn
 
 from benchmarks.zoo_batches import Batch, batches, keep_sizes
-from cvplugins.openmmlab.compat import make_mmseg_configs_reachable
 
 ROOTS = {name: Path(zoo.__path__[0]) / ".mim" / "configs" for name, zoo in (("mmdet", mmdet), ("mmseg", mmseg))}
 TRIES = 2  # models of a family that are tried until one trains and predicts

@@ -32,5 +32,5 @@ next(each for each in custom_hooks if each.type == "cvplugins.NormPolicyHook").r
 ]
 
 default_hooks = dict(
-    checkpoint=dict(type="cvplugins.AtomicCheckpointHook", save_best="seg/mIoU", rule="greater", max_keep_ckpts=2)
+    checkpoint=dict(type="cvplugins.AtomicCheckpointHook", save_best="sem_seg/mIoU", rule="greater", max_keep_ckpts=2)
 )

@@ -12,5 +12,5 @@ model = dict(decode_head=dict(train_cfg=dict(assigner=dict(type="cvplugins.Finit
 val_evaluator = dict(_delete_=True, type="cvplugins.SegmentationMetric", boundary=True)
 test_evaluator = val_evaluator
 default_hooks = dict(
-    checkpoint=dict(type="cvplugins.AtomicCheckpointHook", save_best="seg/mIoU", rule="greater", max_keep_ckpts=2)
+    checkpoint=dict(type="cvplugins.AtomicCheckpointHook", save_best="sem_seg/mIoU", rule="greater", max_keep_ckpts=2)
 )

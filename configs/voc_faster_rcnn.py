@@ -30,6 +30,6 @@ next(each for each in custom_hooks if each.type == "cvplugins.NormPolicyHook").r
 
 default_hooks = dict(
     checkpoint=dict(
-        _delete_=True, type="cvplugins.AtomicCheckpointHook", interval=1, save_best="voc/AP50_11point", rule="greater"
+        _delete_=True, type="cvplugins.AtomicCheckpointHook", interval=1, save_best="bbox/AP50_11point", rule="greater"
     )
 )

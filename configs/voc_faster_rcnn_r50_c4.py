@@ -18,7 +18,7 @@ default_hooks = dict(
         type="cvplugins.AtomicCheckpointHook",
         by_epoch=False,
         interval=3000,
-        save_best="voc/AP50_11point",
+        save_best="bbox/AP50_11point",
         rule="greater",
     )
 )

@@ -31,7 +31,7 @@ def config_path(path_or_name: str) -> str:
     path = find_config(path_or_name)
     if path.suffix == ".py" and "mmengine" in sys.modules:
         # Its loader is about to read the config, which may name one of mmseg's as its base.
-        from .openmmlab.compat import make_mmseg_configs_reachable
+        from .openmmlab.upstream import make_mmseg_configs_reachable
 
         make_mmseg_configs_reachable()
     return str(path)

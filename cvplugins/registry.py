@@ -77,41 +77,42 @@ def _child(parent: root.Registry, *modules: str) -> PluginRegistry:
     return PluginRegistry(parent.name, parent=parent, scope=SCOPE, locations=locations)
 
 
-MODELS = _child(root.MODELS, "losses", "norm", "segmentors")
+MODELS = _child(root.MODELS, "models.losses", "models.norm", "models.segmentors")
 METRICS = _child(
     root.METRICS,
-    "classification_metric",
-    "detection_metric",
-    "generation_metric",
-    "image_quality_metric",
-    "segmentation_metric",
-    "tracking_metric",
+    "metrics.classification",
+    "metrics.detection",
+    "metrics.generation",
+    "metrics.image_quality",
+    "metrics.segmentation",
+    "metrics.tracking",
 )
 HOOKS = _child(
     root.HOOKS,
-    "checkpoint",
-    "early_stopping_hook",
-    "fuse_conv_bn_hook",
-    "generalization_hook",
-    "gradient_clipping_hook",
-    "gradient_health_hook",
-    "hard_examples_hook",
-    "hooks",
-    "layer_freeze_hook",
-    "model_numbers_hook",
-    "nonfinite_hook",
-    "norm_policy_hook",
-    "optimizer_switch_hook",
-    "precise_bn_hook",
-    "reproducibility",
-    "segmentation_images_hook",
-    "throughput_hook",
-    "undefined_numbers_hook",
-    "validation_loss",
-    "validations_hook",
-    "weight_penalty_hook",
+    "hooks.checkpoint",
+    "hooks.early_stopping",
+    "hooks.fuse_conv_bn",
+    "hooks.generalization",
+    "hooks.gradient_clipping",
+    "hooks.gradient_health",
+    "hooks.hard_examples",
+    "hooks.layer_freeze",
+    "hooks.model_numbers",
+    "hooks.nonfinite",
+    "hooks.norm_policy",
+    "hooks.optimizer_switch",
+    "hooks.precise_bn",
+    "hooks.reproducibility",
+    "hooks.result_files",
+    "hooks.segmentation_images",
+    "hooks.throughput",
+    "hooks.training_plan",
+    "hooks.undefined_numbers",
+    "hooks.validation_loss",
+    "hooks.validations",
+    "hooks.weight_penalty",
 )
-MODEL_WRAPPERS = _child(root.MODEL_WRAPPERS, "norm")
-TASK_UTILS = _child(root.TASK_UTILS, "assigner")
-DATA_SAMPLERS = _child(root.DATA_SAMPLERS, "hard_example_samplers")
-OPTIMIZERS = _child(root.OPTIMIZERS, "optimizers")
+MODEL_WRAPPERS = _child(root.MODEL_WRAPPERS, "models.norm")
+TASK_UTILS = _child(root.TASK_UTILS, "models.assigner")
+DATA_SAMPLERS = _child(root.DATA_SAMPLERS, "data.hard_example_samplers")
+OPTIMIZERS = _child(root.OPTIMIZERS, "models.optimizers")

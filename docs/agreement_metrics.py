@@ -67,7 +67,7 @@ def _voc(found: dict[str, Found]) -> Iterator[Comparison]:
     from mmdet.evaluation import VOCMetric
 
     from cvplugins.detectron2 import CvpluginsDetectionEvaluator
-    from cvplugins.openmmlab.detection_metric import VOCDetectionMetric
+    from cvplugins.openmmlab.metrics.detection import VOCDetectionMetric
 
     samples, outputs = mmdet_samples(found), detectron2_outputs(found)
     meta = {"classes": VOC_CLASSES, "dataset_type": "VOC"}
@@ -106,7 +106,7 @@ def _coco(found: dict[str, Found], folder: Path) -> Iterator[Comparison]:
     from mmdet.evaluation import CocoMetric
 
     from cvplugins.detectron2 import CvpluginsDetectionEvaluator
-    from cvplugins.openmmlab.detection_metric import DetectionMetric
+    from cvplugins.openmmlab.metrics.detection import DetectionMetric
 
     path = folder / "coco.json"
     numbers = coco_file(path)
@@ -144,7 +144,7 @@ def _segmentation(folder: Path) -> Iterator[Comparison]:
     from PIL import Image
 
     from cvplugins.detectron2 import CvpluginsSegmentationEvaluator
-    from cvplugins.openmmlab.segmentation_metric import SegmentationMetric
+    from cvplugins.openmmlab.metrics.segmentation import SegmentationMetric
 
     samples, records, outputs = [], [], []
     for number, (label, scores) in enumerate(label_maps()):

@@ -85,6 +85,10 @@ def config(train, val=None, model=None, **more):
 
 
 def check(cfg):
-    from cvplugins.openmmlab.data_checks import check_data
+    from cvplugins.openmmlab.data.checks import check_data
 
-    check_data(cfg, tuple(key for key in ("train_dataloader", "val_dataloader") if key in cfg))
+    loaders = tuple(key for key in ("train_dataloader", "val_dataloader") if key in cfg)
+    before = cfg.to_dict()
+    changes = check_data(cfg, loaders)
+    assert cfg.to_dict() == before
+    changes.apply(cfg, loaders)

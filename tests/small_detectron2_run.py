@@ -68,7 +68,7 @@ def trained_regression(batch_size, accumulate, amp=False):
     from detectron2.engine import SimpleTrainer
     from detectron2.utils.events import EventStorage
 
-    from cvplugins.detectron2.accumulation import AccumulatingTrainer
+    from cvplugins.detectron2.run.accumulation import AccumulatingTrainer
 
     images = torch.rand(24, 3, generator=torch.Generator().manual_seed(1))
     batches = images.split(batch_size)[rank() :: world_size()]

@@ -8,7 +8,7 @@ def small_faster_rcnn(rpn_loss, roi_loss, more=None):
     from mmdet.registry import MODELS
     from mmengine.registry import init_default_scope
 
-    from cvplugins.openmmlab.config import load_config
+    from cvplugins.openmmlab.run.config import load_config
 
     options = {"model.rpn_head.loss_cls": {"_delete_": True, **rpn_loss}} if rpn_loss else {}
     options |= {"model.roi_head.bbox_head.loss_cls": {"_delete_": True, **roi_loss}} if roi_loss else {}

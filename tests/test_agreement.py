@@ -58,21 +58,21 @@ def results(tmp_path, monkeypatch):
     from cvplugins.datasets import VOC_CLASSES
     from cvplugins.detectron2 import CvpluginsDetectionEvaluator
     from cvplugins.metrics import DetectionResult
-    from cvplugins.openmmlab import detection_metric
+    from cvplugins.openmmlab.metrics import detection as detection_metric
     from cvplugins.reporting import REPORTS, Report, detection_table
 
     monkeypatch.setitem(REPORTS, DetectionResult, Report(detection_table))
 
     def _results(found, samples, rules, ann_file=None, **dataset):
-        metric = detection_metric.DetectionMetric(rules=rules, ann_file=ann_file, out_dir=tmp_path)
+        metric = detection_metric.DetectionMetric(rules=rules, ann_file=ann_file, out_dir=tmp_path / "openmmlab")
         metric.dataset_meta = {"classes": VOC_CLASSES}
         metric.process({}, samples)
         metric.compute_metrics(metric.results)
         with detectron2_dataset(f"cvplugins_{tmp_path.name}", json_file=ann_file, **dataset) as name:
-            evaluator = CvpluginsDetectionEvaluator(name, rules=rules, out_dir=tmp_path)
+            evaluator = CvpluginsDetectionEvaluator(name, rules=rules, out_dir=tmp_path / "detectron2")
             evaluator.process(*detectron2_outputs(found))
             evaluator.evaluate()
-        files = (tmp_path / f"{name}_results.json" for name in ("detection", "bbox"))
+        files = (tmp_path / framework / "bbox_results.json" for framework in ("openmmlab", "detectron2"))
         return [json.loads(path.read_text(encoding="utf-8")) for path in files]
 
     return _results

@@ -69,7 +69,7 @@ def test_the_syntax_of_a_config_is_checked_without_running_it(tmp_path):
 @pytest.mark.parametrize("name", ["voc_faster_rcnn", "ade20k_mask2former_r50"])
 def test_a_config_inherits_by_name_with_mmengine_alone(tmp_path, name):
     """As in upstream's ``tools/train.py``: a process that has imported nothing of ours. Oracle: our loader."""
-    from cvplugins.openmmlab.config import load_config
+    from cvplugins.openmmlab.run.config import load_config
 
     path = tmp_path / "mine.py"
     path.write_text(f"_base_ = __import__('cvplugins').config_path({name!r})\ntrain_dataloader = dict(batch_size=7)\n")
@@ -83,3 +83,14 @@ Config.fromfile({str(path)!r}).dump({str(tmp_path / "resolved.py")!r})
     assert finished.returncode == 0, finished.stderr
     found, expected = load_config(tmp_path / "resolved.py"), load_config(name, {"train_dataloader.batch_size": 7})
     assert found.to_dict() == expected.to_dict()
+
+
+def test_a_base_in_the_form_of_yaml_is_answered_with_that_of_python(tmp_path):
+    from cvplugins.config_bases import check_bases
+
+    path = tmp_path / "own.py"
+    path.write_text("_base_ = ['cvplugins::voc_faster_rcnn_sample.py']\n")
+    with pytest.raises(
+        UserError, match=r'write _base_ = __import__\("cvplugins"\).config_path\("voc_faster_rcnn_sample"\)'
+    ):
+        check_bases(path)

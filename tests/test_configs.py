@@ -183,7 +183,7 @@ def flatten(node, prefix=""):
 def load(name, tmp_path):
     from mmengine.config import Config
 
-    from cvplugins.openmmlab.compat import make_mmseg_configs_reachable
+    from cvplugins.openmmlab.upstream import make_mmseg_configs_reachable
 
     make_mmseg_configs_reachable()
     if "::" in name:
@@ -209,7 +209,7 @@ def test_small_boxes_count_and_07_and_12_join(name, sample):
     from mmdet.registry import DATASETS
     from mmengine.registry import init_default_scope
 
-    from cvplugins.openmmlab.config import load_config
+    from cvplugins.openmmlab.run.config import load_config
 
     init_default_scope("mmdet")
     config = load_config(f"configs/{name}.py", {"data_root": str(sample)})
@@ -233,7 +233,7 @@ def test_upstream_still_has_the_defects_that_the_configs_mend(tmp_path):
 @pytest.mark.parametrize("gigabytes", [8, 16, 24])
 def test_the_configs_for_one_gpu_keep_the_recipe(gigabytes):
     """16 images a step, 160k steps, validated every 5k; mmengine counts passes."""
-    from cvplugins.openmmlab.config import load_config
+    from cvplugins.openmmlab.run.config import load_config
 
     config = load_config(f"configs/ade20k_mask2former_r50_{gigabytes}gb.py")
     passes = config.optim_wrapper.get("accumulative_counts", 1)
@@ -252,7 +252,7 @@ def test_the_other_losses_train(root):
     from mmengine.structures import PixelData
     from mmseg.structures import SegDataSample
 
-    from cvplugins.openmmlab.config import load_config
+    from cvplugins.openmmlab.run.config import load_config
 
     model = load_config(root / "tests/integration/tiny_mask2former.py").model
     replaced = load_config("configs/ade20k_mask2former_r50_dice_focal.py").model.decode_head
@@ -266,7 +266,7 @@ def test_the_other_losses_train(root):
         "FocalLoss",
         "DiceLoss",
     }
-    assert type(model.decode_head.loss_mask).__module__ == "cvplugins.openmmlab.losses"
+    assert type(model.decode_head.loss_mask).__module__ == "cvplugins.openmmlab.models.losses"
     labels = torch.arange(64).div(16, rounding_mode="floor").expand(1, 64, 64).contiguous()
     sample = SegDataSample(gt_sem_seg=PixelData(data=labels), metainfo={"img_shape": (64, 64)})
     found = model.loss(torch.randn(2, 3, 64, 64), [sample, sample])

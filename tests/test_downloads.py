@@ -94,7 +94,7 @@ def test_torch_hubs_own_cache_counts_where_the_checksum_in_the_name_is_right(tmp
 def test_detectron2s_addresses_too(server):
     """Its own cache knows the path of an address alone."""
     pytest.importorskip("detectron2")
-    from cvplugins.detectron2.run_checkpoint import RunCheckpointer, is_at_hand
+    from cvplugins.detectron2.run.resume_checks import RunCheckpointer, is_at_hand
 
     first = f"{server}/a/epoch_12.pth?key=1&matching_heuristics=True"
     assert not is_at_hand(first)
@@ -108,7 +108,7 @@ def test_detectron2s_addresses_too(server):
 
 @pytest.mark.openmmlab
 def test_openmmlabs_addresses_too(server):
-    from cvplugins.openmmlab.checkpoint_readers import fetch_checkpoint
+    from cvplugins.openmmlab.run.checkpoint_readers import fetch_checkpoint
 
     assert fetch_checkpoint(f"{server}/a/epoch_12.pth") == fetch(f"{server}/a/epoch_12.pth")
     with pytest.raises(UserError, match=r"s3:// cannot be checked"):

@@ -7,7 +7,7 @@ import torch
 from doc_pages import DOCS, anchors, blocks, labelled, sections
 from torch import nn
 
-from cvplugins.detectron2.losses import PLACES, WRAPPERS
+from cvplugins.detectron2.models.losses import PLACES, WRAPPERS
 from cvplugins.losses import LOSSES, WeightPenalty
 
 openmmlab = pytest.mark.openmmlab
@@ -58,14 +58,14 @@ def test_every_loss_that_a_head_of_detectron2_takes_shows_its_key():
 def parsed(snippet):
     from mmengine.config import Config
 
-    from cvplugins.openmmlab.compat import make_mmseg_configs_reachable
+    from cvplugins.openmmlab.upstream import make_mmseg_configs_reachable
 
     make_mmseg_configs_reachable()
     return Config.fromstring(snippet, ".py").model
 
 
 def losses_in(model, name):
-    from cvplugins.openmmlab.config import walk_dicts
+    from cvplugins.openmmlab.run.config import walk_dicts
 
     return [node for node in walk_dicts(model) if node.get("type") == f"cvplugins.{name}"]
 

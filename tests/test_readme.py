@@ -17,8 +17,8 @@ def test_snippets_of_openmmlab_build(number, scope):
     from mmengine.config import Config
     from mmengine.registry import HOOKS, METRICS, MODELS, DefaultScope
 
-    from cvplugins.openmmlab.compat import make_mmseg_configs_reachable
-    from cvplugins.openmmlab.config import walk_dicts
+    from cvplugins.openmmlab.run.config import walk_dicts
+    from cvplugins.openmmlab.upstream import make_mmseg_configs_reachable
 
     make_mmseg_configs_reachable()
     config = Config.fromstring(blocks(IN_YOUR_CONFIG, "python")[number], ".py")

@@ -64,7 +64,7 @@ def summary(output):
 
 def printed_metrics(output):
     found = {name: value for name, value in summary(output).items() if name.startswith("voc/")}
-    assert "voc/AP50" in found
+    assert "bbox/AP50" in found
     return found
 
 

@@ -17,11 +17,11 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
-from cvplugins.detectron2.doctor import PART as DETECTRON2
+from cvplugins.detectron2.run.doctor import PART as DETECTRON2
 from cvplugins.doctor import MACHINE, PYTHON, Facts, Finding, Part, Probe, Status, examine, to_json, to_text
 from cvplugins.doctor.findings import error, ok
 from cvplugins.doctor.import_errors import shortened
-from cvplugins.openmmlab.doctor import PART as OPENMMLAB
+from cvplugins.openmmlab.run.doctor import PART as OPENMMLAB
 
 __all__ = ["add_arguments", "run"]
 

@@ -69,7 +69,7 @@ def run(arguments: argparse.Namespace) -> int:
             raise UserError(f"--iou-thresholds: {value:g} is no overlap; give numbers above 0, up to 1, such as 0.5")
     if arguments.iou_thresholds is not None:
         arguments.iou_thresholds = sorted(set(thresholds))
-    from cvplugins.evaluation.command import evaluate_saved
+    from .evaluate_saved import evaluate_saved
 
     sys.stdout.write(f"{evaluate_saved(**vars(arguments))}\n")
     return 0

@@ -13,18 +13,18 @@ from typing import Any
 import torch
 from torch import nn
 
-from cvplugins.detectron2.replay_classes import DATA_CLASSES as DETECTRON2_CLASSES
+from cvplugins.detectron2.run.replay_classes import DATA_CLASSES as DETECTRON2_CLASSES
 from cvplugins.errors import UserError, first_line
 from cvplugins.monitors import Fault, Replay, reproduce
 from cvplugins.monitors.random_state import random_state, restore_random_state
-from cvplugins.openmmlab.replay_classes import DATA_CLASSES as OPENMMLAB_CLASSES
+from cvplugins.openmmlab.run.replay_classes import DATA_CLASSES as OPENMMLAB_CLASSES
 from cvplugins.plain_pickle import NotPlainError
 from cvplugins.safe_loading import load_plain
 
 __all__ = ["load_replay", "replay"]
 
 # Each has build_model(config) and compute_losses(model, found).
-ADAPTERS = {"openmmlab": "cvplugins.openmmlab.replay", "detectron2": "cvplugins.detectron2.replay"}
+ADAPTERS = {"openmmlab": "cvplugins.openmmlab.run.replay", "detectron2": "cvplugins.detectron2.run.replay"}
 
 LARGEST_PICKLE = 2**27
 

@@ -20,7 +20,7 @@ from .truths import Truths
 if TYPE_CHECKING:  # metrics bring torch, for which a mistake in a file need not wait
     from cvplugins.metrics import DetectionResult, DetectionRule, ImageDetections, ImageMasks
 
-__all__ = ["SavedDetections", "evaluate_detections", "read_detections"]
+__all__ = ["SavedDetections", "compares_masks", "evaluate_detections", "read_detections"]
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,7 @@ def evaluate_detections(
 
     if not math.isfinite(score_threshold):
         raise UserError(f"the score threshold is {score_threshold}; expected a number")
-    wanted = found.has_masks and truths.coco is not None if masks is None else masks
+    wanted = compares_masks(found, truths) if masks is None else masks
     _require_parts(found, truths, wanted)
     unknown = [image for image in found.images if image not in truths.images]
     if unknown:
@@ -128,6 +128,11 @@ def evaluate_detections(
     except ValueError as error:
         raise UserError(f"{found.path}: {first_line(error)}") from error
     return metric.compute()
+
+
+def compares_masks(found: SavedDetections, truths: Truths) -> bool:
+    """Return whether detections and annotations both have masks."""
+    return found.has_masks and truths.coco is not None
 
 
 _NOTHING: dict[str, Any] = {"boxes": np.zeros((0, 4)), "masks": [], "scores": [], "labels": []}

@@ -21,7 +21,7 @@ class EarlyStoppingMonitor(BestCheckpointMonitor):
     patience.
 
     Args:
-        monitor: Name of a metric, such as ``"val/loss"`` (of ``ValidationLoss``) or ``"voc/AP50"``.
+        monitor: Name of a metric, such as ``"val/loss"`` (of ``ValidationLoss``) or ``"bbox/AP50"``.
         rule: ``"less"`` or ``"greater"`` is better; None goes by the name.
         min_delta: Least gain that counts as progress, in units of the metric. Small gains add up.
         patience: Stop after so many evaluations without progress.

@@ -31,7 +31,7 @@ class GeneralizationMonitor(EvaluationMonitor):
     Args:
         val_loss: Name of the validation loss among the metrics, such as that of ``ValidationLoss``; None judges by
             ``val_metric`` alone.
-        val_metric: Name of a metric of the validation, such as ``"voc/AP50"``; None for none.
+        val_metric: Name of a metric of the validation, such as ``"bbox/AP50"``; None for none.
         train_loss: Name of a loss of a training step.
         train_metric: Name of a metric of a training step; None for none.
         metric_rule: Whether ``"less"`` or ``"greater"`` of the metric is better; None goes by its name.

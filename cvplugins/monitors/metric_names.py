@@ -73,8 +73,8 @@ class MetricNames:
         beginnings: Of names that are not known one by one, such as ``"val/"``; ``""`` if anything may come.
 
     Example:
-        >>> known = MetricNames(("voc/AP50", "voc/precision"), ("val/",))
-        >>> known.has("voc/AP50"), known.has("val/loss_cls"), known.has("voc/AP5O")
+        >>> known = MetricNames(("bbox/AP50", "bbox/precision"), ("val/",))
+        >>> known.has("bbox/AP50"), known.has("val/loss_cls"), known.has("bbox/AP5O")
         (True, True, False)
     """
 

@@ -13,7 +13,7 @@ from mmengine.runner import Runner
 from torch import nn
 from torch.utils.data import Dataset
 
-from cvplugins.openmmlab.gradient_health_hook import GradientHealthHook
+from cvplugins.openmmlab.hooks.gradient_health import GradientHealthHook
 
 
 class BrightQuarter(Dataset):

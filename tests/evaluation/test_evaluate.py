@@ -85,7 +85,7 @@ def test_coco_files(tool, coco, images, tmp_path):
     code, printed, errors = tool(results, "--annotations", annotations, "--out-dir", out, "--score-threshold", 0.3)
     assert (code, errors) == (0, "")
     expected = evaluate(without_difficult(images), CLASSES, rules=["coco"], score_threshold=0.3)
-    written = json.loads((out / "detection_results.json").read_text())
+    written = json.loads((out / "bbox_results.json").read_text())
     assert written["mean"] == pytest.approx(expected.scalars(), abs=1e-12)
     assert written["confusion_matrix"]["counts"] == expected.errors.confusion.tolist()
     assert f"{100 * expected.scalars()['AP75']:.1f}" in printed
@@ -129,7 +129,7 @@ def test_voc_text_files(tool, real_voc, tmp_path):
     code, _, errors = tool(folder, "--annotations", annotations, "--split", "test", "--out-dir", out)
     assert (code, errors) == (0, "")
     expected = evaluate(images, VOC_CLASSES, rules=["voc2007", "voc2012", "coco"])
-    assert json.loads((out / "detection_results.json").read_text())["mean"] == expected.scalars()
+    assert json.loads((out / "bbox_results.json").read_text())["mean"] == expected.scalars()
 
 
 def write_comp4(folder, images):
@@ -164,7 +164,7 @@ def test_mmdet_pickle_only_when_trusted(tool, coco, images, tmp_path):
     out = tmp_path / "out"
     assert tool(path, "--annotations", annotations, "--trust-pickle", "--out-dir", out)[0] == 0
     expected = evaluate(without_difficult(images), CLASSES, rules=["coco"])
-    assert json.loads((out / "detection_results.json").read_text())["mean"] == expected.scalars()
+    assert json.loads((out / "bbox_results.json").read_text())["mean"] == expected.scalars()
 
 
 @pytest.fixture
@@ -195,7 +195,7 @@ def test_label_images(tool, label_images, tmp_path):
     code, printed, errors = tool(*arguments, "--classes", tmp_path / "classes.txt", "--out-dir", out)
     assert (code, errors) == (0, "")
     assert f"{100 * expected['mIoU']:.2f}" in printed
-    assert json.loads((out / "segmentation_results.json").read_text())["mean"]["mIoU"] == expected["mIoU"]
+    assert json.loads((out / "sem_seg_results.json").read_text())["mean"]["mIoU"] == expected["mIoU"]
 
 
 def test_mistakes_of_label_images(tool, label_images):
@@ -256,7 +256,7 @@ def test_iou_thresholds(tool, coco, tmp_path, real_voc):
     code, printed, _ = tool(results, "--annotations", annotations, "--iou-thresholds", 0.5, 0.3, "--out-dir", tmp_path)
     assert code == 0
     assert printed.split("\n")[0].split()[3:7] == ["AP", "AP30", "AP50", "AR100"]
-    written = json.loads((tmp_path / "detection_results.json").read_text())
+    written = json.loads((tmp_path / "bbox_results.json").read_text())
     assert written["settings"]["rules"]["coco"]["iou_thresholds"] == [0.3, 0.5]
     assert written["mean"]["AP"] == pytest.approx((written["mean"]["AP30"] + written["mean"]["AP50"]) / 2)
     assert written["mean"]["AP30"] > written["mean"]["AP50"]
@@ -271,7 +271,7 @@ def test_iou_thresholds(tool, coco, tmp_path, real_voc):
     assert tool(*arguments, "--iou-thresholds", 0.3, "--out-dir", tmp_path)[0] == 0
     rule = {"base": "voc2007", "iou_thresholds": (0.3,), "name": "voc2007"}
     expected = evaluate(images, VOC_CLASSES, rules=[rule]).scalars()
-    assert json.loads((tmp_path / "detection_results.json").read_text())["mean"] == expected
+    assert json.loads((tmp_path / "bbox_results.json").read_text())["mean"] == expected
     assert {"AP30", "AP30_area", "AP30/dog"} <= set(expected)
 
 

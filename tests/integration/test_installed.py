@@ -102,11 +102,11 @@ def test_the_command_and_the_configs_come_from_the_wheel(command, installed):
 
 def test_a_training_by_name_draws_its_sample_first(trained, empty, sample):
     assert "data/sample/VOCdevkit/ does not exist: drawing the sample" in trained
-    assert "voc/AP50_11point" in trained
+    assert "bbox/AP50_11point" in trained
     work = empty / "work_dirs" / "voc_faster_rcnn_sample"
     assert (work / "epoch_1.pth").is_file()
-    assert list(work.glob("*/voc_results.json"))
-    assert list(work.glob("*/voc_figure.png"))  # by matplotlib
+    assert list(work.glob("*/bbox_results.json"))
+    assert list(work.glob("*/bbox_figure.png"))  # by matplotlib
     drawn = empty / "data" / "sample" / "VOCdevkit"
     names = {path.relative_to(sample) for path in sample.rglob("*") if path.is_file()}
     few = Path("VOC2007/ImageSets/Main/few.txt")
@@ -142,7 +142,7 @@ def test_a_config_of_ones_own_inherits_in_upstreams_own_tool(command, empty, ins
     tool = next(installed.parent.glob("lib/python*/site-packages/mmdet/.mim/tools/train.py"))
     options = [*TINY, FEW[-2]]
     printed = command("python", tool, "mine.py", "--work-dir", "upstream", "--cfg-options", *options)
-    assert "voc/AP50_11point: " in printed
+    assert "bbox/AP50_11point: " in printed
     assert (empty / "upstream" / "epoch_1.pth").is_file()
 
 

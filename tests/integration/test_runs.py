@@ -62,20 +62,20 @@ def test_training_shows_progress_and_ends_with_metrics_and_paths(straight):
     assert re.search(r"Epoch\(train\) +\[1\]\[1/6\].* eta: .* loss: ", output)
     assert "training plan: 6 images, 1 times an epoch, 3 epochs = 3.0 effective epochs; batch 1 (1 processes)" in output
     found = summary(output)
-    assert {"voc/AP50", "voc/AP50_11point", "voc/AP", "voc/AR100"} <= set(found)
+    assert {"bbox/AP50", "bbox/AP50_11point", "bbox/AP", "bbox/AR100"} <= set(found)
     for name in ("checkpoint", "log", "results", "figure"):
         assert Path(found[name]).is_file()
         assert Path(found[name]).is_relative_to(work_dir)
     assert Path(found["checkpoint"]).name == "epoch_3.pth"
     written = json.loads(Path(found["results"]).read_text())
-    assert f"{written['mean']['AP50']:.4f}" == found["voc/AP50"]
+    assert f"{written['mean']['AP50']:.4f}" == found["bbox/AP50"]
 
 
 def test_testing_gives_the_last_validation_again(root, straight, tested, devkit, tmp_path):
     (work_dir, output), (folder, again) = straight, tested
     assert printed_metrics(again) == printed_metrics(output)
     metrics = json.loads((folder / "metrics.json").read_text())
-    assert f"{metrics['voc/AP']:.4f}" == printed_metrics(again)["voc/AP"]
+    assert f"{metrics['bbox/AP']:.4f}" == printed_metrics(again)["bbox/AP"]
     assert len(list((folder / "drawn").glob("**/*.jpg"))) == 3
     places = summary(again)
     assert places["checkpoint"] == str(work_dir / "epoch_3.pth")
@@ -163,4 +163,4 @@ def test_two_processes_train(root, devkit, tmp_path):
     assert "batch 2 (2 processes)" in output
     assert re.search(r"\n20 +torch.BatchNorm2d +cvplugins.SyncBatchNorm +backbone", output)
     assert len(logged_losses(tmp_path)) == 3
-    assert "voc/AP50" in summary(output)
+    assert "bbox/AP50" in summary(output)

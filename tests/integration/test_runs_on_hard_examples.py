@@ -20,7 +20,7 @@ def test_detection_by_epochs(sample, tmp_path, monkeypatch, root, request):
     """Concatenated datasets, batches by aspect ratio, and the loss of each image alone."""
     from mmengine.runner import Runner
 
-    from cvplugins.openmmlab.config import load_config
+    from cvplugins.openmmlab.run.config import load_config
 
     monkeypatch.chdir(root)
     devkit = small_devkit(sample, tmp_path / "VOCdevkit")
@@ -87,7 +87,7 @@ def test_losses_of_images_alone_leave_the_training_as_it_was(sample, tmp_path, m
     from mmengine.hooks import Hook
     from mmengine.runner import Runner
 
-    from cvplugins.openmmlab.config import load_config
+    from cvplugins.openmmlab.run.config import load_config
 
     class Losses(Hook):
         def __init__(self):

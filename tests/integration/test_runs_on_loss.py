@@ -45,7 +45,7 @@ def run(tmp_path, request):
 
 
 def detection(devkit, hooks):
-    from cvplugins.openmmlab.config import load_config
+    from cvplugins.openmmlab.run.config import load_config
 
     config = load_config("tests/integration/tiny.py", {"data_root": str(devkit)})
     config.train_cfg.update(max_epochs=3, val_interval=1)
@@ -135,5 +135,5 @@ def test_segmentation_in_half_precision_with_a_metric_that_sees_the_original(run
     assert runner.epoch == 2
     assert [0 < metrics["val/loss"] < 10 for metrics in found] == [True, True]
     assert logged(tmp_path / "work") == [metrics["val/loss"] for metrics in found]
-    assert "seg/mIoU" in found[0]
+    assert "sem_seg/mIoU" in found[0]
     assert len(list((tmp_path / "work").glob("best_val_loss_epoch_*.pth"))) == 1

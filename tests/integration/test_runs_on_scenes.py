@@ -33,13 +33,13 @@ def options(work_dir, data, **settings):
 
 
 def train(config, work_dir, data, settings=None, **more):
-    from cvplugins.openmmlab import launch
+    from cvplugins.openmmlab.run import launch
 
     return launch.train(config, **options(work_dir, data, **(settings or {})), **more)
 
 
 def evaluate(config, checkpoint, work_dir, data, settings=None, **more):
-    from cvplugins.openmmlab import launch
+    from cvplugins.openmmlab.run import launch
 
     more = {name: str(value) if isinstance(value, Path) else value for name, value in more.items()}
     return launch.evaluate(config, checkpoint, **options(work_dir, data, **(settings or {})), **more)
@@ -47,7 +47,7 @@ def evaluate(config, checkpoint, work_dir, data, settings=None, **more):
 
 def printed_metrics(output):
     found = {name: value for name, value in summary(output).items() if name.startswith("seg/")}
-    assert {"seg/mIoU", "seg/mDice", "seg/mBoundaryIoU"} <= set(found)
+    assert {"sem_seg/mIoU", "sem_seg/mDice", "sem_seg/mBoundaryIoU"} <= set(found)
     return found
 
 
@@ -116,15 +116,15 @@ def test_the_label_maps_score_what_the_run_scored_and_mmseg_agrees(tested, few, 
     labels = few / "annotations" / "validation"
     again = evaluate_label_images(folder / "maps", labels, ADE20K_CLASSES, reduce_zero_label="both").scalars()
     for name in ("mIoU", "aAcc", "mDice"):
-        assert again[name] == pytest.approx(metrics[f"seg/{name}"], abs=1e-12)
+        assert again[name] == pytest.approx(metrics[f"sem_seg/{name}"], abs=1e-12)
     areas = []
     for path in sorted(labels.iterdir()):
         found, label = (np.asarray(Image.open(each)).astype(np.int64) for each in (folder / "maps" / path.name, path))
         label = np.where(label == 0, 255, label - 1)
         areas.append(IoUMetric.intersect_and_union(tensor(found - 1), tensor(label), 150, 255))
     theirs = IoUMetric.total_area_to_metrics(*(sum(each) for each in zip(*areas, strict=True)), ["mIoU"])
-    assert np.nanmean(theirs["IoU"]) == pytest.approx(metrics["seg/mIoU"], abs=1e-6)
-    assert theirs["aAcc"] == pytest.approx(metrics["seg/aAcc"], abs=1e-6)
+    assert np.nanmean(theirs["IoU"]) == pytest.approx(metrics["sem_seg/mIoU"], abs=1e-6)
+    assert theirs["aAcc"] == pytest.approx(metrics["sem_seg/aAcc"], abs=1e-6)
 
 
 def test_windows_scales_and_flips_run_together(straight, few, tmp_path):
@@ -149,14 +149,14 @@ def test_the_sample_is_learnt(scenes, tmp_path):
     config, few = "configs/ade20k_mask2former_sample.py", {"val_dataloader.dataset.indices": 12}
     length = {"train_cfg.max_iters": 40, "train_cfg.val_interval": 40, "param_scheduler.1.end": 40}
     output = train(config, tmp_path, scenes, {**few, **length})
-    assert float(printed_metrics(output)["seg/mIoU"]) > 0.08
+    assert float(printed_metrics(output)["sem_seg/mIoU"]) > 0.08
 
 
 def test_an_untrained_model_scores_nothing_on_the_sample(scenes, tmp_path):
     import torch
     from mmengine.registry import MODELS
 
-    from cvplugins.openmmlab.config import load_config
+    from cvplugins.openmmlab.run.config import load_config
 
     config = "configs/ade20k_mask2former_sample.py"
     torch.manual_seed(0)
@@ -164,7 +164,7 @@ def test_an_untrained_model_scores_nothing_on_the_sample(scenes, tmp_path):
     model.init_weights()
     torch.save(model.state_dict(), tmp_path / "untrained.pth")
     output = evaluate(config, tmp_path / "untrained.pth", tmp_path, scenes, {"test_dataloader.dataset.indices": 12})
-    assert float(printed_metrics(output)["seg/mIoU"]) < 0.03
+    assert float(printed_metrics(output)["sem_seg/mIoU"]) < 0.03
 
 
 def test_real_images_train_the_whole_r50_config(root, real_ade20k, tmp_path):

@@ -79,17 +79,17 @@ def test_a_run_logs_writes_and_equals_mmseg(folder):
     found = run.val()
     ours, theirs = run.val_loop.evaluator.metrics
     for name in ("aAcc", "mIoU", "mAcc", "mDice", "mPrecision", "mRecall"):
-        assert 100 * found[f"seg/{name}"] == pytest.approx(found[name], abs=0.0051), name  # two digits there
-    assert 0 < found["seg/mIoU"] < 1
+        assert 100 * found[f"sem_seg/{name}"] == pytest.approx(found[name], abs=0.0051), name  # two digits there
+    assert 0 < found["sem_seg/mIoU"] < 1
     log = next(Path(run.log_dir).glob("*.log")).read_text()
-    assert f"seg/mIoU: {found['seg/mIoU']:.4f}" in log
+    assert f"sem_seg/mIoU: {found['sem_seg/mIoU']:.4f}" in log
     table = [line.split() for line in log.splitlines() if line.split()[:1] == ["wall"]]
-    assert table[0][2] == f"{100 * found['seg/IoU/wall']:.2f}"
+    assert table[0][2] == f"{100 * found['sem_seg/IoU/wall']:.2f}"
     assert {path.parent for path in ours.written.values()} == {Path(run.log_dir)}
     written = json.loads(ours.written["results"].read_text())
     assert written["num_images"] == 2
     assert written["per_class"]["never"]["labelled_pixels"] == 0
-    assert {f"seg/{name}": value for name, value in written["mean"].items()} == found_of(found, "seg/")
+    assert {f"sem_seg/{name}": value for name, value in written["mean"].items()} == found_of(found, "seg/")
     for suffix in (".png", ".svg"):
         assert ours.written["figure"].with_suffix(suffix).stat().st_size > 10_000
     assert sum(map(sum, written["confusion_matrix"])) == labelled_pixels(folder)

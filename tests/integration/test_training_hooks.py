@@ -12,8 +12,8 @@ pytestmark = [pytest.mark.openmmlab, pytest.mark.slow]
 HOOKS = """
 custom_hooks = [
     *_base_.custom_hooks,
-    dict(type='cvplugins.EarlyStoppingHook', monitor='voc/AP50', patience=2),
-    dict(type='cvplugins.GeneralizationHook', val_loss=None, val_metric='voc/AP50', train_metric='acc'),
+    dict(type='cvplugins.EarlyStoppingHook', monitor='bbox/AP50', patience=2),
+    dict(type='cvplugins.GeneralizationHook', val_loss=None, val_metric='bbox/AP50', train_metric='acc'),
     dict(type='cvplugins.WeightPenaltyHook', l1=1.0, form='proximal', interval=5),
     dict(type='cvplugins.LayerFreezeHook', frozen=[dict(layers=['backbone'], until=3)], lr_factors={'backbone': 0.1}),
     dict(type='cvplugins.OptimizerSwitchHook', optimizer=dict(type='SGD', lr=0.01, momentum=0.9), at=8),
@@ -37,8 +37,8 @@ def test_all_of_them_at_once(root, sample, tmp_path):
     output = finished.stdout + finished.stderr
     assert finished.returncode == 0, output[-5000:]
     for text in (
-        "early stopping by voc/AP50: no progress in 2 evaluations",  # such a model stays at 0
-        "the model has the weights of iteration 6 again",
+        "early stopping by bbox/AP50: no progress in 2 evaluations",  # such a model stays at 0
+        "the model has the weights after iteration 6 again",
         "generalization at the end: too early",
         "iteration 0: 60 parameters frozen (backbone.conv1.weight",
         "iteration 3: 60 parameters released",

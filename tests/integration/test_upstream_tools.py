@@ -23,7 +23,7 @@ def test_upstream_mmdet_takes_a_config_that_names_our_plugins(root, sample, tmp_
     )
     sets += ["train_cfg.max_epochs=1", "train_cfg.val_interval=1"]
     output = run(root, tool, path, "--work-dir", tmp_path / "work", "--cfg-options", *sets)
-    assert "voc/AP50_11point: " in output
+    assert "bbox/AP50_11point: " in output
     assert "training plan" in output
     assert "normalisation policy:\nlayers" in output
 

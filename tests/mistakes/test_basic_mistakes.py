@@ -53,7 +53,7 @@ def test_unknown_type_of_another_package(tool, devkit):
 
 def test_missing_data(refused, tmp_path):
     wanted = tmp_path / "nothing"
-    parts = [f"{wanted}/VOC2007", "VOCtrainval_06-Nov-2007.tar", "configs/voc_faster_rcnn_sample.py"]
+    parts = [f"{wanted}/VOC2007", "cvplugins data get voc0712", "configs/voc_faster_rcnn_sample.py"]
     refused(parts, *train(wanted))
 
 
@@ -95,8 +95,8 @@ def test_truncated_jpeg(refused, devkit):
 
 
 def test_broken_images_can_be_left_out(root, devkit, tmp_path):
-    from cvplugins.openmmlab.config import load_config
-    from cvplugins.openmmlab.data_checks import check_data
+    from cvplugins.openmmlab.data.checks import check_data
+    from cvplugins.openmmlab.run.config import load_config
 
     image_id = first_id(devkit)
     truncate(devkit, image_id)
@@ -233,7 +233,7 @@ def test_whole_label_maps_pass(tool, few_scenes):
 
 def test_missing_scenes(refused, tmp_path):
     wanted = tmp_path / "nothing"
-    parts = [f"{wanted}/images/training", "ADEChallengeData2016.zip", SCENES_CONFIG]
+    parts = [f"{wanted}/images/training", "cvplugins data get ade20k", SCENES_CONFIG]
     refused(parts, *segment(wanted))
 
 

@@ -214,7 +214,7 @@ def test_configs_of_the_zoo_pass(name):
     import mmdet
     from mmengine.config import Config
 
-    from cvplugins.openmmlab.class_checks import check_classes
+    from cvplugins.openmmlab.data.class_checks import check_classes
 
     cfg = Config.fromfile(Path(mmdet.__file__).parent / ".mim" / "configs" / name)
     named = check_classes(cfg, ("train_dataloader", "val_dataloader"))

@@ -101,7 +101,7 @@ def test_detectron2_data(tmp_path, case):
     from detectron2.data.datasets import register_coco_instances
 
     from cvplugins.detectron2 import add_cvplugins_config
-    from cvplugins.detectron2.data import check_data
+    from cvplugins.detectron2.data.checks import check_data
 
     change, message, boxes_are_fine = MALFORMED[case]
     name = f"cvplugins_test_{tmp_path.name}"

@@ -229,9 +229,9 @@ def test_the_key_is_named_where_a_file_gives_it(refused, root, tmp_path, devkit)
 def test_values_on_which_a_run_would_die_late(root, option, message):
     """Without the frameworks' work: the loaded config alone is looked at."""
     from cvplugins.errors import UserError
-    from cvplugins.openmmlab.config import load_config
-    from cvplugins.openmmlab.options import parse_options
-    from cvplugins.openmmlab.run_values import check_values
+    from cvplugins.openmmlab.run.config import load_config
+    from cvplugins.openmmlab.run.options import parse_options
+    from cvplugins.openmmlab.run.values import check_values
 
     cfg = load_config(root / "tests" / "integration" / "tiny.py", {"optim_wrapper.clip_grad": dict(max_norm=1.0)})
     cfg.merge_from_dict(parse_options([option]))
@@ -242,8 +242,8 @@ def test_values_on_which_a_run_would_die_late(root, option, message):
 
 @pytest.mark.openmmlab
 def test_whole_numbers_written_as_fractions_pass_as_in_the_loops(root):
-    from cvplugins.openmmlab.config import load_config
-    from cvplugins.openmmlab.run_values import check_values
+    from cvplugins.openmmlab.run.config import load_config
+    from cvplugins.openmmlab.run.values import check_values
 
     options = {"train_cfg.max_epochs": 12.0, "train_cfg.val_interval": 2.0}
     check_values(load_config(root / "tests" / "integration" / "tiny.py", options))

@@ -129,7 +129,7 @@ COCO_OBJECTS = [
 def test_objects_are_counted_as_cocodataset_loads_them(tmp_path, caplog):
     from mmdet.datasets import CocoDataset
 
-    from cvplugins.openmmlab.coco_checks import read_coco_file
+    from cvplugins.openmmlab.data.coco_checks import read_coco_file
 
     path = write_coco(tmp_path / "a.json", [(1, "dog"), (2, "cat")], COCO_OBJECTS)
     loaded = CocoDataset(ann_file=str(path), metainfo={"classes": ("dog",)}, data_prefix={"img": ""}, pipeline=[])
@@ -167,8 +167,8 @@ def test_detectron2_keeps_a_box_of_one_pixel_and_leaves_out_those_outside(tmp_pa
     """Oracle: the mapper, whose instances are what training sees."""
     from detectron2.data import DatasetMapper
 
-    from cvplugins.detectron2.data import voc_records
-    from cvplugins.detectron2.dataset_checks import voc_box_problem
+    from cvplugins.detectron2.data.dataset_checks import voc_box_problem
+    from cvplugins.detectron2.data.voc import voc_records
 
     root = write_devkit(tmp_path / "VOCdevkit", {"1": [("dog", EMPTY[kind])]})
     (record,) = voc_records(root, "VOC2007", "trainval", ("dog",))
@@ -181,7 +181,7 @@ def test_detectron2_keeps_a_box_of_one_pixel_and_leaves_out_those_outside(tmp_pa
 @pytest.mark.detectron2
 def test_detectron2_says_what_it_leaves_out(tmp_path, caplog):
     from cvplugins.detectron2 import load_config, register_datasets
-    from cvplugins.detectron2.data import check_data
+    from cvplugins.detectron2.data.checks import check_data
 
     outside = ("dog", EMPTY["right of the image"])
     root = write_devkit(tmp_path / "VOCdevkit", {"1": [GOOD, outside]})

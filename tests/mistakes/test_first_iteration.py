@@ -93,7 +93,7 @@ def test_resuming_is_refused_alike_and_loses_nothing(tool, config, tmp_path):
 def test_a_checkpoint_with_nan_is_named_with_the_tensor(tool, config, tmp_path, place):
     """Oracle: the numbers that were put there."""
     from cvplugins.detectron2 import load_config, register_datasets
-    from cvplugins.detectron2.trainer import CvpluginsTrainer
+    from cvplugins.detectron2.run.trainer import CvpluginsTrainer
 
     cfg = load_config(config, {"OUTPUT_DIR": str(tmp_path / "work")})
     register_datasets(cfg)
@@ -195,7 +195,7 @@ def test_what_trains_correctly_passes(tool, config):
 @pytest.mark.parametrize("workers", [0, 1])
 def test_an_image_that_is_damaged_between_start_and_end(tool, config, devkit, monkeypatch, tmp_path, workers):
     """Oracle: Pillow, which reads the header and not the pixels; the first batch is not looked at here."""
-    monkeypatch.setattr("cvplugins.detectron2.launch.trial_training", lambda *arguments, **options: None)
+    monkeypatch.setattr("cvplugins.detectron2.run.launch.trial_training", lambda *arguments, **options: None)
     path = devkit / "VOC2007" / "JPEGImages" / f"{first_id(devkit)}.jpg"
     whole = path.read_bytes()
     path.write_bytes(whole[: len(whole) // 2] + b"\xff\xda\x00\x00" * 50 + whole[-200:])
@@ -246,7 +246,7 @@ def test_checkpoints_of_another_framework(tool, config, tmp_path):
 def test_a_checkpoint_of_other_sizes(tool, config, tmp_path, changes, said):
     """Oracle: the shapes of the two models, in place of "is missing"."""
     from cvplugins.detectron2 import load_config
-    from cvplugins.detectron2.trainer import CvpluginsTrainer
+    from cvplugins.detectron2.run.trainer import CvpluginsTrainer
 
     model = CvpluginsTrainer.build_model(load_config(config))
     torch.save({"model": model.state_dict()}, tmp_path / "other.pth")

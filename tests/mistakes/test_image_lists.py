@@ -106,7 +106,7 @@ def test_capital_suffixes_are_named_where_the_loader_takes_small_ones(devkit):
 
 @pytest.mark.detectron2
 def test_capital_suffixes_are_read_where_the_loader_is_ours(devkit):
-    from cvplugins.detectron2.data import voc_records
+    from cvplugins.detectron2.data.voc import voc_records
 
     photo = devkit / "VOC2007" / "JPEGImages" / "1.jpg"
     photo.rename(photo.with_suffix(".JPG"))
@@ -131,8 +131,8 @@ def test_lists_of_label_maps(tmp_path):
     """mmseg strips lines, but takes a byte order mark for part of a name and an empty line for an image."""
     from mmseg.datasets import BaseSegDataset
 
-    from cvplugins.openmmlab.segmentation_files import clean_lists
-    from cvplugins.openmmlab.written_lists import WrittenLists
+    from cvplugins.openmmlab.data.segmentation_files import clean_lists
+    from cvplugins.openmmlab.data.written_lists import WrittenLists
 
     for folder, suffix in (("img", ".jpg"), ("map", ".png")):
         (tmp_path / folder).mkdir()

@@ -110,7 +110,7 @@ def test_a_test_that_will_be_another_is_warned_of(files, caplog):
 
 @pytest.mark.openmmlab
 def test_a_test_of_other_classes_than_the_training_had(files):
-    from cvplugins.openmmlab.data_checks import check_data
+    from cvplugins.openmmlab.data.checks import check_data
 
     root = files(val=CATS[::-1])
     tested = {"dataset": coco(root, "val", ("dog", "cat"), test_mode=True)}
@@ -188,7 +188,7 @@ def registered(files):
 def test_detectron2_numbers_categories_by_their_ids(registered, val, message):
     from detectron2.data import MetadataCatalog
 
-    from cvplugins.detectron2.data import check_data
+    from cvplugins.detectron2.data.checks import check_data
 
     cfg = registered(CATS, val)
     names = (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST)
@@ -202,7 +202,7 @@ def test_detectron2_numbers_categories_by_their_ids(registered, val, message):
 
 @pytest.mark.detectron2
 def test_metadata_of_detectron2_that_the_file_contradicts(registered):
-    from cvplugins.detectron2.data import check_data
+    from cvplugins.detectron2.data.checks import check_data
 
     cfg = registered(CATS, CATS, thing_classes=["dog", "cat"])
     with pytest.raises(UserError, match=r"boxes_train: the categories of .*train\.json, sorted by id, are others than"):
@@ -211,7 +211,7 @@ def test_metadata_of_detectron2_that_the_file_contradicts(registered):
 
 @pytest.mark.detectron2
 def test_an_object_of_no_category_in_detectron2(registered, files):
-    from cvplugins.detectron2.data import check_data
+    from cvplugins.detectron2.data.checks import check_data
 
     cfg = registered(CATS, CATS)
     write_coco(files() / "train.json", CATS, [(1, 5, BOX)])

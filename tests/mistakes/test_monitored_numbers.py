@@ -8,7 +8,7 @@ CONFIG = "configs/voc_faster_rcnn_sample.py"
 SAVE_BEST = "default_hooks.checkpoint.save_best"
 STOP = [
     "custom_hooks.1.type=cvplugins.EarlyStoppingHook",
-    "custom_hooks.1.monitor=voc/precison",
+    "custom_hooks.1.monitor=bbox/precison",
     "custom_hooks.1.rule=greater",
 ]
 
@@ -22,11 +22,11 @@ def devkit(sample, tmp_path):
 @pytest.mark.parametrize(
     ("options", "parts"),
     [
-        ([f"{SAVE_BEST}=voc/AP5O"], ["save_best is 'voc/AP5O'", "did you mean voc/AP50"]),
-        (STOP, ["custom_hooks.1.monitor is 'voc/precison'", "did you mean voc/precision"]),
+        ([f"{SAVE_BEST}=bbox/AP5O"], ["save_best is 'bbox/AP5O'", "did you mean bbox/AP50"]),
+        (STOP, ["custom_hooks.1.monitor is 'bbox/precison'", "did you mean bbox/precision"]),
         ([*STOP, "custom_hooks.1.monitor=5"], ["custom_hooks.1", "monitor is 5", "the name of a metric"]),
-        (["val_evaluator.rules=['coco']"], ["save_best is 'voc/AP50_11point'", "did you mean voc/AP50"]),
-        (["val_evaluator.prefix=pascal"], ["save_best is 'voc/AP50_11point'", "did you mean pascal/AP50_11point"]),
+        (["val_evaluator.rules=['coco']"], ["save_best is 'bbox/AP50_11point'", "did you mean bbox/AP50"]),
+        (["val_evaluator.prefix=pascal"], ["save_best is 'bbox/AP50_11point'", "did you mean pascal/AP50_11point"]),
     ],
 )
 def test_openmmlab(refused, devkit, options, parts):

@@ -108,7 +108,7 @@ PASSING = [
 
 @pytest.fixture(scope="module")
 def config(root):
-    from cvplugins.openmmlab.config import load_config
+    from cvplugins.openmmlab.run.config import load_config
 
     return load_config(root / "tests" / "integration" / "tiny.py")
 
@@ -117,11 +117,11 @@ def config(root):
 def check(config):
     from mmengine.registry import init_default_scope
 
-    from cvplugins.openmmlab.head_values import check_head_values
-    from cvplugins.openmmlab.option_types import check_option_types
-    from cvplugins.openmmlab.options import parse_options
-    from cvplugins.openmmlab.paramwise_checks import check_paramwise
-    from cvplugins.openmmlab.run_values import check_values
+    from cvplugins.openmmlab.run.head_values import check_head_values
+    from cvplugins.openmmlab.run.option_types import check_option_types
+    from cvplugins.openmmlab.run.options import parse_options
+    from cvplugins.openmmlab.run.paramwise_checks import check_paramwise
+    from cvplugins.openmmlab.run.values import check_values
 
     init_default_scope("mmdet")
     model = nn.ModuleDict({"backbone": nn.Conv2d(3, 8, 3), "neck": nn.Conv2d(8, 8, 1)})

@@ -26,7 +26,7 @@ def built(root):
     """The config TINY, and its model."""
     from mmengine.registry import MODELS, init_default_scope
 
-    from cvplugins.openmmlab.config import load_config
+    from cvplugins.openmmlab.run.config import load_config
 
     cfg = load_config(root / TINY)
     init_default_scope(cfg.default_scope)
@@ -77,7 +77,7 @@ FINE = (0, [f"config, plugins and data of {TINY} are fine"], "")
 
 
 def test_a_new_run_overwrites_no_checkpoint(train, work):
-    for name in ("epoch_12.pth", "iter_500.pth", "best_voc_AP50_epoch_3.pth", "best_weights.pth"):
+    for name in ("epoch_12.pth", "iter_500.pth", "best_bbox_AP50_epoch_3.pth", "best_weights.pth"):
         (work / name).write_bytes(b"of an earlier run")
         for dry in (True, False):
             code, _, error = train(dry=dry)
@@ -108,7 +108,7 @@ def test_a_new_run_may_overwrite_when_asked(train, work):
 
 def test_what_is_deleted_is_the_earlier_runs(tmp_path):
     """Oracle: the names that mmengine's CheckpointHook and our hooks write."""
-    from cvplugins.openmmlab.checkpoint import run_folder
+    from cvplugins.openmmlab.run.checkpoint import run_folder
 
     for name in ("epoch_12.pth", "best_weights.pth", "last_checkpoint", "mine.pth", "notes.txt", "epoch_1.pth"):
         (tmp_path / name).write_bytes(b"x")
@@ -139,7 +139,8 @@ def test_going_on_from_elsewhere_overwrites_nothing_either(train, work, state, t
     ids=lambda content: str(content),
 )
 def test_a_broken_newest_checkpoint_is_passed_over(train, built, work, state, caplog, content):
-    from cvplugins.openmmlab.launch import _set_start
+    from cvplugins.launching import Training
+    from cvplugins.openmmlab.run.launch import _set_start
 
     torch.save(state, work / "epoch_2.pth")
     newest = work / "epoch_10.pth"
@@ -164,7 +165,7 @@ def test_a_broken_newest_checkpoint_is_passed_over(train, built, work, state, ca
         else:
             cfg = copy.deepcopy(built[0])
             cfg.work_dir = str(work)
-            _set_start(cfg, "auto", False, False)
+            _set_start(cfg, Training(config="a.py", resume="auto"))
             assert cfg.load_from == str(work / "epoch_2.pth")
     warned = [record.getMessage() for record in caplog.records if "goes on from epoch_2.pth" in record.getMessage()]
     assert len(warned) == 1
@@ -197,7 +198,7 @@ def test_weights_without_the_state_of_a_run(train, work, state, key):
 def test_the_state_of_another_optimizer(train, built, work, state):
     """Torch takes the first over in silence, and fails at the first step."""
     from cvplugins.errors import UserError
-    from cvplugins.openmmlab.resume_checks import check_optimizer
+    from cvplugins.openmmlab.run.resume_checks import check_optimizer
 
     groups = state["optimizer"]["param_groups"]
     moments = {groups[0]["params"][0]: {"exp_avg": torch.zeros(2), "momentum_buffer": torch.zeros(2)}}
@@ -271,7 +272,7 @@ def test_mmengine_itself_reads_as_we_do(tmp_path, monkeypatch):
     from mmengine.runner.checkpoint import load_checkpoint
 
     from cvplugins.errors import UserError
-    from cvplugins.openmmlab.checkpoint_readers import safe_readers
+    from cvplugins.openmmlab.run.checkpoint_readers import safe_readers
 
     class Layer(BaseModule):
         def __init__(self, path):

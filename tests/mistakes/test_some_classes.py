@@ -129,8 +129,8 @@ def test_other_classes_are_left_out_in_detectron2(load, mixed, tmp_path, caplog)
     from detectron2.data import DatasetCatalog
     from detectron2.data.datasets.pascal_voc import load_voc_instances
 
-    from cvplugins.detectron2.data import check_data
-    from cvplugins.detectron2.truths import dataset_truths
+    from cvplugins.detectron2.data.checks import check_data
+    from cvplugins.detectron2.metrics.ground_truth import dataset_truths
 
     cfg = load(SOME)
     with caplog.at_level("INFO", logger="cvplugins"):
@@ -161,7 +161,7 @@ def test_other_classes_are_left_out_in_detectron2(load, mixed, tmp_path, caplog)
     ],
 )
 def test_misspelt_classes_in_detectron2(load, classes, message):
-    from cvplugins.detectron2.data import check_data
+    from cvplugins.detectron2.data.checks import check_data
 
     cfg = load(classes)
     with pytest.raises(UserError, match=message):
@@ -170,7 +170,7 @@ def test_misspelt_classes_in_detectron2(load, classes, message):
 
 @pytest.mark.detectron2
 def test_the_number_of_classes_and_the_keys(load):
-    from cvplugins.detectron2.data import check_data
+    from cvplugins.detectron2.data.checks import check_data
 
     cfg = load(SOME, **{"MODEL.ROI_HEADS.NUM_CLASSES": 20})
     message = r"ROI_HEADS\.NUM_CLASSES is 20, but dataset .* has 2 classes; set it to 2, or .*CVPLUGINS\.DATA\.CLASSES"

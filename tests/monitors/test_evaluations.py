@@ -225,11 +225,13 @@ def test_undefined_is_no_value_yet(tmp_path):
 
 
 def test_a_number_that_no_evaluation_has(tmp_path):
-    with pytest.raises(UserError, match=r"^early stopping: there is no 'voc/AP' among .*; use one of other, val/loss$"):
-        Training(tmp_path).train(EarlyStoppingMonitor("voc/AP"))
+    with pytest.raises(
+        UserError, match=r"^early stopping: there is no 'bbox/AP' among .*; use one of other, val/loss$"
+    ):
+        Training(tmp_path).train(EarlyStoppingMonitor("bbox/AP"))
     # Which names can come is not known here, but it came once.
-    run = Training(tmp_path, [0.5, None], name="voc/AP").train(EarlyStoppingMonitor("voc/AP"))
-    assert run.infos[-2] == "early stopping: no value yet: voc/AP is undefined in this evaluation"
+    run = Training(tmp_path, [0.5, None], name="bbox/AP").train(EarlyStoppingMonitor("bbox/AP"))
+    assert run.infos[-2] == "early stopping: no value yet: bbox/AP is undefined in this evaluation"
 
 
 def test_a_plateau_is_told_once(tmp_path):

@@ -7,19 +7,19 @@ from cvplugins import metrics
 from cvplugins.errors import UserError
 from cvplugins.monitors import MetricNames, value_of
 
-KNOWN = MetricNames(("voc/AP50", "voc/AP50_11point", "voc/precision", "voc/AP50/cat"), ("val/",))
+KNOWN = MetricNames(("bbox/AP50", "bbox/AP50_11point", "bbox/precision", "bbox/AP50/cat"), ("val/",))
 
 
 @pytest.mark.parametrize(
     ("name", "meant"),
     [
-        ("voc/AP5O", "did you mean 'voc/AP50'"),
-        ("voc/ap50", "did you mean 'voc/AP50'"),
-        ("AP50", "did you mean 'voc/AP50'"),
-        ("bbox/precision", "did you mean 'voc/precision'"),
-        ("voc/AP50/cats", "did you mean 'voc/AP50/cat'"),
-        ("voc/loss", "ValidationLoss adds losses"),
-        ("nonsense", "There are voc/AP50, voc/AP50_11point, voc/precision"),
+        ("bbox/AP5O", "did you mean 'bbox/AP50'"),
+        ("bbox/ap50", "did you mean 'bbox/AP50'"),
+        ("AP50", "did you mean 'bbox/AP50'"),
+        ("bbox/precision", "did you mean 'bbox/precision'"),
+        ("bbox/AP50/cats", "did you mean 'bbox/AP50/cat'"),
+        ("bbox/loss", "ValidationLoss adds losses"),
+        ("nonsense", "There are bbox/AP50, bbox/AP50_11point, bbox/precision"),
     ],
 )
 def test_a_name_that_never_comes(name, meant):
@@ -28,7 +28,7 @@ def test_a_name_that_never_comes(name, meant):
     message = str(caught.value)
     assert message.startswith(f"Hook: monitor is {name!r}, which no validation of this config gives; ")
     assert meant.replace("'", "") in message.replace("'", "")
-    assert "voc/AP50/cat," not in message.partition("There are")[2]
+    assert "bbox/AP50/cat," not in message.partition("There are")[2]
 
 
 def test_names_that_may_come():

@@ -29,7 +29,7 @@ def build_in_new_process(root, scope, imports):
 @pytest.mark.parametrize("scope", ["mmengine", "mmdet", "mmseg"])
 @pytest.mark.parametrize("imports", ["", "custom_imports = dict(imports=['cvplugins'])"])
 def test_resolves_from_every_scope(root, scope, imports):
-    assert build_in_new_process(root, scope, imports) == "cvplugins.openmmlab.losses"
+    assert build_in_new_process(root, scope, imports) == "cvplugins.openmmlab.models.losses"
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -63,12 +63,12 @@ def test_nested_config_of_a_plugin_resolves_in_the_default_scope():
     from mmengine.registry import MODELS, DefaultScope
 
     with DefaultScope.overwrite_default_scope("mmdet"):
-        assert MODELS.get("cvplugins.FocalLoss").__module__ == "cvplugins.openmmlab.losses"
+        assert MODELS.get("cvplugins.FocalLoss").__module__ == "cvplugins.openmmlab.models.losses"
         assert MODELS.switch_scope_and_registry("mmdet")
 
 
 def test_base_configs_of_mmseg_are_found(tmp_path):
-    from cvplugins.openmmlab.config import load_config
+    from cvplugins.openmmlab.run.config import load_config
 
     path = tmp_path / "config.py"
     path.write_text("_base_ = 'mmseg::mask2former/mask2former_r50_8xb2-160k_ade20k-512x512.py'\n")

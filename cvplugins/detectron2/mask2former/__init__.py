@@ -1,0 +1,1 @@
+"""The original Mask2Former, imported from a checkout as it is."""

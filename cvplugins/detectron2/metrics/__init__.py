@@ -1,0 +1,1 @@
+"""Metrics: what a model gives to plain arrays; the core computes."""

@@ -1,0 +1,1 @@
+"""Parts of models: losses, heads and layers of the core in the framework's places."""

@@ -1,0 +1,1 @@
+"""Data: what the framework's own loaders make of it, checked before any work."""
