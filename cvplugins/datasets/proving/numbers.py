@@ -19,12 +19,12 @@ def numbers_below_perfect(numbers: Mapping[str, float], full: float = 1.0) -> tu
     """Return the numbers that are below 1 though the prediction is perfect, and how many were looked at.
 
     Args:
-        numbers: Names, such as ``"voc/AP50/cat"``, and values. NaN and -1 stand for a class or size without objects.
+        numbers: Names, such as ``"bbox/AP50/cat"``, and values. NaN and -1 stand for a class or size without objects.
         full: What a perfect prediction gets: 1, or 100 where the evaluator gives per cent.
 
     Example:
-        >>> numbers_below_perfect({"voc/AP": 1.0, "voc/AP/cat": 0.4, "voc/AP/dog": math.nan, "voc/F1": 0.2})
-        ({'voc/AP/cat': 0.4}, 2)
+        >>> numbers_below_perfect({"bbox/AP": 1.0, "bbox/AP/cat": 0.4, "bbox/AP/dog": math.nan, "bbox/F1": 0.2})
+        ({'bbox/AP/cat': 0.4}, 2)
     """
     judged = {name: value for name, value in numbers.items() if _is_judged(name) and not _is_undefined(value)}
     return {name: value for name, value in judged.items() if value < full * (1 - SMALL)}, len(judged)
