@@ -26,7 +26,7 @@ def config_chain(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Yield a config and those that it inherits from, the nearest first; those of a package where it is installed.
 
     Raises:
-        UserError: A base is missing or no regular file.
+        UserError: A base is missing or no regular file, or has a form that mmengine does not know.
     """
     waiting, seen = [Path(path)], set()
     while waiting:
@@ -36,6 +36,11 @@ def config_chain(path: str | os.PathLike[str]) -> Iterator[Path]:
         seen.add(os.path.realpath(current))
         yield current
         for base in _bases(current):
+            if current.suffix == ".py" and base.startswith("cvplugins::"):
+                raise UserError(
+                    f"config {current}: _base_ = {base!r}: mmengine knows no such form; write "
+                    f'_base_ = __import__("cvplugins").config_path("{Path(base.partition("::")[2]).stem}")'
+                )
             found = _find(base, current)
             if found is not None:
                 check_source(found, f"config {current}: its base")

@@ -1,6 +1,8 @@
 """Errors that a user can mend."""
 
-__all__ = ["DataError", "UserError", "first_line"]
+from collections.abc import Sequence
+
+__all__ = ["DataError", "UserError", "first_line", "refuse"]
 
 
 class UserError(ValueError):
@@ -11,7 +13,20 @@ class UserError(ValueError):
 
 
 class DataError(UserError):
-    """Something that the user has to mend in the data."""
+    """Something that the user has to mend in the data.
+
+    Attributes:
+        problems: Each problem on its own, where the message tells of several; else the message.
+    """
+
+    def __init__(self, message: str = "", problems: Sequence[str] = ()) -> None:
+        super().__init__(message)
+        self.problems = tuple(problems) or (message,)
+
+
+def refuse(error: DataError) -> None:
+    """Raise an error: how a check reports before training. The command that lists everything collects instead."""
+    raise error
 
 
 def first_line(error: BaseException) -> str:

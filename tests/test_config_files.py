@@ -83,3 +83,14 @@ Config.fromfile({str(path)!r}).dump({str(tmp_path / "resolved.py")!r})
     assert finished.returncode == 0, finished.stderr
     found, expected = load_config(tmp_path / "resolved.py"), load_config(name, {"train_dataloader.batch_size": 7})
     assert found.to_dict() == expected.to_dict()
+
+
+def test_a_base_in_the_form_of_yaml_is_answered_with_that_of_python(tmp_path):
+    from cvplugins.config_bases import check_bases
+
+    path = tmp_path / "own.py"
+    path.write_text("_base_ = ['cvplugins::voc_faster_rcnn_sample.py']\n")
+    with pytest.raises(
+        UserError, match=r'write _base_ = __import__\("cvplugins"\).config_path\("voc_faster_rcnn_sample"\)'
+    ):
+        check_bases(path)

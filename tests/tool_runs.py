@@ -63,7 +63,7 @@ def summary(output):
 
 
 def printed_metrics(output):
-    found = {name: value for name, value in summary(output).items() if name.startswith("voc/")}
+    found = {name: value for name, value in summary(output).items() if name.startswith("bbox/")}
     assert "bbox/AP50" in found
     return found
 

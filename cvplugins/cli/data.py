@@ -1,10 +1,13 @@
-"""Data sets: get one, and know that it is whole.
+"""Data sets: get one, and know that it is whole and what is in it.
 
 Examples:
   cvplugins data get voc0712                       into data/VOCdevkit, where the configs look for it
   cvplugins data get ade20k /data --archives ~/Downloads
+  cvplugins data check data/VOCdevkit              all that is wrong with it, at once
+  cvplugins data stats data/VOCdevkit --figure voc.png    what is in it, and what to set for it
+  cvplugins data prove my_config.py                does a perfect prediction score 1?
 
-`cvplugins data get --help` has its options.
+`cvplugins data get --help` has the options of one of them.
 """
 
 from __future__ import annotations
@@ -15,7 +18,7 @@ from types import ModuleType
 
 __all__ = ["add_arguments", "run"]
 
-ACTIONS = ("get",)
+ACTIONS = ("get", "check", "stats", "prove")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -8,8 +8,9 @@ import importlib
 import importlib.util
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cvplugins.config_bases import check_bases
 from cvplugins.config_files import SUFFIXES, check_syntax, find_config
@@ -18,14 +19,19 @@ from cvplugins.paths import check_folder, check_source, is_address
 
 from .own_data import check_own_data
 
+if TYPE_CHECKING:
+    from cvplugins.datasets.findings import Findings
+
 __all__ = [
     "Framework",
     "add_common_arguments",
     "check_checkpoint",
     "check_checkpoint_file",
+    "check_config_data",
     "check_seed",
     "existing_config",
     "framework_of",
+    "require_framework",
     "run_job",
 ]
 
@@ -127,7 +133,7 @@ def run_job(job: str, arguments: argparse.Namespace) -> int:
     if options["work_dir"] is not None:
         check_folder(options["work_dir"], "--work-dir")
     framework = framework_of(options["config"])
-    _require(framework)
+    require_framework(framework)
     parse = importlib.import_module(f"{framework.adapter}.run.options").parse_options
     options["cfg_options"] = parse(options["cfg_options"])
     check_own_data(job, options["config"], options["cfg_options"])
@@ -140,7 +146,27 @@ def run_job(job: str, arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _require(framework: Framework) -> None:
+def check_config_data(config: str, options: Sequence[str], findings: Findings, full: bool) -> dict[str, list[Path]]:
+    """Check the data of a config in its framework, and return the images of each of its parts.
+
+    Args:
+        config: An existing file.
+        options: ``KEY=VALUE`` pairs.
+        findings: Where to put what is found.
+        full: Whether to decode every image.
+
+    Raises:
+        UserError: The framework is missing, or the config cannot be read.
+    """
+    framework = framework_of(config)
+    require_framework(framework)
+    parse = importlib.import_module(f"{framework.adapter}.run.options").parse_options
+    adapter: Any = importlib.import_module(f"{framework.adapter}.data.config_data")
+    found: dict[str, list[Path]] = adapter.examine_config(config, parse(options), findings, full)
+    return found
+
+
+def require_framework(framework: Framework) -> None:
     """Raise ``UserError`` if a package is missing; found without importing any."""
     for package in framework.packages:
         found = importlib.util.find_spec(package)

@@ -13,6 +13,7 @@ from cvplugins.errors import DataError
 
 __all__ = [
     "ClassCounts",
+    "bare_name",
     "check_class_names",
     "check_objects",
     "check_same_classes",
@@ -133,7 +134,7 @@ def check_same_classes(classes: Sequence[str], place: str, others: Sequence[str]
         cvplugins.errors.DataError: label 0 is 'cat' in train, but 'dog' in val; name the same classes in the same order
     """
     for label, (name, other) in enumerate(zip(classes, others, strict=False)):
-        if _bare(name) != _bare(other):
+        if bare_name(name) != bare_name(other):
             raise DataError(
                 f"label {label} is {name!r} in {place}, but {other!r} in {other_place}; name the same classes in the "
                 "same order"
@@ -154,12 +155,12 @@ def check_spelling(classes: Sequence[str], counts: ClassCounts, place: str) -> N
         DataError: A name differs from a class in case, blanks or hyphens alone; or a class occurs nowhere, and a
             similar name that is no class does.
     """
-    by_bare = {_bare(name): name for name in classes}
+    by_bare = {bare_name(name): name for name in classes}
     for name in counts.others:
-        if _bare(name) in by_bare:
+        if bare_name(name) in by_bare:
             raise DataError(
-                f"{counts.places[name]}: an object's name {name!r} is not the class {by_bare[_bare(name)]!r}, so it "
-                "would be left out; write them alike"
+                f"{counts.places[name]}: an object's name {name!r} is not the class {by_bare[bare_name(name)]!r}, so "
+                "it would be left out; write them alike"
             )
     for name in classes:
         is_there = counts.usable[name] or counts.unusable[name]
@@ -192,7 +193,8 @@ def _close(name: str, others: Counter[str]) -> list[str]:
     return [folded[each] for each in difflib.get_close_matches(name.casefold(), folded, n=2, cutoff=CLOSE)]
 
 
-def _bare(name: str) -> str:
+def bare_name(name: str) -> str:
+    """Return a name without its case, blanks and hyphens."""
     return re.sub(r"[\W_]+", "", name).casefold() or name
 
 

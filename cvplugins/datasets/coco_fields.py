@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from msgspec import UNSET, Raw, Struct, UnsetType
@@ -21,6 +21,7 @@ __all__ = [
     "ResultEntry",
     "checked_ids",
     "refuse_twice",
+    "twice_problems",
 ]
 
 Number = int | float
@@ -112,10 +113,16 @@ def checked_ids(path: object, part: str, key: str, given: Sequence[Any]) -> list
 
 def refuse_twice(path: object, part: str, ids: Sequence[int | str]) -> None:
     """Raise ``DataError`` if an id comes twice."""
+    for error in twice_problems(path, part, ids):
+        raise error
+
+
+def twice_problems(path: object, part: str, ids: Sequence[int | str]) -> Iterator[DataError]:
+    """Yield an error for each id that came before."""
     if len(set(ids)) == len(ids):
         return
     first: dict[int | str, int] = {}
     for number, each in enumerate(ids):
         if each in first:
-            raise DataError(f"{path}: {part}[{number}].id is {shown(each)}, as {part}[{first[each]}].id is already")
-        first[each] = number
+            yield DataError(f"{path}: {part}[{number}].id is {shown(each)}, as {part}[{first[each]}].id is already")
+        first.setdefault(each, number)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType
 
-from cvplugins.errors import DataError
+from cvplugins.errors import DataError, refuse
 
 from .coco_fields import Number
 from .run_lengths import LARGEST, runs_problem, size_problem, sum_problem, sums_of_compressed
@@ -86,6 +86,7 @@ def check_outlines(
     images: Sequence[int | str],
     sizes: Mapping[int | str, tuple[int, int]],
     masks: str,
+    report: Callable[[DataError], None] = refuse,
 ) -> int:
     """Check the segmentations of a file; a loader leaves out polygons of less than three points itself.
 
@@ -95,6 +96,7 @@ def check_outlines(
         images: The image of each.
         sizes: Height and width of each image.
         masks: ``"optional"``, ``"needed"`` or ``"evaluated"``; see :func:`cvplugins.datasets.check_coco_file`.
+        report: Takes each error; raises it if not given.
 
     Returns:
         How many have no polygon that can be used.
@@ -125,14 +127,14 @@ def check_outlines(
             elif problem is None:
                 compressed.append((number, image, value))
         if problem is not None:
-            raise DataError(f"{path}: annotations[{number}].segmentation (image {image}) {problem}")
+            report(DataError(f"{path}: annotations[{number}].segmentation (image {image}) {problem}"))
     for start in range(0, len(compressed), CHUNK):
         chunk = compressed[start : start + CHUNK]
         totals = sums_of_compressed([value["counts"].encode() for _, _, value in chunk])
         for (number, image, value), total in zip(chunk, totals.tolist(), strict=True):
             problem = sum_problem(total, value["size"])
             if problem is not None:
-                raise DataError(f"{path}: annotations[{number}].segmentation (image {image}) {problem}")
+                report(DataError(f"{path}: annotations[{number}].segmentation (image {image}) {problem}"))
     return without
 
 

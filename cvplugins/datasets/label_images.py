@@ -22,6 +22,8 @@ __all__ = [
     "SceneReader",
     "check_classes_occur",
     "check_label_images",
+    "count_labels",
+    "pair_problems",
     "read_label_image",
     "without_zero_label",
 ]
@@ -143,7 +145,7 @@ def check_label_images(
         cvplugins.errors.DataError: 1 of 1 images cannot be used: no.jpg: ...
     """
     reader = reader or SceneReader()
-    problems, warnings = _check_files(pairs, reader)
+    problems, warnings = pair_problems(pairs, reader)
     raise_first(problems, "cannot be used", ". Mend them, or take them out of both folders")
     allowed = np.zeros(VALUES, bool)
     allowed[: num_classes + reduce_zero_label] = True
@@ -224,11 +226,11 @@ def raise_first(problems: Sequence[str | None], what: str, hint: str = "") -> No
     if found:
         others = ", ".join(Path(problem.partition(": ")[0]).name for problem in found[1 : LISTED + 1])
         more = f"; further: {others}" + (" ..." if len(found) > LISTED + 1 else "") if others else ""
-        raise DataError(f"{len(found)} of {len(problems)} images {what}: {found[0]}{more}{hint}")
+        raise DataError(f"{len(found)} of {len(problems)} images {what}: {found[0]}{more}{hint}", found)
 
 
-def _check_files(pairs: Sequence[tuple[Path, Path]], reader: SceneReader) -> tuple[list[str | None], tuple[str, ...]]:
-    """Return what is wrong with each pair, and what is unusual."""
+def pair_problems(pairs: Sequence[tuple[Path, Path]], reader: SceneReader) -> tuple[list[str | None], tuple[str, ...]]:
+    """Return what is wrong with the files of each image and its label map, or None, and what is unusual about them."""
     exists = [_existence_problem(pair) for pair in pairs]
     checks = []
     for side, reads in enumerate((reader.image, reader.label)):
@@ -278,18 +280,23 @@ def _pair_problem(
 
 def _count_all(paths: Sequence[Path], reader: SceneReader) -> list[dict[int, int]]:
     """Return the pixels of each value in each label map."""
+    found = count_labels(paths, reader)
+    for each in found:
+        if isinstance(each, DataError):
+            raise each
+    return [each for each in found if not isinstance(each, DataError)]
+
+
+def count_labels(paths: Sequence[Path], reader: SceneReader) -> list[dict[int, int] | DataError]:
+    """Return the pixels of each value in each label map, or why it cannot be read; kept between runs."""
     key = f"label counts {COUNTS_VERSION}, {reader.values} values up to {reader.largest}"
-    found = read_facts(
+    return read_facts(
         paths,
         lambda path: _count_labels(path, reader),
         key=key,
         pack=lambda counts: [number for pair in counts.items() for number in pair],
         unpack=_unpack_counts,
     )
-    for each in found:
-        if isinstance(each, DataError):
-            raise each
-    return [each for each in found if not isinstance(each, DataError)]
 
 
 def _unpack_counts(values: list[Any]) -> dict[int, int]:

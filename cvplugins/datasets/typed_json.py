@@ -15,10 +15,11 @@ from cvplugins.errors import DataError
 
 from .regular_files import read_bytes
 
-__all__ = ["read_typed_json", "shown"]
+__all__ = ["read_typed_json", "shown", "type_problems"]
 
 T = TypeVar("T")
 
+LISTED = 20  # entries of one file
 SHOWN = 60  # characters of a value in a message
 MARK = "not a finite number"  # the key of what stands for NaN and Infinity, which no field takes
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
@@ -53,6 +54,40 @@ def read_typed_json(
         raise DataError(f"{path}: is nested too deeply to be read") from error
     except msgspec.DecodeError as error:
         return _with_marks(path, content, kind, error, root, expected)
+
+
+def type_problems(path: str | os.PathLike[str], parts: Mapping[str, type], expected: Mapping[str, str]) -> list[str]:
+    """Return what is wrong with the entries of a file's lists, for the first 20 of wrong type.
+
+    Args:
+        path: A JSON file that :func:`read_typed_json` refused.
+        parts: What msgspec makes of each entry of a list, by the list's key.
+        expected: See :func:`read_typed_json`.
+
+    Returns:
+        A line for each; nothing where the file as a whole is to blame.
+    """
+    content = read_bytes(path)
+    try:
+        lists = msgspec.json.decode(content, type=dict[str, msgspec.Raw])
+        entries = [
+            (part, number, raw)
+            for part in parts
+            for number, raw in enumerate(msgspec.json.decode(lists.get(part, b"[]"), type=list[msgspec.Raw]))
+        ]
+    except (msgspec.MsgspecError, RecursionError):
+        return []
+    problems: list[str] = []
+    for part, number, raw in entries:
+        try:
+            msgspec.json.decode(raw, type=parts[part])
+        except msgspec.ValidationError as error:
+            message, _, place = str(error).partition(" - at `$")
+            whole = msgspec.ValidationError(f"{message} - at `$.{part}[{number}]{place.rstrip('`')}`")
+            problems.append(str(_of_type(path, content, whole, part, expected)))
+        if len(problems) == LISTED:
+            break
+    return problems
 
 
 def shown(value: Any) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -27,6 +27,7 @@ __all__ = [
     "VOCReport",
     "VOCSource",
     "VOCSplit",
+    "annotation_problems",
     "check_voc",
     "check_voc_folders",
     "check_voc_source",
@@ -148,7 +149,7 @@ class VOCReport:
     broken: tuple[tuple[str, str], ...]
 
 
-def read_annotation(path: str | os.PathLike[str], classes: Sequence[str] = VOC_CLASSES) -> VOCAnnotation:
+def read_annotation(path: str | os.PathLike[str], classes: Container[str] = VOC_CLASSES) -> VOCAnnotation:
     """Read one annotation file.
 
     ``size``, ``difficult``, ``truncated`` and ``pose`` may be absent, coordinates may be fractions, and what the
@@ -188,6 +189,33 @@ pose='Unspecified')
         objects=tuple(_read_object(document, name, each) for name, each in elements if name in classes),
         others=tuple(name for name, _ in elements if name not in classes),
     )
+
+
+def annotation_problems(path: str | os.PathLike[str], classes: Container[str] = VOC_CLASSES) -> list[str]:
+    """Return all for which :func:`read_annotation` refuses a file: of its size and of each object the first mistake."""
+    problems = []
+
+    def attempt(read: Callable[..., object], *arguments: object) -> None:
+        try:
+            read(*arguments)
+        except DataError as error:
+            problems.append(str(error))
+
+    try:
+        document = _Document(Path(path))
+    except DataError as error:
+        return [str(error)]
+    size = document.root.find("size")
+    if size is not None:
+        for side in ("width", "height"):
+            attempt(document.pixels, size, side)
+    for element in document.root.findall("object"):
+        name = element.find("name")
+        if name is None:
+            attempt(document.child, element, "name")
+        elif (name.text or "") in classes:
+            attempt(_read_object, document, name.text or "", element)
+    return problems
 
 
 def read_split(devkit: str | os.PathLike[str], year: str, split: str) -> list[str]:
@@ -252,7 +280,7 @@ def check_voc(
 def check_voc_source(
     source: VOCSource,
     *,
-    classes: Sequence[str] = VOC_CLASSES,
+    classes: Container[str] = VOC_CLASSES,
     skip_broken: bool = False,
     reader: ImageReader | None = None,
     box_problem: Callable[[VOCObject, int | None, int | None], str | None] | None = None,
@@ -310,7 +338,7 @@ def check_voc_folders(source: VOCSource) -> None:
             raise DataError(f"no VOC data: folder {part.absolute()} does not exist; {layout}. {HOW_TO_GET_VOC}")
 
 
-def _annotation(source: VOCSource, image_id: str, classes: Sequence[str]) -> VOCAnnotation | str:
+def _annotation(source: VOCSource, image_id: str, classes: Container[str]) -> VOCAnnotation | str:
     """Return an image's annotation, or what is wrong with it."""
     try:
         return read_annotation(source.annotations / f"{image_id}.xml", classes)
@@ -362,7 +390,8 @@ def _broken_error(split: str, broken: Sequence[tuple[str, str]], images: int) ->
         more = f" and {len(others) - LISTED} more" if len(others) > LISTED else ""
         message += f"; further: {', '.join(others[:LISTED])}{more}"
     leave_out = "leave them out: CVPLUGINS.DATA.SKIP_BROKEN in Detectron2, else skip_broken=True"
-    return DataError(f"{message}. Mend them, take them off the list, or {leave_out}")
+    problems = [reason for _, reason in broken]
+    return DataError(f"{message}. Mend them, take them off the list, or {leave_out}", problems)
 
 
 def _read_object(document: _Document, name: str, element: Element) -> VOCObject:

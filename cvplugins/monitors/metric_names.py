@@ -14,18 +14,21 @@ __all__ = ["MetricNames", "mode_of", "value_of"]
 RULES = {"less": "min", "greater": "max"}
 # mmengine/hooks/early_stopping_hook.py, 0.10, and the prefixes of our own scores
 SCORES = ("acc", "top", "ar@", "auc", "precision", "map", "mdice", "miou", "ap", "recall", "f1")
+A_NAME = "expected the name of a metric, such as 'val/loss'"
 
 
 def mode_of(name: str, rule: str | None) -> str:
     """Return ``"min"`` or ``"max"`` for a metric, by the rule, or by its name.
 
     Raises:
-        ValueError: The rule is unknown, or there is none and the name does not tell.
+        ValueError: The name is no text, the rule is unknown, or there is none and the name does not tell.
 
     Example:
         >>> mode_of("val/loss", None), mode_of("bbox/AP50", None), mode_of("speed", "greater")
         ('min', 'max', 'max')
     """
+    if not isinstance(name, str):
+        raise ValueError(f"monitor is {name!r}; {A_NAME}")
     if rule is not None:
         if rule not in RULES:
             raise ValueError(f"rule is {rule!r}; use 'less' or 'greater'")
@@ -93,6 +96,8 @@ class MetricNames:
             name: What is monitored.
             place: Where it was set, such as ``"EarlyStoppingHook: monitor"``.
         """
+        if not isinstance(name, str):
+            raise UserError(f"{place} is {name!r}; {A_NAME}")
         if self.has(name):
             return
         close = _closest(name, self.names)

@@ -46,7 +46,7 @@ def evaluate(config, checkpoint, work_dir, data, settings=None, **more):
 
 
 def printed_metrics(output):
-    found = {name: value for name, value in summary(output).items() if name.startswith("seg/")}
+    found = {name: value for name, value in summary(output).items() if name.startswith("sem_seg/")}
     assert {"sem_seg/mIoU", "sem_seg/mDice", "sem_seg/mBoundaryIoU"} <= set(found)
     return found
 

@@ -89,7 +89,7 @@ def test_a_run_logs_writes_and_equals_mmseg(folder):
     written = json.loads(ours.written["results"].read_text())
     assert written["num_images"] == 2
     assert written["per_class"]["never"]["labelled_pixels"] == 0
-    assert {f"sem_seg/{name}": value for name, value in written["mean"].items()} == found_of(found, "seg/")
+    assert {f"sem_seg/{name}": value for name, value in written["mean"].items()} == found_of(found, "sem_seg/")
     for suffix in (".png", ".svg"):
         assert ours.written["figure"].with_suffix(suffix).stat().st_size > 10_000
     assert sum(map(sum, written["confusion_matrix"])) == labelled_pixels(folder)

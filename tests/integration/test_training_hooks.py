@@ -38,7 +38,7 @@ def test_all_of_them_at_once(root, sample, tmp_path):
     assert finished.returncode == 0, output[-5000:]
     for text in (
         "early stopping by bbox/AP50: no progress in 2 evaluations",  # such a model stays at 0
-        "the model has the weights of iteration 6 again",
+        "the model has the weights after iteration 6 again",
         "generalization at the end: too early",
         "iteration 0: 60 parameters frozen (backbone.conv1.weight",
         "iteration 3: 60 parameters released",

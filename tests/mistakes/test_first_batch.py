@@ -76,3 +76,26 @@ def test_a_skipping_guard_may_pass_over_one_batch():
         try_batches(step, ["bad", "bad"])
     with pytest.raises(NotFiniteError):
         try_batches(step, ["bad"])
+
+
+ITERATIONS = """
+train_cfg = dict(_delete_=True, type="IterBasedTrainLoop", max_iters=4, val_interval=2)
+param_scheduler, log_processor = [], dict(by_epoch=False)
+default_hooks = dict(checkpoint=dict(by_epoch=False, interval=2))
+custom_hooks = [dict(type="cvplugins.NonFiniteGuardHook", policy="skip"), dict(type="EMAHook")]
+optim_wrapper = dict(accumulative_counts=3)
+"""
+WITHOUT_VALIDATION = """
+val_cfg = val_dataloader = val_evaluator = None
+train_cfg = dict(_delete_=True, type="EpochBasedTrainLoop", max_epochs=1)
+default_hooks = dict(checkpoint=dict(save_best=None))
+custom_hooks = [dict(type="cvplugins.OptimizerSwitchHook", optimizer=dict(type="SGD", lr=0.001), at=3)]
+"""
+
+
+@pytest.mark.parametrize("changes", [ITERATIONS, WITHOUT_VALIDATION])
+def test_the_trial_takes_what_trains(tool, root, devkit, tmp_path, changes):
+    (tmp_path / "own.py").write_text(f"_base_ = {str(root / CONFIG)!r}\n{changes}")
+    code, answer, errors = tool("train", tmp_path / "own.py", "--dry-run", "--cfg-options", f"data_root={devkit}")
+    assert (code, errors) == (0, [])
+    assert answer[0].endswith("are fine")

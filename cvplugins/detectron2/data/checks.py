@@ -20,6 +20,7 @@ from cvplugins.datasets import (
     check_voc_source,
     read_coco_annotations,
 )
+from cvplugins.datasets.findings import Step, stop_at_first
 from cvplugins.datasets.regular_files import stat_regular
 from cvplugins.detectron2.mask2former.config import is_mask2former
 from cvplugins.distributed import gather_objects
@@ -31,7 +32,7 @@ from .dataset_checks import check_counts, check_meanings, count_records, voc_box
 from .image_checks import check_records, image_reader
 from .voc import PREFIX, devkit_of, voc_classes, voc_source
 
-__all__ = ["check_data"]
+__all__ = ["check_data", "examine_data"]
 
 logger = logging.getLogger(__name__)
 
@@ -53,7 +54,7 @@ def check_data(cfg: CfgNode, names: Sequence[str], full: bool = False) -> None:
     problem = None
     if int(os.environ.get("LOCAL_RANK", 0)) == 0:
         try:
-            _check(cfg, names, full)
+            examine_data(cfg, names, full)
         except UserError as error:
             problem = str(error)
     for found in gather_objects(problem):
@@ -61,38 +62,68 @@ def check_data(cfg: CfgNode, names: Sequence[str], full: bool = False) -> None:
             raise UserError(found)
 
 
-def _check(cfg: CfgNode, names: Sequence[str], full: bool) -> None:
+def examine_data(cfg: CfgNode, names: Sequence[str], full: bool, step: Step = stop_at_first) -> None:
+    """Check datasets in this process.
+
+    Args:
+        cfg: A config that :func:`register_voc` was called with.
+        names: Of datasets.
+        full: Whether to decode every image.
+        step: Returns a context for each step of the check, which raises its error or takes it; the first one is raised
+            if not given.
+
+    Raises:
+        UserError: Something is unknown, missing or broken.
+    """
     draw_missing(cfg.CVPLUGINS.DATA.ROOT)
-    if cfg.CVPLUGINS.DATA.CLASSES:
-        check_class_names(cfg.CVPLUGINS.DATA.CLASSES, "CVPLUGINS.DATA.CLASSES")
+    with step("classes"):
+        if cfg.CVPLUGINS.DATA.CLASSES:
+            check_class_names(cfg.CVPLUGINS.DATA.CLASSES, "CVPLUGINS.DATA.CLASSES")
     counts = {}
     for name in dict.fromkeys(names):
-        if name not in DatasetCatalog:
-            raise UserError(f"DATASETS: there is no dataset {name!r}; {_similar(name)}")
-        metadata = MetadataCatalog.get(name)
-        if name.startswith(PREFIX):
-            found: ClassCounts | None = _check_voc(cfg, name, metadata, full)
-        else:
-            _check_files(name, metadata)
-            check_scenes(name, metadata, cfg, full)
-            if metadata.get("evaluator_type") == "coco" and "://" not in metadata.get("json_file", "://"):
-                _check_coco(cfg, name, metadata.json_file)
-            is_semantic = metadata.get("stuff_classes") and not metadata.get("thing_classes")
-            found = None if is_semantic else count_records(name)
-            if metadata.get("json_file"):
-                check_records(cfg, name, full)
-        if found is not None:
-            counts[name] = found
-        for key, number, kind in _class_numbers(cfg):
-            classes = metadata.get(kind) or []
-            if classes and number != len(classes):
-                raise UserError(
-                    f"{key} is {number}, but dataset {name} has {len(classes)} classes; set it to {len(classes)}"
-                    + (", or name the classes in CVPLUGINS.DATA.CLASSES" if name.startswith(PREFIX) else "")
-                )
-    # Those of training count in a test too, as far as Detectron2 knows them without loading.
-    check_meanings(list(dict.fromkeys((*cfg.DATASETS.TRAIN, *names))))
-    check_counts(cfg, counts)
+        with step("annotations and images"):
+            if name not in DatasetCatalog:
+                raise UserError(f"DATASETS: there is no dataset {name!r}; {_similar(name)}")
+            found = _check_dataset(cfg, name, full, step)
+            if found is not None:
+                counts[name] = found
+        if name in DatasetCatalog:
+            with step("classes"):
+                _check_numbers(cfg, name)
+    with step("classes"):
+        # Those of training count in a test too, as far as Detectron2 knows them without loading.
+        check_meanings(list(dict.fromkeys((*cfg.DATASETS.TRAIN, *names))))
+    with step("objects"):
+        check_counts(cfg, counts)
+
+
+def _check_dataset(cfg: CfgNode, name: str, full: bool, step: Step) -> ClassCounts | None:
+    metadata = MetadataCatalog.get(name)
+    if name.startswith(PREFIX):
+        return _check_voc(cfg, name, metadata, full)
+    _check_files(name, metadata)
+    with step("label maps"):
+        check_scenes(name, metadata, cfg, full)
+    if metadata.get("evaluator_type") == "coco" and "://" not in metadata.get("json_file", "://"):
+        _check_coco(cfg, name, metadata.json_file)
+    is_semantic = metadata.get("stuff_classes") and not metadata.get("thing_classes")
+    found = None if is_semantic else count_records(name)
+    if metadata.get("json_file"):
+        with step("images"):
+            check_records(cfg, name, full)
+    return found
+
+
+def _check_numbers(cfg: CfgNode, name: str) -> None:
+    """Compare the number of classes of the model with a dataset's."""
+    metadata = MetadataCatalog.get(name)
+    for key, number, kind in _class_numbers(cfg):
+        classes = metadata.get(kind) or []
+        if classes and number != len(classes):
+            raise UserError(
+                f"{key} is {number}, but dataset {name} has {len(classes)} classes; set it to {len(classes)}"
+                + (", or name the classes in CVPLUGINS.DATA.CLASSES" if name.startswith(PREFIX) else "")
+            )
 
 
 def _check_voc(cfg: CfgNode, name: str, metadata: Any, full: bool) -> ClassCounts:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 from mmengine.config import Config
 
 from cvplugins.datasets import read_image_list
+from cvplugins.datasets.findings import Step, stop_at_first
 from cvplugins.distributed import gather_objects, rank
 from cvplugins.errors import UserError
 from cvplugins.openmmlab.run.config import walk_dicts
@@ -24,7 +26,7 @@ from .segmentation_checks import check_segmentation_data
 from .segmentation_files import check_image_suffixes, clean_lists
 from .written_lists import FOLDER, WrittenLists
 
-__all__ = ["check_data"]
+__all__ = ["check_data", "examine_data"]
 
 
 def check_data(
@@ -52,7 +54,7 @@ def check_data(
     problem, changes = None, Changes()
     if int(os.environ.get("LOCAL_RANK", 0)) == 0:
         try:
-            changes = _check(config, loaders, full, lists or Path(config.work_dir) / FOLDER)
+            changes = examine_data(config, loaders, full, lists or Path(config.work_dir) / FOLDER)
         except UserError as error:
             problem = str(error)
     gathered = gather_objects((problem, changes))
@@ -63,34 +65,68 @@ def check_data(
     return gathered[rank() - int(os.environ.get("LOCAL_RANK", 0))][1]
 
 
-def _check(config: Config, loaders: tuple[str, ...], full: bool, lists: str | os.PathLike[str]) -> Changes:
-    """Check every dataset, and return what has to be changed."""
+def examine_data(
+    config: Config,
+    loaders: tuple[str, ...],
+    full: bool,
+    lists: str | os.PathLike[str],
+    step: Step = stop_at_first,
+) -> Changes:
+    """Check every dataset in this process, and return what has to be changed.
+
+    Args:
+        config: A loaded config.
+        loaders: Keys such as ``"train_dataloader"``.
+        full: Whether to decode every image.
+        lists: The folder for lists of images.
+        step: Returns a context for each step of the check, which raises its error or takes it; the first one is raised
+            if not given.
+
+    Raises:
+        UserError: Something is missing, broken or contradictory.
+    """
     forget_checks()
     for root in {
         str(node["data_root"]) for name in loaders for node in walk_dicts(config.get(name)) if node.get("data_root")
     }:
         draw_missing(root)
-    classes = check_classes(config, loaders)
-    written = WrittenLists(lists)
-    check_image_suffixes(config, loaders)
-    changes = Changes(lists=clean_lists(config, loaders, written))
-    check_segmentation_data(config, loaders, full)
-    checked = []
-    for loader in loaders:
-        found = [
-            _check_dataset(config, dataset, classes.get(dataset.key), full) for dataset in dataset_nodes(config, loader)
-        ]
-        known = [each for each in found if each is not None]
-        check_counts(loader, known, bool(config.get("skip_broken")))
-        check_evaluators(config, loader, known)
-        checked += known
-        for dataset in dataset_nodes(config, loader):
-            if isinstance(given_classes(dataset), str):
-                changes.classes[dataset.key] = classes[dataset.key]
-    check_coco_images(config, loaders, full)
+    classes = None
+    with step("classes"):
+        classes = check_classes(config, loaders)
+    written, changes = WrittenLists(lists), Changes()
+    with step("images"):
+        check_image_suffixes(config, loaders)
+    with step("lists"):
+        changes.lists = clean_lists(config, loaders, written)
+    check_segmentation_data(config, loaders, full, step)
+    checked: list[CheckedDataset] = []
+    if classes is not None:  # without them nothing can be said of objects
+        for loader in loaders:
+            checked += _check_loader(config, loader, classes, full, step)
+            for dataset in dataset_nodes(config, loader):
+                if isinstance(given_classes(dataset), str):
+                    changes.classes[dataset.key] = classes[dataset.key]
+    check_coco_images(config, loaders, full, step)
     for each in checked:
         _plan(changes, each, written)
     return changes
+
+
+def _check_loader(
+    config: Config, loader: str, classes: Mapping[str, tuple[str, ...]], full: bool, step: Step
+) -> list[CheckedDataset]:
+    known: list[CheckedDataset] = []
+    nodes = list(dataset_nodes(config, loader))
+    for dataset in nodes:
+        with step("annotations and images"):
+            found = _check_dataset(config, dataset, classes.get(dataset.key), full)
+            if found is not None:
+                known.append(found)
+    with step("objects"):
+        check_counts(loader, known, bool(config.get("skip_broken")))
+    with step("evaluators"):
+        check_evaluators(config, loader, known)
+    return known
 
 
 def _check_dataset(

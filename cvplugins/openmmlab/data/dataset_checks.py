@@ -130,7 +130,8 @@ def _check_boxes(checked: CheckedDataset, skip_broken: bool) -> None:
     if not skip_broken:
         raise DataError(
             f"{unusable[0]}. {name} has {len(unusable)} such objects, and their loss would be NaN. Mend them, or leave "
-            "them out: skip_broken=True"
+            "them out: skip_broken=True",
+            unusable,
         )
     for problem in unusable[:LISTED]:
         logger.warning("object left out: %s", problem)

@@ -9,6 +9,7 @@ from typing import Any
 from mmengine.config import Config, ConfigDict
 from mmengine.registry import DATASETS, init_default_scope
 
+from cvplugins.datasets.findings import Step, stop_at_first
 from cvplugins.datasets.image_readers import ImageReader
 from cvplugins.datasets.listed_images import check_listed_images
 from cvplugins.errors import UserError, first_line
@@ -21,7 +22,7 @@ __all__ = ["check_coco_images"]
 logger = logging.getLogger(__name__)
 
 
-def check_coco_images(config: Config, loaders: tuple[str, ...], full: bool = False) -> None:
+def check_coco_images(config: Config, loaders: tuple[str, ...], full: bool = False, step: Step = stop_at_first) -> None:
     """Check the images that datasets with a .json annotation file read: whole, and of the size that the file says.
 
     The dataset itself is built, so that what it leaves out, such as images without objects, is not looked at.
@@ -30,6 +31,7 @@ def check_coco_images(config: Config, loaders: tuple[str, ...], full: bool = Fal
         config: A loaded config.
         loaders: Keys such as ``"train_dataloader"``.
         full: Whether to decode every image.
+        step: What becomes of an error; see :func:`cvplugins.openmmlab.data.checks.examine_data`.
 
     Raises:
         UserError: An image is missing, broken or of another size; the first one in detail, and how many more.
@@ -43,11 +45,12 @@ def check_coco_images(config: Config, loaders: tuple[str, ...], full: bool = Fal
         checked.append((source, reader))
         if config.get("default_scope"):
             init_default_scope(config.default_scope)
-        with DATASETS.switch_scope_and_registry(None) as registry:  # get alone looks in no scope
-            if isinstance(source["type"], str) and registry.get(source["type"]) is None:
-                continue  # the Runner says so, with the closest names
-            built = _build(registry, source)
-        _check(built, type_name(dataset), reader)
+        with step("images"):
+            with DATASETS.switch_scope_and_registry(None) as registry:  # get alone looks in no scope
+                if isinstance(source["type"], str) and registry.get(source["type"]) is None:
+                    continue  # the Runner says so, with the closest names
+                built = _build(registry, source)
+            _check(built, type_name(dataset), reader)
 
 
 def _datasets(config: Config, loaders: tuple[str, ...]) -> Iterator[ConfigDict]:

@@ -11,6 +11,7 @@ from mmengine.config import Config, ConfigDict
 from mmengine.registry import DATASETS, init_default_scope
 
 from cvplugins.datasets import ade20k, check_label_images
+from cvplugins.datasets.findings import Step, stop_at_first
 from cvplugins.datasets.label_images import READABLE, LabelReport, SceneReader, check_classes_occur
 from cvplugins.datasets.regular_files import stat_regular
 from cvplugins.errors import DataError, UserError
@@ -25,13 +26,16 @@ logger = logging.getLogger(__name__)
 ZERO_IS_LARGE = 0.25  # share of the pixels from which on leaving out label 0 deserves a warning
 
 
-def check_segmentation_data(config: Config, loaders: tuple[str, ...], full: bool = False) -> None:
+def check_segmentation_data(
+    config: Config, loaders: tuple[str, ...], full: bool = False, step: Step = stop_at_first
+) -> None:
     """Check the label maps of the named loaders' datasets of mmseg; nothing where there are none.
 
     Args:
         config: A loaded config.
         loaders: Keys such as ``"train_dataloader"``.
         full: Whether to decode every image.
+        step: What becomes of an error; see :func:`cvplugins.openmmlab.data.checks.examine_data`.
 
     Raises:
         UserError: A folder is missing, a label map is missing, broken or of another size than its image, a label is out
@@ -44,16 +48,25 @@ def check_segmentation_data(config: Config, loaders: tuple[str, ...], full: bool
         if (source, reader.image, reader.label) in checked:
             continue
         checked.append((source, reader.image, reader.label))
-        _check_folders(dataset)
-        if config.get("default_scope"):
-            init_default_scope(config.default_scope)
-        with DATASETS.switch_scope_and_registry(None) as registry:  # get alone looks in no scope
-            if isinstance(source["type"], str) and registry.get(source["type"]) is None:
-                continue  # the Runner says so, with the closest names
-            built = registry.build(ConfigDict(source, pipeline=[]))
+        with step("label maps"):
+            _check_dataset(config, dataset, source, reader, step)
+
+
+def _check_dataset(
+    config: Config, dataset: ConfigDict, source: dict[str, Any], reader: SceneReader, step: Step
+) -> None:
+    _check_folders(dataset)
+    if config.get("default_scope"):
+        init_default_scope(config.default_scope)
+    with DATASETS.switch_scope_and_registry(None) as registry:  # get alone looks in no scope
+        if isinstance(source["type"], str) and registry.get(source["type"]) is None:
+            return  # the Runner says so, with the closest names
+        built = registry.build(ConfigDict(source, pipeline=[]))
+    with step("label maps"):
         _check_reduction(dataset, built.reduce_zero_label)
+    with step("label maps"):
         _check_labels(built, type_name(dataset), reader)
-        _check_model(config.get("model"), len(built.metainfo["classes"]), type_name(dataset))
+    _check_model(config.get("model"), len(built.metainfo["classes"]), type_name(dataset))
 
 
 def _datasets(config: Config, loaders: tuple[str, ...]) -> Iterator[ConfigDict]:

@@ -153,7 +153,7 @@ def _first_batches(loader: DataLoader, count: int) -> Iterator[Any]:
 
 def _passes_over(runner: Runner) -> bool:
     """Return whether a hook of the run goes on after a batch whose loss is not finite."""
-    return any(isinstance(hook, NonFiniteGuardHook) and hook.monitor.policy != "raise" for hook in runner.hooks)
+    return any(isinstance(hook, NonFiniteGuardHook) and hook.monitor.guard.policy != "raise" for hook in runner.hooks)
 
 
 def _predict(model: nn.Module, batch: Any, job: str) -> Any:
