@@ -16,7 +16,7 @@ KNOWN = MetricNames(("bbox/AP50", "bbox/AP50_11point", "bbox/precision", "bbox/A
         ("bbox/AP5O", "did you mean 'bbox/AP50'"),
         ("bbox/ap50", "did you mean 'bbox/AP50'"),
         ("AP50", "did you mean 'bbox/AP50'"),
-        ("bbox/precision", "did you mean 'bbox/precision'"),
+        ("detection/precision", "did you mean 'bbox/precision'"),
         ("bbox/AP50/cats", "did you mean 'bbox/AP50/cat'"),
         ("bbox/loss", "ValidationLoss adds losses"),
         ("nonsense", "There are bbox/AP50, bbox/AP50_11point, bbox/precision"),
