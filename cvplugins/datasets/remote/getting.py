@@ -95,8 +95,8 @@ def get_data_set(
         if keep_archives:
             kept = target.parent / "archives"
             kept.mkdir(exist_ok=True)
-            for path, _ in found.values():
-                if path.parent == aside:
+            for path in (aside / archive.name for archive in needed):  # those of an earlier call too
+                if path.is_file():
                     path.replace(kept / path.name)
         shutil.rmtree(aside, ignore_errors=True)
     say(f"{target} is complete: {_contents(data_set)}")

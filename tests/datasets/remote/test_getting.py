@@ -117,6 +117,22 @@ def test_archives_can_be_kept(data_set, server, contents, tmp_path):
     assert {path.name: path.read_bytes() for path in (tmp_path / "archives").iterdir()} == contents
 
 
+def test_archives_that_an_interrupted_call_has_unpacked_are_kept_too(data_set, contents, tmp_path, monkeypatch):
+    unpack = getting.unpack
+
+    def fail_at_the_last(path, *arguments, **options):
+        if path.name == "more.zip":
+            raise KeyboardInterrupt
+        return unpack(path, *arguments, **options)
+
+    monkeypatch.setattr(getting, "unpack", fail_at_the_last)
+    with pytest.raises(KeyboardInterrupt):
+        get_data_set(data_set, tmp_path, keep_archives=True, patience=HURRY)
+    monkeypatch.undo()
+    get_data_set(data_set, tmp_path, keep_archives=True, patience=HURRY)
+    assert {path.name: path.read_bytes() for path in (tmp_path / "archives").iterdir()} == contents
+
+
 def test_one_archive_that_fails_keeps_the_others(data_set, server, files, tmp_path):
     content = server.contents.pop("/more.zip")
     with pytest.raises(UserError, match=r"more.zip cannot be downloaded .*HTTP 404"):
